@@ -1,0 +1,388 @@
+"""Every option and DS_* environment variable, in one table.
+
+In flow the environment, read once at import, and `with override(...)`, which holds for the current
+thread. Out flow `options.<name>`: checked, typed and as cheap as an
+attribute, the logger `deepseek`, the cache folder, and the text of docs/env.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepseek.errors import ArgumentError, closest, unknown
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option. `default` is written as the environment variable would be."""
+
+    name: str
+    env: str
+    type: Callable[[str], object]
+    default: str
+    doc: str
+    choices: tuple[str, ...] = ()
+
+    def parse(self, text: str, source: str) -> object:
+        """The typed value of `text`; `source` names where it came from in the error."""
+        text = text.strip()
+        if self.choices:
+            text = text.casefold()
+            if text not in self.choices:
+                raise unknown(f"value of {source}", text, self.choices)
+        try:
+            return self.type(text)
+        except ValueError as error:
+            raise ArgumentError(f"{source}: got {text!r}; wanted {error}") from None
+
+
+def flag(text: str) -> bool:
+    return text == "1"
+
+
+def natural(text: str) -> int:
+    if not re.fullmatch(r"[0-9]+", text):
+        raise ValueError("a whole number, 0 or more")
+    return int(text)
+
+
+def count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]+", text) or int(text) == 0:
+        raise ValueError("a whole number, 1 or more")
+    return int(text)
+
+
+def threads(text: str) -> int:
+    if text == "auto":
+        return len(os.sched_getaffinity(0))
+    if not re.fullmatch(r"[0-9]+", text) or int(text) == 0:
+        raise ValueError("auto, or a whole number, 1 or more")
+    return int(text)
+
+
+def fuel(text: str) -> int:
+    if not re.fullmatch(r"-1|[0-9]+", text):
+        raise ValueError("-1 (no limit), or a whole number of rewrites, 0 or more")
+    return int(text)
+
+
+def size(text: str) -> int:
+    """Bytes, with an optional suffix K, M, G or T (powers of 1024)."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([KMGT]?)(?:I?B)?", text.upper())
+    if match is None:
+        raise ValueError("a number of bytes, with an optional suffix K, M, G or T")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2] or " "))
+
+
+def backend_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
+        raise ValueError("the name of a backend, such as cpu, reference or null")
+    return text
+
+
+def folder(text: str) -> Path | None:
+    return Path(text).expanduser().absolute() if text else None
+
+
+def cache_path(text: str) -> Path:
+    if text:
+        return Path(text).expanduser().absolute()
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG rules say that a relative path is to be ignored.
+    base = Path(home) if os.path.isabs(home) else Path("~/.cache").expanduser()
+    return base.absolute() / "deepseek"
+
+
+ON_OFF = ("0", "1")
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+TABLE: tuple[Option, ...] = (
+    Option(
+        "backend",
+        "DS_BACKEND",
+        backend_name,
+        "cpu",
+        "Who compiles and runs graphs: `cpu` (generated machine code), `reference` (the "
+        "interpreter, NumPy only), `null` (compiles, runs nothing), or a backend that an "
+        "installed package registers by entry point. `deepseek doctor` lists them.",
+    ),
+    Option(
+        "num_threads",
+        "DS_NUM_THREADS",
+        threads,
+        "auto",
+        "Threads that a kernel may use. `auto`: as many as the processors this process may run on.",
+    ),
+    Option(
+        "cpu_level",
+        "DS_CPU_LEVEL",
+        str,
+        "auto",
+        "Instructions that generated CPU code may use: `v4` (AVX-512), `v3` (AVX2), `v2` "
+        "(128 bits, no FMA). `auto`: the best that the host has.",
+        ("auto", "v4", "v3", "v2"),
+    ),
+    Option(
+        "log_level",
+        "DS_LOG_LEVEL",
+        str,
+        "warning",
+        "What the logger `deepseek` lets through. It goes to standard error, or to the "
+        "application's handlers where it has set any.",
+        LOG_LEVELS,
+    ),
+    Option(
+        "dump",
+        "DS_DUMP",
+        folder,
+        "",
+        "A folder that receives every stage of each compilation as text, numbered, where it "
+        "changed. Empty: none.",
+    ),
+    Option(
+        "verify",
+        "DS_VERIFY",
+        int,
+        "0",
+        "`1`: run the verifier after each pass. `2`: also interpret the graph before and after "
+        "each pass on the first call's inputs and compare.",
+        ("0", "1", "2"),
+    ),
+    Option(
+        "eager",
+        "DS_EAGER",
+        flag,
+        "0",
+        "`1`: run each op at once, where it is called. For debugging.",
+        ON_OFF,
+    ),
+    Option(
+        "cache",
+        "DS_CACHE",
+        cache_path,
+        "",
+        "The folder of compiled programs and kernels; only its owner may be able to write to it. "
+        "Empty: `deepseek` under `$XDG_CACHE_HOME`, or else under `~/.cache`.",
+    ),
+    Option(
+        "cache_size",
+        "DS_CACHE_SIZE",
+        size,
+        "1G",
+        "The size that the cache folder is kept under, in bytes or with a suffix K, M, G or T. "
+        "`0`: keep nothing on disk.",
+    ),
+    Option(
+        "memory_limit",
+        "DS_MEMORY_LIMIT",
+        size,
+        "0",
+        "The most memory that tensors and arenas may hold on one device, in bytes or with a "
+        "suffix K, M, G or T. `0`: no limit but the machine's.",
+    ),
+    Option(
+        "flush_nodes",
+        "DS_FLUSH_NODES",
+        count,
+        "10000",
+        "A pending graph of so many nodes is run without waiting for a value to be asked for.",
+    ),
+    Option(
+        "fuel",
+        "DS_FUEL",
+        fuel,
+        "-1",
+        "How many rewrites the passes may apply before they stop, to find by halving the one that "
+        "breaks a result. `-1`: all.",
+    ),
+    Option(
+        "promote",
+        "DS_PROMOTE",
+        flag,
+        "1",
+        "`1`: a pending graph that is seen for the third time is compiled as a whole. `0`: never.",
+        ON_OFF,
+    ),
+)
+
+BY_NAME = {option.name: option for option in TABLE}
+
+
+class Options(threading.local):
+    """The options' values, as attributes; a thread sees its own overrides only."""
+
+    backend: str
+    num_threads: int
+    cpu_level: str
+    log_level: str
+    dump: Path | None
+    verify: int
+    eager: bool
+    cache: Path
+    cache_size: int
+    memory_limit: int
+    flush_nodes: int
+    fuel: int
+    promote: bool
+
+    def __init__(self) -> None:
+        # Runs once in each thread that looks at an option.
+        vars(self).update(from_environment())
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise ArgumentError(
+            f"options are not assigned to; got {name} = {value!r}\n"
+            f"  help: write `with config.override({name}=...)`, or set "
+            f"{BY_NAME[name].env if name in BY_NAME else 'a DS_* variable'}"
+        )
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in BY_NAME)
+        return f"Options({values})"
+
+
+@functools.cache
+def from_environment() -> dict[str, object]:
+    """The value of each option as the environment has it now."""
+    return {
+        option.name: option.parse(os.environ.get(option.env, option.default), option.env)
+        for option in TABLE
+    }
+
+
+options = Options()
+
+
+def reload() -> None:
+    """Reads the environment again, for this thread and for threads that have read no option yet."""
+    from_environment.cache_clear()
+    vars(options).update(from_environment())
+    logger.cache_clear()
+
+
+@contextmanager
+def override(**values: object) -> Iterator[Options]:
+    """Gives options other values within the block, in this thread.
+
+    A value is written as in Python (`verify=1, eager=True, dump=path`) or as the environment
+    variable would be (`memory_limit="2G"`); None means the default.
+    """
+    parsed = {}
+    for name, value in values.items():
+        if name not in BY_NAME:
+            raise unknown("option", name, BY_NAME)
+        option = BY_NAME[name]
+        parsed[name] = option.parse(as_text(option, value), f"option {name} ({option.env})")
+    before = {name: getattr(options, name) for name in parsed}
+    enter(parsed)
+    try:
+        yield options
+    finally:
+        enter(before)
+
+
+def enter(values: dict[str, object]) -> None:
+    vars(options).update(values)
+    if "log_level" in values:
+        # The one option that a library of Python's own keeps for us, for all threads.
+        logger().setLevel(options.log_level.upper())
+
+
+def as_text(option: Option, value: object) -> str:
+    if value is None:
+        return option.default
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    return str(value)
+
+
+class StandardError(logging.Handler):
+    """Writes to whatever standard error is at the moment, unless the application has handlers."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not logging.getLogger().handlers:
+            print(self.format(record), file=sys.stderr)
+
+
+@functools.cache
+def logger() -> logging.Logger:
+    """The logger `deepseek`, at the level of DS_LOG_LEVEL."""
+    log = logging.getLogger("deepseek")
+    log.setLevel(options.log_level.upper())
+    if not any(isinstance(handler, StandardError) for handler in log.handlers):
+        handler = StandardError()
+        handler.setFormatter(logging.Formatter("deepseek %(levelname)s: %(message)s"))
+        log.addHandler(handler)
+        for name, meant in misspelt().items():
+            log.warning("the environment variable %s is not known; did you mean %s?", name, meant)
+    return log
+
+
+def misspelt() -> dict[str, str]:
+    """DS_* variables that look like ours and are not. (Other software uses the prefix too.)"""
+    known = {option.env for option in TABLE}
+    found = {}
+    for name in sorted(os.environ):
+        meant = closest(name, known) if name.startswith("DS_") and name not in known else None
+        if meant is not None and abs(len(meant) - len(name)) <= 2:
+            found[name] = meant
+    return found
+
+
+def cache_folder() -> Path:
+    """The cache folder, made if need be; an error where others could write to it."""
+    path = options.cache
+    remedy = "set DS_CACHE to a folder of your own, or DS_CACHE_SIZE=0 to keep nothing on disk"
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
+    except OSError as error:
+        raise ArgumentError(
+            f"the cache folder {path} cannot be made: {error.strerror}\n  help: {remedy}"
+        ) from error
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise ArgumentError(
+            f"the cache folder {path} can be written by others: it has owner {status.st_uid} and "
+            f"mode {status.st_mode & 0o777:03o}; wanted owner {os.getuid()} and mode 700\n"
+            f"  help: chmod 700 it, or {remedy}"
+        )
+    return path
+
+
+def markdown() -> str:
+    """The text of docs/env.md."""
+    lines = [
+        "# Options and environment variables",
+        "",
+        "Generated from `deepseek/config.py` by `make generated`. The environment is read once, "
+        "when deepseek is imported.",
+        "In a program, `with deepseek.config.override(verify=1): ...` holds for the current thread.",
+        "",
+        "| variable | option | values | default | what it does |",
+        "|---|---|---|---|---|",
+    ]
+    for option in TABLE:
+        values = ", ".join(f"`{choice}`" for choice in option.choices) or VALUES[option.type]
+        default = f"`{option.default}`" if option.default else "empty"
+        lines.append(f"| `{option.env}` | `{option.name}` | {values} | {default} | {option.doc} |")
+    return "\n".join(lines) + "\n"
+
+
+VALUES: dict[Callable[[str], object], str] = {
+    backend_name: "a name",
+    threads: "`auto`, 1 or more",
+    folder: "a folder",
+    cache_path: "a folder",
+    size: "bytes, or `512M`, `2G`",
+    count: "1 or more",
+    fuel: "-1 or more",
+}
