@@ -1,0 +1,302 @@
+"""The C++ runtime: buffers, arena packing, thread pool, loader, Programs, profile hooks.
+
+It knows no op. Sizes arrive as integer expressions over a Program's symbols and are evaluated once
+per binding (a tuple of symbol values); what flows in and out of a run are `Buffer`s.
+
+Integer expressions (`Expr`) are an int, or a postfix sequence of ints (constants), symbols
+`"s0"`, `"s1"`, ... and the operators `"+" "-" "*" "//" "%" "min" "max"` (floor division and modulo,
+as in Python). `(s0 + 7) // 8` is `["s0", 7, "+", 8, "//"]`.
+
+Kernels have the C signature
+`void kernel(void* const* buffers, const int64_t* sizes, int64_t begin, int64_t end, void* scratch)`
+and work on the range [begin, end) of their row's flattened grid; `scratch` is one block per thread.
+"""
+
+from collections.abc import Callable, Sequence
+from types import CodeType
+from typing import Any, TypedDict, final
+
+from typing_extensions import Buffer as SupportsBuffer
+
+Expr = int | Sequence[int | str]
+# A slot, a slot from a byte offset on, or that plus loop index * stride bytes:
+# slot | (slot, offset) | (slot, offset, loop, stride).
+Ref = int | tuple[int, Expr] | tuple[int, Expr, int, Expr]
+# One row of a launch: buffers, sizes, grid.
+Row = tuple[Sequence[Ref], Sequence[Expr], Expr]
+
+# ---- memory ------------------------------------------------------------------------------------
+
+class OutOfMemory(MemoryError):
+    """The pool's limit or the machine's memory is exceeded; says what was asked and who holds what."""
+
+@final
+class Buffer:
+    """Untyped memory from the pool, 64-byte aligned (large blocks 4096). No two buffers overlap.
+
+    Supports the buffer protocol as read-only bytes: `np.frombuffer(buffer, dtype)` copies nothing.
+    """
+
+    @staticmethod
+    def allocate(nbytes: int, label: str = "") -> Buffer: ...
+    @staticmethod
+    def copy_of(data: SupportsBuffer, label: str = "") -> Buffer:
+        """A new buffer with the bytes of a C-contiguous object."""
+
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def ptr(self) -> int: ...
+    @property
+    def exports(self) -> int:
+        """Live views of this memory (buffer protocol); a buffer with exports must not be donated."""
+    label: str
+    def writable_view(self) -> memoryview: ...
+    def copy_from(self, data: SupportsBuffer) -> None:
+        """Fill from a C-contiguous object of exactly `nbytes` bytes."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class PoolStats(TypedDict):
+    in_use: int  # bytes asked for by live blocks
+    reserved: int  # bytes held from the system: live and cached, rounded up to size classes
+    cached: int  # bytes of free blocks kept for reuse
+    peak: int  # largest in_use since the start or reset_peak()
+    allocations: int
+    cache_hits: int
+    live_blocks: int
+    limit: int | None
+    physical: int  # memory of the machine or of its control group
+
+def pool_stats() -> PoolStats: ...
+def live_blocks() -> list[tuple[str, int]]:
+    """(label, nbytes) of every live block, largest first."""
+
+def set_memory_limit(nbytes: int | None) -> None: ...
+def empty_cache() -> int:
+    """Give cached blocks back to the system; returns the bytes given back."""
+
+def reset_peak() -> None: ...
+def pack_arena(
+    sizes: Sequence[int], first: Sequence[int], last: Sequence[int], alignment: int = 64
+) -> tuple[list[int], int]:
+    """Offsets and total bytes for blocks that live during the steps first..last (inclusive)."""
+
+def live_lower_bound(
+    sizes: Sequence[int], first: Sequence[int], last: Sequence[int], alignment: int = 64
+) -> int:
+    """The largest sum of live (aligned) bytes over all steps: no packing can be smaller."""
+
+# ---- threads and machine -----------------------------------------------------------------------
+
+def set_num_threads(count: int) -> None: ...
+def get_num_threads() -> int:
+    """Threads a launch may use; starts as DS_NUM_THREADS or all hardware threads."""
+
+class CpuFeatures(TypedDict):
+    level: str  # "v2", "v3", "v4": the x86-64 level of this machine ("v1" if below)
+    name: str
+    flags: list[str]  # subset of: f16c fma avx2 avx512f avx512bw avx512bf16 avx512fp16 avx512vnni ...
+    bf16: bool  # avx512bf16
+    vnni: bool  # avx512vnni or avxvnni
+    threads: int  # hardware threads this process may run on
+    l1d: int
+    l2: int
+    l3: int
+
+def cpu_features() -> CpuFeatures: ...
+
+# ---- code --------------------------------------------------------------------------------------
+
+class LoadError(ValueError):
+    """An object file is damaged, or asks for something that the loader does not provide."""
+
+@final
+class Code:
+    """A loaded ELF64 x86-64 relocatable object (PIC, small code model); mapped while it lives.
+
+    Of outside symbols it may use memset, memcpy and memmove only.
+    """
+
+    def __init__(self, data: SupportsBuffer) -> None: ...
+    def symbol(self, name: str) -> int:
+        """Address of a global function or variable; KeyError lists what there is."""
+
+    @property
+    def symbols(self) -> list[str]: ...
+    @property
+    def nbytes(self) -> int:
+        """Bytes mapped."""
+
+def call_kernel(
+    code: Code,
+    symbol: str,
+    buffers: Sequence[Buffer],
+    sizes: Sequence[int],
+    begin: int,
+    end: int,
+    scratch: int = 0,
+) -> None:
+    """Call one kernel directly on this thread (tests and tuning), without the GIL."""
+
+# ---- programs ----------------------------------------------------------------------------------
+
+@final
+class Block:
+    """An ordered list of steps; made by ProgramBuilder.block(), each block is used exactly once."""
+
+    def launch(
+        self,
+        code: Code,
+        symbol: str,
+        rows: Sequence[Row],
+        scratch: Expr = 0,
+        grain: Expr = 1,
+        label: str = "",
+    ) -> None:
+        """One kernel over a table of rows; the tasks of all rows form one index space.
+
+        `scratch` is bytes per thread, `grain` the fewest tasks worth giving to another thread.
+        """
+
+    def extern(
+        self, routine: str, buffers: Sequence[Ref], sizes: Sequence[Expr] = (), label: str = ""
+    ) -> None:
+        """A runtime routine by name; see extern_routines()."""
+
+    def host(
+        self,
+        function: Callable[[list[memoryview], tuple[int, ...]], None],
+        buffers: Sequence[Ref],
+        sizes: Sequence[Expr] = (),
+        label: str = "",
+    ) -> None:
+        """A Python callable under the GIL: `function(views, sizes)`.
+
+        Views are flat bytes; those of temps and outputs are writable. An exception ends the run.
+        Outputs first written before or beside a host step are never put in a donated buffer.
+        """
+
+    def copy(self, dst: Ref, src: Ref, nbytes: Expr, label: str = "") -> None: ...
+    def sync(self, label: str = "") -> None: ...
+    def if_(self, predicate: Ref, then: Block, otherwise: Block, label: str = "") -> None:
+        """Reads one byte (a bool) and runs one of two blocks."""
+
+    def while_(self, condition: Block, predicate: Ref, body: Block, label: str = "") -> None:
+        """Runs `condition`, reads one byte at `predicate`, and while it is true runs `body`."""
+
+    def for_(
+        self,
+        loop: int,
+        count: Expr,
+        body: Block,
+        count_slot: Ref | None = None,
+        label: str = "",
+    ) -> None:
+        """Runs `body` count times; refs with this `loop` see index 0, 1, ... count - 1.
+
+        With `count_slot` the count is min(count, the int64 read there), so bounds stay known.
+        """
+
+@final
+class ProgramBuilder:
+    """Declares slots, fills blocks, builds a Program.
+
+    Slots are numbered in the order of declaration, whatever their kind. `nbytes` of inputs are
+    checked at each run; outputs lie in fresh pool buffers, temps in the call's arena. The lifetime
+    of a temp is the range of steps that touch it, widened to whole loops that it crosses.
+    """
+
+    def __init__(self, symbols: int, name: str = "program") -> None: ...
+    def input(self, nbytes: Expr, label: str = "") -> int: ...
+    def output(self, nbytes: Expr, may_alias: int | None = None, label: str = "") -> int:
+        """`may_alias` is the slot of an input whose buffer is taken over when it is donated.
+
+        The caller vouches that no step reads that input after (or, except elementwise, while) this
+        output is first written.
+        """
+
+    def temp(self, nbytes: Expr, label: str = "") -> int: ...
+    def constant(self, buffer: Buffer, label: str = "") -> int: ...
+    def loop(self) -> int:
+        """A new loop id, for one for_ and the refs inside its body."""
+
+    def block(self) -> Block: ...
+    @property
+    def main(self) -> Block: ...
+    def build(self) -> Program: ...
+
+class TempInfo(TypedDict):
+    slot: int
+    label: str
+    nbytes: int
+    first: int
+    last: int
+    offset: int
+
+class BindInfo(TypedDict):
+    arena_bytes: int
+    lower_bound: int
+    scratch_bytes: int  # per thread, largest over the launches
+    constant_bytes: int
+    inputs: list[int]  # nbytes
+    outputs: list[int]  # nbytes
+    temps: list[TempInfo]
+
+class Counters(TypedDict):
+    runs: int
+    launches: int
+    externs: int
+    hosts: int
+    copies: int
+    bindings: int  # bindings made, misses of the binding cache
+
+@final
+class Program:
+    """Immutable steps over one arena; may run in several threads at once."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def steps(self) -> list[tuple[str, str]]:
+        """(kind, label) of every step in numbering order (depth first, as profiles number them)."""
+
+    def run(
+        self,
+        inputs: Sequence[Buffer],
+        symbols: tuple[int, ...] = (),
+        donate: Sequence[bool] | None = None,
+    ) -> list[Buffer]:
+        """Outputs in order of declaration. A donated output is the input's own Buffer object.
+
+        Everything that can fail precedes the first write to a donated buffer: checks, allocation,
+        interrupts. Ctrl-C is looked at between steps until then.
+        """
+
+    def bind_info(self, symbols: tuple[int, ...] = ()) -> BindInfo: ...
+    def counters(self) -> Counters:
+        """Totals over all runs so far."""
+
+def extern_routines() -> list[str]: ...
+
+# sort: buffers (x, values, indices as int64), sizes (rows, n, dtype code, descending 0/1). Stable;
+# NaN is the largest value. Dtype codes, in this order:
+SORT_DTYPES: tuple[str, ...]  # bool int8 .. int64 uint8 .. uint64 float16 bfloat16 float32 float64
+
+# ---- profile hooks -----------------------------------------------------------------------------
+
+def set_profile(on: bool) -> None:
+    """Collect the start and end of every step of every Program (off costs nothing)."""
+
+def take_profile() -> list[tuple[str, int, int, int]]:
+    """(program name, step number, start ns, end ns) so far, on time.perf_counter_ns's clock."""
+
+def start_recording_calls(ignore: tuple[str, ...] = ()) -> None:
+    """Record Python functions entered on this thread whose file starts with no prefix in `ignore`.
+
+    Recordings nest; a profile function set before keeps seeing its events and is restored.
+    """
+
+def stop_recording_calls() -> list[tuple[CodeType, dict[str, Any], dict[str, Any]]]:
+    """(code, globals, locals at entry incl. free variables), once per code, first argument and cells."""
