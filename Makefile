@@ -1,0 +1,89 @@
+# `make demo` and `make test` need Python >= 3.11 with its headers, a C++ compiler and make; the rest
+# is installed into $(VENV). Tests run against the installed package, never against the sources:
+# a stamp in the venv is older than a changed source, and the package is installed anew.
+#   make VENV=/tmp/venv test     use another virtual environment
+#   make INSTALLED=1 quick       use the environment as it is (for an editable install)
+#   make TESTS=tests/ops test    run a part
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+TESTS ?=
+SHELL := /bin/bash
+
+bin := $(VENV)/bin
+pip := $(bin)/python -m pip --disable-pip-version-check -q
+sources := $(wildcard pyproject.toml CMakeLists.txt README.md LICENSE) \
+	$(shell find $(wildcard deepseek runtime cuda) -name __pycache__ -prune -o -print)
+native := $(shell find $(wildcard runtime cuda) -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+strict := $(wildcard deepseek/ir deepseek/ops deepseek/passes deepseek/kernel)
+pytest := $(bin)/pytest -n $(JOBS) -q
+
+ifdef INSTALLED
+demo_ready :=
+test_ready :=
+else
+demo_ready := $(VENV)/.installed-demo
+test_ready := $(VENV)/.installed-test
+endif
+
+.PHONY: demo test quick lint sanitize generated clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+demo: $(demo_ready)
+	$(bin)/python docs/examples/digits.py
+
+test: $(test_ready)
+	$(pytest) $(TESTS)
+
+quick: $(test_ready)
+	$(bin)/ruff check -q .
+	$(pytest) -m "not slow" $(TESTS)
+
+lint: $(test_ready)
+	$(bin)/ruff check .
+	$(bin)/mypy --strict --explicit-package-bases --follow-imports=silent $(strict)
+	$(bin)/clang-format --dry-run -Werror $(native)
+
+# Two builds, since a program has either AddressSanitizer or ThreadSanitizer in it.
+sanitize: $(test_ready)
+	$(call sanitized,address,address$(comma)undefined)
+	$(call sanitized,thread,thread)
+
+comma := ,
+define sanitized
+	PATH="$(abspath $(bin)):$$PATH" cmake -S . -B build/sanitize-$(1) -G Ninja --log-level=WARNING \
+		-DCMAKE_BUILD_TYPE=RelWithDebInfo -DDS_PYTHON=OFF -DDS_RUNTIME_TESTS=ON -DDS_SANITIZE=$(2)
+	PATH="$(abspath $(bin)):$$PATH" cmake --build build/sanitize-$(1)
+	PATH="$(abspath $(bin)):$$PATH" ctest --test-dir build/sanitize-$(1) --output-on-failure
+endef
+
+# Safe path: `python -m` would otherwise find the sources, which have no compiled runtime beside them.
+generated: $(test_ready)
+	PYTHONSAFEPATH=1 $(bin)/python -m deepseek generate
+
+$(VENV)/.installed-demo: $(sources) | $(VENV)/.created
+	$(pip) install '.[demo]'
+	touch $@
+
+# The test extras include the demo's.
+$(VENV)/.installed-test: $(sources) | $(VENV)/.created
+	$(pip) install '.[test,lint,native]'
+	touch $@ $(VENV)/.installed-demo
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "deepseek needs Python >= 3.11, $(PYTHON) is older: try make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+		{ echo "$(PYTHON) cannot create virtual environments: apt install python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' || \
+		{ echo "the headers of $(PYTHON) are missing: apt install python3-dev"; exit 1; }
+	@command -v $(CXX) > /dev/null || \
+		{ echo "no C++ compiler ($(CXX)): apt install g++"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+clean:
+	rm -rf build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.*/*' -prune -exec rm -rf {} +
