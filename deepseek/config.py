@@ -338,23 +338,41 @@ def misspelt() -> dict[str, str]:
     return found
 
 
+# The file that marks a folder as a cache, for us and for backup programs (bford.info/cachedir).
+CACHE_TAG = "CACHEDIR.TAG"
+CACHE_TAG_TEXT = """Signature: 8a477f597d28d172789f06886806bc55
+# Compiled programs and kernels of deepseek. `deepseek cache clear` empties this folder.
+"""
+
+
 def cache_folder() -> Path:
-    """The cache folder, made if need be; an error where others could write to it."""
+    """The cache folder, made if need be.
+
+    An error where others could write to it, or where it holds files that are not a cache's.
+    """
     path = options.cache
     remedy = "set DS_CACHE to a folder of your own, or DS_CACHE_SIZE=0 to keep nothing on disk"
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.stat()
+        if status.st_uid != os.getuid() or status.st_mode & 0o022:
+            raise ArgumentError(
+                f"the cache folder {path} can be written by others: owner {status.st_uid}, mode "
+                f"{status.st_mode & 0o777:03o}; wanted owner {os.getuid()} and mode 700\n"
+                f"  help: chmod 700 it, or {remedy}"
+            )
+        tag = path / CACHE_TAG
+        if not tag.exists():
+            if any(path.iterdir()):
+                raise ArgumentError(
+                    f"the cache folder {path} holds other files; wanted a new or empty folder\n"
+                    f"  help: {remedy}"
+                )
+            tag.write_text(CACHE_TAG_TEXT)
     except OSError as error:
         raise ArgumentError(
-            f"the cache folder {path} cannot be made: {error.strerror}\n  help: {remedy}"
+            f"the cache folder {path} cannot be used: {error.strerror}\n  help: {remedy}"
         ) from error
-    if status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise ArgumentError(
-            f"the cache folder {path} can be written by others: it has owner {status.st_uid} and "
-            f"mode {status.st_mode & 0o777:03o}; wanted owner {os.getuid()} and mode 700\n"
-            f"  help: chmod 700 it, or {remedy}"
-        )
     return path
 
 
@@ -365,7 +383,7 @@ def markdown() -> str:
         "",
         "Generated from `deepseek/config.py` by `make generated`. The environment is read once, "
         "when deepseek is imported.",
-        "In a program, `with deepseek.config.override(verify=1): ...` holds for the current thread.",
+        "In a program, `with deepseek.config.override(verify=1): ...` holds for one thread.",
         "",
         "| variable | option | values | default | what it does |",
         "|---|---|---|---|---|",

@@ -1,0 +1,163 @@
+"""The command line: `deepseek doctor`, `deepseek cache`, `deepseek generate`.
+
+In flow the arguments; out flow text and an exit status: 0 when all is well, 1 when something is
+not (an unusable default backend, a stale generated file), 2 for wrong arguments. Heavy packages
+are asked for their version by their metadata, not imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from deepseek import _runtime, backends, config
+from deepseek.errors import ArgumentError, DeepseekError
+
+# Each file that is derived from the code, and the function that says what is in it.
+GENERATED: tuple[tuple[str, Callable[[], str]], ...] = (("docs/env.md", config.markdown),)
+
+# A package, and the names of the distributions that may provide it.
+PACKAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("deepseek", ("deepseek",)),
+    ("numpy", ("numpy",)),
+    ("llvmlite", ("llvmlite",)),
+    ("ml_dtypes", ("ml_dtypes",)),
+    ("onnx", ("onnx",)),
+    ("onnxruntime", ("onnxruntime", "onnxruntime-gpu")),
+    ("cupy", ("cupy-cuda13x", "cupy-cuda12x", "cupy")),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="deepseek", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("doctor", help="what this installation is made of, and what it can use")
+    cache = commands.add_parser("cache", help="the folder of compiled programs and kernels")
+    cache.add_argument("action", choices=("size", "clear"), nargs="?", default="size")
+    generate = commands.add_parser("generate", help="write the files that are derived from code")
+    generate.add_argument("root", type=Path, nargs="?", default=Path("."), help="the project")
+    generate.add_argument("--check", action="store_true", help="compare only, write nothing")
+    chosen = parser.parse_args(arguments)
+    try:
+        match chosen.command:
+            case "doctor":
+                return doctor()
+            case "cache":
+                return clear_cache() if chosen.action == "clear" else show_cache()
+            case _:
+                return write_generated(chosen.root, chosen.check)
+    except DeepseekError as error:
+        print(f"deepseek: {error}", file=sys.stderr)
+        return 1
+
+
+def doctor() -> int:
+    """Prints versions, processor, options, cache and backends."""
+    section("versions")
+    row("python", f"{platform.python_version()} ({platform.system()} {platform.machine()})")
+    for package, distributions in PACKAGES:
+        row(package, version(distributions))
+    features = _runtime.cpu_features()
+    level = config.options.cpu_level
+    section("processor")
+    row("name", features["name"])
+    row("level", f"{features['level'] if level == 'auto' else level} in use (DS_CPU_LEVEL={level})")
+    row("host level", features["level"])
+    row("features", " ".join(features["flags"]))
+    row("threads", f"{config.options.num_threads} of {features['threads']}")
+    section("cache")
+    row("folder", config.options.cache)
+    row("size", f"{cache_summary(config.options.cache)} of {as_size(config.options.cache_size)}")
+    section("backends")
+    default_usable = False
+    for name, usable, reason in backends.available():
+        in_use = name == config.options.backend
+        default_usable |= in_use and usable
+        row(name, ("usable" if usable else f"not usable: {reason}") + (", in use" * in_use))
+    if not default_usable:
+        print(f"\nthe backend {config.options.backend!r} (DS_BACKEND) is not usable here")
+        return 1
+    return 0
+
+
+def show_cache() -> int:
+    row("folder", config.options.cache)
+    row("size", f"{cache_summary(config.options.cache)} of {as_size(config.options.cache_size)}")
+    return 0
+
+
+def clear_cache() -> int:
+    """Empties the cache folder; a folder without the cache's mark is left alone."""
+    folder = config.options.cache
+    if folder.exists():
+        config.cache_folder()
+        print(f"removing {cache_summary(folder)} from {folder}")
+    for path in cached(folder):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return 0
+
+
+def cached(folder: Path) -> list[Path]:
+    """What lies in the cache folder, its mark apart."""
+    if not folder.exists():
+        return []
+    return [path for path in sorted(folder.iterdir()) if path.name != config.CACHE_TAG]
+
+
+def cache_summary(folder: Path) -> str:
+    inside = (file for path in cached(folder) for file in [path, *path.rglob("*")])
+    sizes = [file.lstat().st_size for file in inside if file.is_file()]
+    return f"{as_size(sum(sizes))} in {len(sizes)} files"
+
+
+def write_generated(root: Path, check: bool) -> int:
+    """Writes (or with `check` compares) each generated file under the project's folder."""
+    if not (root / "docs").is_dir():
+        raise ArgumentError(f"got the folder {str(root)!r}; wanted the project's, which has docs/")
+    stale = 0
+    for name, text in ((name, make()) for name, make in GENERATED):
+        path = root / name
+        if path.exists() and path.read_text() == text:
+            continue
+        stale += 1
+        if check:
+            print(f"{name} is stale: run `make generated`")
+        else:
+            # An unchanged file keeps its time, so that nothing is installed anew for it.
+            path.write_text(text)
+            print(f"wrote {name}")
+    return 1 if check and stale else 0
+
+
+def version(distributions: Sequence[str]) -> str:
+    for name in distributions:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return "not installed"
+
+
+def as_size(nbytes: int) -> str:
+    size = float(nbytes)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} GiB"
+
+
+def section(title: str) -> None:
+    print(title)
+
+
+def row(name: str, value: object) -> None:
+    print(f"  {name:<12} {value}")

@@ -1,0 +1,52 @@
+"""One temporary cache and one thread for the whole test run, golden files, and the `slow` marker.
+
+The environment is set here, before any test imports deepseek; workers inherit it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+CACHE = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write the golden files instead of comparing"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: left out of `make quick`")
+    os.environ.setdefault("DS_NUM_THREADS", "1")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        # A run starts with an empty cache of its own, so that no result depends on an earlier run.
+        config.stash[CACHE] = os.environ["DS_CACHE"] = tempfile.mkdtemp(prefix="deepseek-cache-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if CACHE in config.stash:
+        shutil.rmtree(config.stash[CACHE], ignore_errors=True)
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`golden(name, text)` compares a text with `golden/<name>.txt` beside the test's file."""
+    folder = Path(request.path).parent / "golden"
+
+    def compare(name: str, text: str) -> None:
+        path = folder / f"{name}.txt"
+        text = text.rstrip("\n") + "\n"
+        if request.config.getoption("--update-golden"):
+            folder.mkdir(exist_ok=True)
+            path.write_text(text)
+        assert path.exists(), f"{path} is missing: run pytest with --update-golden and read it"
+        assert text == path.read_text()
+
+    return compare
