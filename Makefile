@@ -15,7 +15,7 @@ bin := $(VENV)/bin
 pip := $(bin)/python -m pip --disable-pip-version-check -q
 sources := $(wildcard pyproject.toml CMakeLists.txt README.md LICENSE) \
 	$(shell find $(wildcard deepseek runtime cuda) -name __pycache__ -prune -o -print)
-native := $(shell find $(wildcard runtime cuda) -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+native := $(shell find $(wildcard runtime cuda tests) -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 strict := $(wildcard deepseek/ir deepseek/ops deepseek/passes deepseek/kernel)
 pytest := $(bin)/pytest -n $(JOBS) -q
 
@@ -53,11 +53,15 @@ sanitize: $(test_ready)
 
 comma := ,
 define sanitized
-	PATH="$(abspath $(bin)):$$PATH" cmake -S . -B build/sanitize-$(1) -G Ninja --log-level=WARNING \
+	$(with_tools) cmake -S . -B build/sanitize-$(1) -G Ninja --log-level=WARNING \
 		-DCMAKE_BUILD_TYPE=RelWithDebInfo -DDS_PYTHON=OFF -DDS_RUNTIME_TESTS=ON -DDS_SANITIZE=$(2)
-	PATH="$(abspath $(bin)):$$PATH" cmake --build build/sanitize-$(1)
-	PATH="$(abspath $(bin)):$$PATH" ctest --test-dir build/sanitize-$(1) --output-on-failure
+	$(with_tools) cmake --build build/sanitize-$(1)
+	$(with_tools) UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(fixed_addresses) \
+		ctest --test-dir build/sanitize-$(1) --output-on-failure
 endef
+with_tools := PATH="$(abspath $(bin)):$$PATH"
+# ThreadSanitizer cannot place its shadow memory where a kernel randomises addresses much.
+fixed_addresses = $(shell setarch --addr-no-randomize true 2> /dev/null && echo setarch --addr-no-randomize)
 
 # Safe path: `python -m` would otherwise find the sources, which have no compiled runtime beside them.
 generated: $(test_ready)

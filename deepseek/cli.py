@@ -68,7 +68,7 @@ def doctor() -> int:
     row("name", features["name"])
     row("level", f"{features['level'] if level == 'auto' else level} in use (DS_CPU_LEVEL={level})")
     row("host level", features["level"])
-    row("features", " ".join(features["flags"]))
+    row("features", " ".join(features["flags"]) or "none")
     row("threads", f"{config.options.num_threads} of {features['threads']}")
     section("cache")
     row("folder", config.options.cache)
