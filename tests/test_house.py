@@ -1,8 +1,8 @@
 """The rules of the house, read from the sources; docs/architecture.md says why they are so.
 
 Each rule is a function from a package's modules to a list of problems. It is held against
-deepseek, where the list has to be empty, and against a small package that breaks it. What only reads the
-sources does so without importing deepseek, so that it works while that is broken.
+deepseek, where the list has to be empty, and against a small package that breaks it.
+Most rules read the sources without importing deepseek, so that they work while that is broken.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 
 PACKAGE = Path(__file__).parents[1] / "deepseek"
 
