@@ -1,0 +1,38 @@
+// Buffer: untyped memory owned by one object. No two buffers share memory.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "deepseek/pool.h"
+
+namespace deepseek {
+
+class Buffer {
+ public:
+  static std::shared_ptr<Buffer> allocate(size_t nbytes, std::string label = {});
+
+  Buffer(Pool& pool, size_t nbytes, std::string label);
+  ~Buffer();
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  char* data() const { return static_cast<char*>(block_.data); }
+  size_t nbytes() const { return block_.nbytes; }
+  std::string label() const { return pool_.label_of(block_); }
+  void set_label(std::string label) { pool_.set_label(block_, std::move(label)); }
+
+  // Live views handed out; while there are any the buffer must not be written in place.
+  int exports() const { return exports_.load(std::memory_order_relaxed); }
+  void add_export() { exports_.fetch_add(1, std::memory_order_relaxed); }
+  void drop_export() { exports_.fetch_sub(1, std::memory_order_relaxed); }
+
+ private:
+  Pool& pool_;
+  LiveBlock block_;
+  std::atomic<int> exports_{0};
+};
+
+}  // namespace deepseek

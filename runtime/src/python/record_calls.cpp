@@ -1,0 +1,138 @@
+// Records the Python functions that a thread enters: what a trace may have read.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "bindings.h"
+
+namespace deepseek::python {
+namespace {
+
+// A function entered again with another first argument or other cells can read other things.
+using Entry = std::vector<const void*>;
+
+struct Recording {
+  std::vector<std::string> ignore;
+  Py_tracefunc previous = nullptr;
+  py::object previous_argument;
+  py::list found;
+  std::unordered_map<PyObject*, bool> wanted;  // by code object, which `codes` keeps alive
+  std::vector<py::object> codes;
+  std::set<Entry> seen;
+};
+
+constexpr const char* kCapsule = "deepseek.recording";
+
+Recording& recording_of(PyObject* capsule) {
+  return *static_cast<Recording*>(PyCapsule_GetPointer(capsule, kCapsule));
+}
+
+bool is_wanted(Recording& recording, PyCodeObject* code) {
+  auto* key = reinterpret_cast<PyObject*>(code);
+  const auto [entry, added] = recording.wanted.emplace(key, true);
+  if (added) {
+    recording.codes.push_back(py::reinterpret_borrow<py::object>(key));
+    const auto file = py::cast<std::string>(py::handle(code->co_filename));
+    for (const std::string& prefix : recording.ignore) {
+      if (file.starts_with(prefix)) {
+        entry->second = false;
+      }
+    }
+  }
+  return entry->second;
+}
+
+void record(Recording& recording, PyFrameObject* frame) {
+  const auto code =
+      py::reinterpret_steal<py::object>(reinterpret_cast<PyObject*>(PyFrame_GetCode(frame)));
+  auto* code_object = reinterpret_cast<PyCodeObject*>(code.ptr());
+  if (!is_wanted(recording, code_object)) {
+    return;
+  }
+  // The frame's own mapping changes while the function runs, so it is copied.
+  const auto frame_locals = py::reinterpret_steal<py::object>(PyFrame_GetLocals(frame));
+  if (!frame_locals) {
+    throw py::error_already_set();
+  }
+  py::dict locals;
+  if (PyDict_Update(locals.ptr(), frame_locals.ptr()) != 0) {
+    throw py::error_already_set();
+  }
+  Entry entry = {code.ptr()};
+  const auto add = [&](py::handle name) {
+    entry.push_back(PyDict_GetItemWithError(locals.ptr(), name.ptr()));
+  };
+  if (code_object->co_argcount > 0) {
+    const py::tuple names = code.attr("co_varnames");
+    // A comprehension's only argument is its iterator, which says nothing.
+    if (!py::cast<std::string>(names[0]).starts_with(".")) {
+      add(names[0]);
+    }
+  }
+  for (const py::handle name : py::cast<py::tuple>(code.attr("co_freevars"))) {
+    add(name);
+  }
+  if (recording.seen.insert(std::move(entry)).second) {
+    const auto globals = py::reinterpret_steal<py::object>(PyFrame_GetGlobals(frame));
+    recording.found.append(py::make_tuple(code, globals, locals));
+  }
+}
+
+int on_event(PyObject* capsule, PyFrameObject* frame, int what, PyObject* argument) {
+  Recording& recording = recording_of(capsule);
+  if (what == PyTrace_CALL) {
+    try {
+      record(recording, frame);
+    } catch (py::error_already_set& error) {
+      error.restore();
+      return -1;
+    }
+  }
+  if (recording.previous != nullptr) {
+    return recording.previous(recording.previous_argument.ptr(), frame, what, argument);
+  }
+  return 0;
+}
+
+// Open recordings of this thread, innermost last.
+std::vector<py::object>& open_recordings() {
+  static thread_local std::vector<py::object> stack;
+  return stack;
+}
+
+void start(std::vector<std::string> ignore) {
+  auto* recording = new Recording;
+  recording->ignore = std::move(ignore);
+  const PyThreadState* state = PyThreadState_Get();
+  recording->previous = state->c_profilefunc;
+  recording->previous_argument = py::reinterpret_borrow<py::object>(state->c_profileobj);
+  const py::capsule capsule(recording, kCapsule, [](PyObject* object) {
+    delete static_cast<Recording*>(PyCapsule_GetPointer(object, kCapsule));
+  });
+  open_recordings().push_back(capsule);
+  PyEval_SetProfile(on_event, capsule.ptr());
+}
+
+py::list stop() {
+  if (open_recordings().empty()) {
+    throw std::runtime_error("stop_recording_calls: no recording is open on this thread");
+  }
+  const py::object capsule = std::move(open_recordings().back());
+  open_recordings().pop_back();
+  Recording& recording = recording_of(capsule.ptr());
+  PyEval_SetProfile(recording.previous, recording.previous_argument.ptr());
+  return std::move(recording.found);
+}
+
+}  // namespace
+
+void bind_call_recording(py::module_& module) {
+  module.def("start_recording_calls", &start, py::arg("ignore") = py::tuple());
+  module.def("stop_recording_calls", &stop);
+}
+
+}  // namespace deepseek::python
