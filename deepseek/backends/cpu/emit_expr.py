@@ -1,0 +1,423 @@
+"""Expressions: from an Expr to the operands that hold its value, each distinct one computed once.
+
+In flow expressions over known variables; out flow Values at the outermost level where their arguments
+are known. Transcendentals come from the polyfills as short programs over the functions below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from deepseek.backends.cpu.emit_convert import Convert
+from deepseek.backends.cpu.emit_types import (
+    NOTHING,
+    Value,
+    iota,
+    is_half,
+    mangled,
+    register_type,
+    vector_type,
+)
+from deepseek.errors import CompileError
+from deepseek.ir.dtype import DType, bool_, float32
+from deepseek.ir.scalar import Expr, bounds, coefficient, from_terms, int64, sub, terms
+from deepseek.kernel import polyfill
+
+_FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
+_INTEGER = {"add": "add", "sub": "sub", "mul": "mul", "bitand": "and", "bitor": "or",
+            "bitxor": "xor"}  # fmt: skip
+_COMPARE_FLOAT = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole"}
+_COMPARE_SIGNED = {"eq": "eq", "ne": "ne", "lt": "slt", "le": "sle"}
+_COMPARE_UNSIGNED = {"eq": "eq", "ne": "ne", "lt": "ult", "le": "ule"}
+_INTRINSIC = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "trunc": "trunc",
+              "round": "roundeven"}  # fmt: skip
+
+# Operands of one instruction: the dtype of each argument, lanes, where to put it.
+Emit = Callable[[Sequence[str]], str]
+
+
+class Expressions(Convert):
+    """Values of expressions."""
+
+    def value(self, e: Expr) -> Value:
+        found = self.known.get(e)
+        if found is not None:
+            return found
+        stack = [e]
+        while stack:
+            node = stack[-1]
+            if node in self.known:
+                stack.pop()
+                continue
+            missing = [a for a in node.args if a not in self.known]
+            if missing and not self.is_var_test(node):
+                stack.extend(reversed(missing))
+                continue
+            stack.pop()
+            self.remember(node, self._node(node))
+        return self.known[e]
+
+    def is_var_test(self, node: Expr) -> bool:
+        """Whether this is a comparison of indices, which looks at its arguments itself."""
+        return (
+            self.vector is not None
+            and self.vector.var is not None
+            and node.fn in _COMPARE_SIGNED
+            and node.args[0].dtype is int64
+        )
+
+    def _node(self, e: Expr) -> Value:
+        match e.fn:
+            case "const":
+                return self.constant(e)
+            case "var":
+                return self._variable(e)
+            case "load":
+                return self.load(e)
+        if self.is_var_test(e):
+            return self._compare_index(e)
+        args = [self.known[a] for a in e.args]
+        if e.fn in ("cast", "bitcast"):
+            source = e.args[0].dtype
+            if e.fn == "cast":
+                return self.per_copy(
+                    args, [source], lambda ops, lanes, level: self.convert(
+                        ops[0], source, e.dtype, lanes, level
+                    )
+                )  # fmt: skip
+            return self.per_copy(
+                args, [source], lambda ops, lanes, level: self.bitcast(
+                    ops[0], source, e.dtype, lanes, level
+                )
+            )  # fmt: skip
+        return self.apply(e.fn, args, [a.dtype for a in e.args], e)
+
+    def _variable(self, e: Expr) -> Value:
+        vector = self.vector
+        if vector is None or e is not vector.var:
+            raise CompileError(f"variable {e.name!r} is used outside the scope that defines it")
+        return self.lane_numbers(1)
+
+    def lane_numbers(self, scale: int) -> Value:
+        """scale * var as int64 vectors."""
+        vector = self.vector
+        assert vector is not None
+        whole = vector_type("i64", vector.lanes)
+        numbers = [
+            iota(vector.lanes, scale, scale * c * vector.lanes, "i64") for c in range(vector.copies)
+        ]
+        if vector.base == "0":
+            return Value(tuple(numbers), vector.lanes, 0)
+        level = vector.base_level
+        base = vector.base
+        if scale != 1:
+            base = self.ins(f"mul i64 {base}, {scale}", level)
+        start = self.splat("i64", base, vector.lanes, level)
+        ops = tuple(self.ins(f"add {whole} {start}, {n}", level) for n in numbers)
+        return Value(ops, vector.lanes, level)
+
+    def _compare_index(self, e: Expr) -> Value:
+        """Comparison of int64: where one side runs with the lanes, 32 bits and a constant suffice."""
+        a, b = e.args
+        vector = self.vector
+        assert vector is not None and vector.var is not None
+        difference = sub(a, b)
+        factor = coefficient(difference, vector.var)
+        if factor is None or factor.fn != "const" or factor.attr == 0 or abs(factor.attr) > 1 << 20:
+            return self.apply(e.fn, [self.value(a), self.value(b)], [int64, int64], e)
+        c = factor.attr
+        rest = {m: k for m, k in terms(difference).items() if m != (vector.var,)}
+        if any(self.varies(f) for m in rest for f in m):
+            return self.apply(e.fn, [self.value(a), self.value(b)], [int64, int64], e)
+        uniform = self.value(from_terms(rest))
+        # c * (base + k) + rest OP 0, so c * k OP -(rest + c * base), which may be clamped to 32 bits.
+        level = max(uniform.level, vector.base_level)
+        total = uniform.ops[0]
+        if vector.base != "0":
+            at = vector.base
+            if c != 1:
+                at = self.ins(f"mul i64 {at}, {c}", level)
+            total = self.ins(f"add i64 {total}, {at}", level)
+        limit = self.ins(f"sub i64 0, {total}", level)
+        limit = self.clamp32(limit, level)
+        lanes = vector.lanes
+        every = self.splat("i32", limit, lanes, level)
+        condition = _COMPARE_SIGNED[e.fn]
+        ops = tuple(
+            self.ins(
+                f"icmp {condition} {vector_type('i32', lanes)} "
+                f"{iota(lanes, c, c * copy * lanes)}, {every}",
+                level,
+            )
+            for copy in range(vector.copies)
+        )
+        return Value(ops, lanes, level, uniform.reads)
+
+    def clamp32(self, op: str, level: int) -> str:
+        """An i64 operand as i32, values beyond +-2**30 becoming that."""
+        big = 1 << 30
+        low = self.ins(f"call i64 @llvm.smax.i64(i64 {op}, i64 {-big})", level)
+        both = self.ins(f"call i64 @llvm.smin.i64(i64 {low}, i64 {big})", level)
+        return self.ins(f"trunc i64 {both} to i32", level)
+
+    # ---------------------------------------------------------------------------------- functions
+
+    def per_copy(self, args: Sequence[Value], dtypes: Sequence[DType],
+                 emit: Callable[[list[str], int, int], str]) -> Value:  # fmt: skip
+        """Emit an instruction for each copy of its arguments, at their deepest level."""
+        lanes = level = 0
+        copies = 1
+        reads = NOTHING
+        for a in args:
+            lanes = lanes or a.lanes
+            level = max(level, a.level)
+            copies = max(copies, len(a.ops))
+            if a.reads:
+                reads = reads | a.reads
+        if lanes:
+            args = [
+                a if a.lanes else self.widen(a, register_type(d), lanes)
+                for a, d in zip(args, dtypes, strict=True)
+            ]
+        ops = tuple(emit([a.op(c) for a in args], lanes, level) for c in range(copies))
+        return Value(ops, lanes, level, reads)
+
+    def apply(self, fn: str, args: Sequence[Value], dtypes: Sequence[DType], e: Expr | None) -> Value:
+        """A function of the vocabulary on known values."""
+        dtype = dtypes[-1]
+        if is_half(dtype) and fn != "where":
+            return self._in_float32(fn, args, dtypes)
+        program = polyfill.program(fn, dtype)
+        if program is not None:
+            return self._run(program, args)
+        return self.per_copy(
+            args,
+            dtypes,
+            lambda ops, lanes, level: self.instruction(fn, dtype, ops, lanes, level, e),
+        )
+
+    def _in_float32(self, fn: str, args: Sequence[Value], dtypes: Sequence[DType]) -> Value:
+        """A 16-bit float function: in float32, rounded once."""
+        half = dtypes[-1]
+        wide = [
+            self.per_copy([a], [d], lambda ops, n, at: self.convert(ops[0], half, float32, n, at))
+            for a, d in zip(args, dtypes, strict=True)
+        ]
+        result = self.apply(fn, wide, [float32] * len(wide), None)
+        if fn in _COMPARE_FLOAT:
+            return result
+        return self.per_copy(
+            [result], [float32], lambda ops, n, at: self.convert(ops[0], float32, half, n, at)
+        )
+
+    def _run(self, program: polyfill.Program, args: Sequence[Value]) -> Value:
+        """A polyfill on these arguments: its steps, each once."""
+        values: dict[Expr, Value] = dict(zip(program.parameters, args, strict=True))
+        for node in program.steps:
+            if node.fn == "const":
+                values[node] = self.constant(node)
+                continue
+            inner = [values[a] for a in node.args]
+            values[node] = self.step_of(node, inner)
+        return values[program.result]
+
+    def step_of(self, node: Expr, args: list[Value]) -> Value:
+        source = node.args[0].dtype
+        if node.fn == "cast":
+            return self.per_copy(
+                args,
+                [source],
+                lambda ops, n, at: self.convert(ops[0], source, node.dtype, n, at),
+            )
+        if node.fn == "bitcast":
+            return self.per_copy(
+                args,
+                [source],
+                lambda ops, n, at: self.bitcast(ops[0], source, node.dtype, n, at),
+            )
+        return self.apply(node.fn, args, [a.dtype for a in node.args], node)
+
+    def instruction(self, fn: str, dtype: DType, ops: Sequence[str], lanes: int, level: int,
+                    e: Expr | None) -> str:  # fmt: skip
+        """One function on operands of one type; `dtype` is the last argument's."""
+        scalar = register_type(dtype)
+        t = vector_type(scalar, lanes)
+        if fn == "where":
+            condition = vector_type("i1", lanes)
+            return self.ins(f"select {condition} {ops[0]}, {t} {ops[1]}, {t} {ops[2]}", level)
+        if dtype.is_float:
+            return self._float(fn, scalar, t, ops, lanes, level)
+        if fn in _COMPARE_SIGNED:
+            table = _COMPARE_SIGNED if dtype.kind == "i" else _COMPARE_UNSIGNED
+            return self.ins(f"icmp {table[fn]} {t} {ops[0]}, {ops[1]}", level)
+        if dtype is bool_:
+            return self._boolean(fn, t, ops, level)
+        if fn in _INTEGER:
+            return self.ins(f"{_INTEGER[fn]} {t} {ops[0]}, {ops[1]}", level)
+        return self._integer(fn, dtype, ops, lanes, level, e)
+
+    def _boolean(self, fn: str, t: str, ops: Sequence[str], level: int) -> str:
+        table = {"bitand": "and", "bitor": "or", "bitxor": "xor", "mul": "and", "add": "or",
+                 "minimum": "and", "maximum": "or"}  # fmt: skip
+        if fn not in table:
+            raise CompileError(f"scalar function {fn!r} has no meaning on bool")
+        return self.ins(f"{table[fn]} {t} {ops[0]}, {ops[1]}", level)
+
+    def _float(self, fn: str, scalar: str, t: str, ops: Sequence[str], lanes: int,
+               level: int) -> str:  # fmt: skip
+        if fn in _FLOAT:
+            return self.ins(f"{_FLOAT[fn]} {t} {ops[0]}, {ops[1]}", level)
+        if fn in _COMPARE_FLOAT:
+            return self.ins(f"fcmp {_COMPARE_FLOAT[fn]} {t} {ops[0]}, {ops[1]}", level)
+        if fn == "fma":
+            if self.target.has_fma:
+                return self.ins(
+                    f"call {t} @llvm.fma.{mangled(scalar, lanes)}"
+                    f"({t} {ops[0]}, {t} {ops[1]}, {t} {ops[2]})",
+                    level,
+                )
+            product = self.ins(f"fmul {t} {ops[0]}, {ops[1]}", level)
+            return self.ins(f"fadd {t} {product}, {ops[2]}", level)
+        if fn in ("minimum", "maximum"):
+            # The instruction gives its second operand where either is NaN, so that a NaN in `a` stays;
+            # one in `b` is put back. A carried value is `a`: its chain is one instruction long.
+            a, b = ops
+            first, second = (b, a) if fn == "minimum" else (a, b)
+            mask = vector_type("i1", lanes)
+            closer = self.ins(f"fcmp olt {t} {first}, {second}", level)
+            best = self.ins(f"select {mask} {closer}, {t} {b}, {t} {a}", level)
+            nan = self.ins(f"fcmp uno {t} {b}, {b}", level)
+            return self.ins(f"select {mask} {nan}, {t} {b}, {t} {best}", level)
+        if fn == "neg":
+            return self.ins(f"fneg {t} {ops[0]}", level)
+        name = "fabs" if fn == "abs" else _INTRINSIC.get(fn)
+        if name is None:
+            raise CompileError(f"scalar function {fn!r} has no meaning on floats")
+        return self.ins(f"call {t} @llvm.{name}.{mangled(scalar, lanes)}({t} {ops[0]})", level)
+
+    def _integer(self, fn: str, dtype: DType, ops: Sequence[str], lanes: int, level: int,
+                 e: Expr | None) -> str:  # fmt: skip
+        scalar = register_type(dtype)
+        t = vector_type(scalar, lanes)
+        signed = dtype.kind == "i"
+        a = ops[0]
+        if fn == "neg":
+            return self.ins(f"sub {t} {self.all_of(scalar, 0, lanes)}, {a}", level)
+        if fn == "abs":
+            if not signed:
+                return a
+            return self.ins(
+                f"call {t} @llvm.abs.{mangled(scalar, lanes)}({t} {a}, i1 false)", level
+            )
+        if fn in ("minimum", "maximum"):
+            name = ("s" if signed else "u") + fn[:3]
+            return self.ins(
+                f"call {t} @llvm.{name}.{mangled(scalar, lanes)}({t} {a}, {t} {ops[1]})", level
+            )
+        if fn in ("shl", "shr"):
+            return self._shift(fn, dtype, ops, lanes, level)
+        if fn == "mulhi":
+            wide = vector_type("i64", lanes)
+            x = self.ins(f"zext {t} {a} to {wide}", level)
+            y = self.ins(f"zext {t} {ops[1]} to {wide}", level)
+            xy = self.ins(f"mul {wide} {x}, {y}", level)
+            high = self.ins(f"lshr {wide} {xy}, {self.all_of('i64', 32, lanes)}", level)
+            return self.ins(f"trunc {wide} {high} to {t}", level)
+        if fn in ("floordiv", "mod"):
+            divide = self._signed_division if signed else self._unsigned_division
+            return divide(fn, scalar, ops, lanes, level, e)
+        raise CompileError(f"scalar function {fn!r} has no meaning on {dtype}")
+
+    def all_of(self, scalar: str, value: int, lanes: int) -> str:
+        """A constant operand."""
+        return f"splat ({scalar} {value})" if lanes else str(value)
+
+    def _shift(self, fn: str, dtype: DType, ops: Sequence[str], lanes: int, level: int) -> str:
+        """Shifts by the width or more give 0, or the sign."""
+        scalar = register_type(dtype)
+        t = vector_type(scalar, lanes)
+        a, by = ops
+        bits = dtype.bits
+        known = _constant_of(by)
+        if known is not None and 0 <= known < bits:
+            operation = "shl" if fn == "shl" else "ashr" if dtype.kind == "i" else "lshr"
+            return self.ins(f"{operation} {t} {a}, {by}", level)
+        last = self.all_of(scalar, bits - 1, lanes)
+        small = self.ins(
+            f"call {t} @llvm.umin.{mangled(scalar, lanes)}({t} {by}, {t} {last})", level
+        )
+        if fn == "shr" and dtype.kind == "i":
+            return self.ins(f"ashr {t} {a}, {small}", level)
+        shifted = self.ins(f"{'shl' if fn == 'shl' else 'lshr'} {t} {a}, {small}", level)
+        inside = self.ins(f"icmp ule {t} {by}, {last}", level)
+        mask = vector_type("i1", lanes)
+        zero = self.all_of(scalar, 0, lanes)
+        return self.ins(f"select {mask} {inside}, {t} {shifted}, {t} {zero}", level)
+
+    def _unsigned_division(self, fn: str, scalar: str, ops: Sequence[str], lanes: int, level: int,
+                           e: Expr | None) -> str:  # fmt: skip
+        t = vector_type(scalar, lanes)
+        operation = "udiv" if fn == "floordiv" else "urem"
+        a, b = ops
+        if _constant_of(b):
+            return self.ins(f"{operation} {t} {a}, {b}", level)
+        mask = vector_type("i1", lanes)
+        zero, one = self.all_of(scalar, 0, lanes), self.all_of(scalar, 1, lanes)
+        none = self.ins(f"icmp eq {t} {b}, {zero}", level)
+        safe = self.ins(f"select {mask} {none}, {t} {one}, {t} {b}", level)
+        result = self.ins(f"{operation} {t} {a}, {safe}", level)
+        return self.ins(f"select {mask} {none}, {t} {zero}, {t} {result}", level)
+
+    def _signed_division(self, fn: str, scalar: str, ops: Sequence[str], lanes: int, level: int,
+                         e: Expr | None) -> str:  # fmt: skip
+        """Rounds towards minus infinity; where the signs are known this is one instruction."""
+        t = vector_type(scalar, lanes)
+        a, b = ops
+        known = _constant_of(b)
+        if known is not None and known > 0 and known & (known - 1) == 0:
+            if fn == "mod":
+                return self.ins(f"and {t} {a}, {self.all_of(scalar, known - 1, lanes)}", level)
+            shift = self.all_of(scalar, known.bit_length() - 1, lanes)
+            return self.ins(f"ashr {t} {a}, {shift}", level)
+        positive = known is not None and known > 0
+        if e is not None and e.args[1].dtype is int64:
+            positive = positive or (bounds(e.args[1])[0] or 0) > 0
+            if positive and (bounds(e.args[0])[0] or 0) >= 0 and bounds(e.args[0])[0] is not None:
+                return self.ins(f"{'udiv' if fn == 'floordiv' else 'urem'} {t} {a}, {b}", level)
+        mask = vector_type("i1", lanes)
+        zero, one = self.all_of(scalar, 0, lanes), self.all_of(scalar, 1, lanes)
+        safe, none, minus = b, None, None
+        if not positive:
+            # Dividing by 0 and the lowest number by -1 trap; both are done by 1 and then put right.
+            none = self.ins(f"icmp eq {t} {b}, {zero}", level)
+            minus = self.ins(f"icmp eq {t} {b}, {self.all_of(scalar, -1, lanes)}", level)
+            either = self.ins(f"or {mask} {none}, {minus}", level)
+            safe = self.ins(f"select {mask} {either}, {t} {one}, {t} {b}", level)
+        quotient = self.ins(f"sdiv {t} {a}, {safe}", level)
+        product = self.ins(f"mul {t} {quotient}, {safe}", level)
+        rest = self.ins(f"sub {t} {a}, {product}", level)
+        inexact = self.ins(f"icmp ne {t} {rest}, {zero}", level)
+        signs = rest if positive else self.ins(f"xor {t} {rest}, {safe}", level)
+        differ = self.ins(f"icmp slt {t} {signs}, {zero}", level)
+        below = self.ins(f"and {mask} {inexact}, {differ}", level)
+        if fn == "mod":
+            shifted = self.ins(f"add {t} {rest}, {safe}", level)
+            return self.ins(f"select {mask} {below}, {t} {shifted}, {t} {rest}", level)
+        lower = self.ins(f"sub {t} {quotient}, {one}", level)
+        result = self.ins(f"select {mask} {below}, {t} {lower}, {t} {quotient}", level)
+        if none is None:
+            return result
+        negated = self.ins(f"sub {t} {zero}, {a}", level)
+        result = self.ins(f"select {mask} {minus}, {t} {negated}, {t} {result}", level)
+        return self.ins(f"select {mask} {none}, {t} {zero}, {t} {result}", level)
+
+
+def _constant_of(op: str) -> int | None:
+    """The value of a constant integer operand, scalar or splat."""
+    text = op.removeprefix("splat (").rstrip(")").split(" ")[-1]
+    if op.startswith("%") or op.startswith("<"):
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        return None
