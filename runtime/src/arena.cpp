@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <random>
 #include <stdexcept>
 #include <string>
 
@@ -121,9 +122,11 @@ constexpr Before kOrders[] = {
     [](const Item& a, const Item& b) { return a.last > b.last; },
 };
 
-// Search for a better order: whatever reaches the top goes to the front and is placed first.
-constexpr int kRepairRounds = 200;
-constexpr int64_t kRepairWork = 40'000'000;  // pairs looked at, about 50 ms
+// The search for a better order ends when this close to the bound, or after this much work.
+constexpr double kGoodEnough = 1.01;
+constexpr int64_t kSearchRounds = 1000;
+constexpr int64_t kSearchWork = 20'000'000;  // pairs looked at, some 20 ms
+constexpr int64_t kPatience = 3;             // rounds without progress before the order is shaken
 
 }  // namespace
 
@@ -169,12 +172,26 @@ Packing pack_arena(std::span<const int64_t> sizes, std::span<const int64_t> firs
     }
   }
 
+  // Whatever reaches the top goes to the front and is placed first; where that leads nowhere, a few
+  // items of the best order trade places.
   const int64_t pairs = static_cast<int64_t>(items.size()) * static_cast<int64_t>(items.size());
-  const int64_t rounds =
-      std::min<int64_t>(kRepairRounds, kRepairWork / std::max<int64_t>(pairs, 1));
+  const int64_t rounds = std::min(kSearchRounds, kSearchWork / std::max<int64_t>(pairs, 1));
+  const auto good = static_cast<int64_t>(kGoodEnough * static_cast<double>(bound));
+  std::minstd_rand random;  // the same packing on every run
   order = best_order;
-  for (int64_t round = 0; round < rounds && best.total > bound; ++round) {
+  int64_t stale = 0;
+  for (int64_t round = 0; round < rounds && best.total > good; ++round) {
+    const int64_t before = best.total;
     const int64_t total = attempt(order, best_tightest);
+    stale = best.total < before ? 0 : stale + 1;
+    if (stale > kPatience) {
+      stale = 0;
+      order = best_order;
+      for (auto moves = random() % 3 + 1; moves > 0; --moves) {
+        std::swap(order[random() % order.size()], order[random() % order.size()]);
+      }
+      continue;
+    }
     const auto top = std::find_if(order.begin(), order.end(), [&](size_t i) {
       return placer.offsets()[i] + items[i].size == total;
     });

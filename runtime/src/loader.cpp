@@ -175,7 +175,12 @@ class Loading {
     }
     const char* begin = section_bytes(strings_) + symbol.st_name;
     const char* end = section_bytes(strings_) + strings_.sh_size;
-    return {begin, std::find(begin, end, '\0')};
+    const std::string name(begin, std::find(begin, end, '\0'));
+    const auto printable = [](char c) { return c > ' ' && c <= '~'; };
+    if (!std::all_of(name.begin(), name.end(), printable)) {
+      fail("a symbol's name has unprintable bytes");
+    }
+    return name;
   }
 
   static Group group_of(const Elf64_Shdr& section) {
