@@ -91,7 +91,9 @@ class Function(Mmas):
         for stmt in statements(kernel.body):
             read |= {e.attr for e in walk(expressions(stmt)) if e.fn == "load"}
         self.mutable = frozenset(
-            b.name for b in kernel.buffers if b.name in read and (b.written or b.space != GLOBAL_SPACE)
+            b.name
+            for b in kernel.buffers
+            if b.name in read and (b.written or b.space != GLOBAL_SPACE)
         )
 
     def _arguments(self, kernel: Kernel) -> None:

@@ -182,7 +182,9 @@ class Expressions(Convert):
         ops = tuple(emit([a.op(c) for a in args], lanes, level) for c in range(copies))
         return Value(ops, lanes, level, reads)
 
-    def apply(self, fn: str, args: Sequence[Value], dtypes: Sequence[DType], e: Expr | None) -> Value:
+    def apply(
+        self, fn: str, args: Sequence[Value], dtypes: Sequence[DType], e: Expr | None
+    ) -> Value:
         """A function of the vocabulary on known values."""
         dtype = dtypes[-1]
         if is_half(dtype) and fn != "where":

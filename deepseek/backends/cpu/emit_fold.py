@@ -39,7 +39,7 @@ class Folds(Expressions):
 
     def fold(self, stmt: Fold) -> None:
         self.flush()
-        if stmt.axes[-1].kind == VECTOR:
+        if stmt.axes[-1].kind == VECTOR and stmt.lanes > 1:
             results, lanes = self._vector_fold(stmt), 0
         else:
             results, lanes = self._serial_fold(stmt)
@@ -90,9 +90,7 @@ class Folds(Expressions):
 
         def inside(index: str, flat: list[str]) -> list[str]:
             self.bind(axis.var, Value((index,), 0, self.level))
-            inner = self._axes(
-                axes[1:], carries, _unflatten(flat, shape), lanes, element, stores
-            )
+            inner = self._axes(axes[1:], carries, _unflatten(flat, shape), lanes, element, stores)
             return _flatten(inner)
 
         flat = self.axis_loop(axis, types, _flatten(first), inside, stores)
@@ -118,9 +116,7 @@ class Folds(Expressions):
                     or [self.target.width])  # fmt: skip
         lanes = min(width, stmt.lanes)
         copies = stmt.lanes // lanes
-        first = [
-            self._spread(self.value(c.init), c.var.dtype, lanes, copies) for c in stmt.carries
-        ]
+        first = [self._spread(self.value(c.init), c.var.dtype, lanes, copies) for c in stmt.carries]
         results = self._axes(
             stmt.axes[:-1],
             stmt.carries,
@@ -153,7 +149,9 @@ class Folds(Expressions):
                     "0", str(full * total), total, types, _flatten(carried), whole, nonempty=True
                 )
                 carried = _unflatten(flat, [copies] * len(carried))
-            return self._constant_rest(stmt, carried, full * total, rest, lanes) if rest else carried
+            return (
+                self._constant_rest(stmt, carried, full * total, rest, lanes) if rest else carried
+            )
 
         n = self.value(extent).ops[0]
         end = self.ins(f"and i64 {n}, {-total}", self.level)

@@ -146,7 +146,9 @@ class Memory(Builder):
             place = self._scattered(place)
         if place.stride == 0:
             level = self.load_level(buffer, needed)
-            return Value((self._load_one(e.dtype, place, guard, otherwise, level),), 0, level, reads)
+            return Value(
+                (self._load_one(e.dtype, place, guard, otherwise, level),), 0, level, reads
+            )
         vector = self.vector
         assert vector is not None
         needed = max(needed, vector.mask_level)
@@ -207,7 +209,9 @@ class Memory(Builder):
             found = self._gather(buffer, place, copy, mask, level)
             select = None
         if dtype is bool_:
-            found = self.ins(f"icmp ne {vector_type(memory, lanes)} {found}, zeroinitializer", level)
+            found = self.ins(
+                f"icmp ne {vector_type(memory, lanes)} {found}, zeroinitializer", level
+            )
         if guard is None:
             return found
         assert otherwise is not None
@@ -228,7 +232,9 @@ class Memory(Builder):
         assert self.vector is not None
         return self.ins(f"and {vector_type('i1', self.vector.lanes)} {a}, {b}", level)
 
-    def _row_pointer(self, buffer: str, pointer: str, backwards: bool, copy: int, level: int) -> str:
+    def _row_pointer(
+        self, buffer: str, pointer: str, backwards: bool, copy: int, level: int
+    ) -> str:
         assert self.vector is not None
         lanes = self.vector.lanes
         offset = copy * lanes if not backwards else -(copy * lanes) - (lanes - 1)
@@ -356,8 +362,7 @@ class Memory(Builder):
             return
         operation = "fadd" if dtype.is_float else "add"
         self.ins(
-            f"atomicrmw {operation} ptr {pointer}, {memory} {op} monotonic, "
-            f"align {dtype.itemsize}",
+            f"atomicrmw {operation} ptr {pointer}, {memory} {op} monotonic, align {dtype.itemsize}",
             self.level,
         )
 
@@ -400,7 +405,9 @@ class Memory(Builder):
                 bit = self.ins(f"extractelement <{lanes} x i1> {mask}, i32 {lane}", level)
             self._store_at(bit, dtype, at, one, atomic)
 
-    def _store_at(self, bit: str | None, dtype: DType, at: str, op: str, atomic: str | None) -> None:
+    def _store_at(
+        self, bit: str | None, dtype: DType, at: str, op: str, atomic: str | None
+    ) -> None:
         self._guarded(bit, lambda: self._store_one(dtype, at, op, atomic))
 
 
