@@ -1,0 +1,287 @@
+"""Gradients: Graph to Graph.
+
+`cotangents` walks from outputs to inputs and records, with ordinary ops, what each op's `vjp` says. The
+gradient of a composite is itself a composite, made on demand: `softmax.vjp` expands to the derivative of
+softmax's expansion, so a backend may claim the pair, and what the two have in common is computed once.
+Everything else here (`backward`, `grad`, `value_and_grad`, `vjp`) is a way of asking.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
+from deepseek.frontend.tensor import (
+    Tensor,
+    enable_grad,
+    no_grad,
+    record_values,
+)
+from deepseek.ir.graph import INPUT, INPUT_NODE, Graph, Node, Value
+from deepseek.ir.op import DERIVED, Kind, Op
+from deepseek.ir.rewrite import inline
+from deepseek.ops import add, ones_like, positive, stop_gradient, zeros_like
+from deepseek.ops.define import composite_op
+
+Flows = Callable[[Value], bool]
+Gradients = list[Tensor | None]
+
+
+def requires_grad(value: Value) -> bool:
+    """Gradients flow where recording said so."""
+    return value.requires_grad
+
+
+def cotangents(
+    outputs: Sequence[Value], seeds: Sequence[Tensor], wanted: Iterable[Value], flows: Flows
+) -> dict[Value, Tensor]:
+    """The cotangent of every wanted value, given those of the outputs.
+
+    Values that the outputs do not depend on are absent.
+    """
+    targets = set(wanted)
+    found: dict[Value, Tensor] = {}
+    for value, seed in zip(outputs, seeds, strict=True):
+        found[value] = add(found[value], seed) if value in found else seed
+    for node in nodes_between(outputs, targets, flows):
+        given = [found.get(v) for v in node.outputs]
+        if all(g is None for g in given):
+            continue
+        for value, gradient in zip(node.inputs, node_vjp(node, given, flows), strict=True):
+            if gradient is not None and flows(value):
+                before = found.get(value)
+                found[value] = gradient if before is None else add(before, gradient)
+        for value in node.outputs:
+            if value not in targets:
+                found.pop(value, None)
+    return {v: found[v] for v in targets if v in found}
+
+
+def nodes_between(outputs: Iterable[Value], inputs: set[Value], flows: Flows) -> list[Node]:
+    """The nodes that gradients flow through, last recorded first."""
+    seen: set[Node] = set()
+    stack = [v.node for v in outputs if flows(v) and v not in inputs]
+    while stack:
+        node = stack.pop()
+        if node in seen or node.op is INPUT:
+            continue
+        seen.add(node)
+        stack.extend(v.node for v in node.inputs if flows(v) and v not in inputs)
+    return sorted(seen, key=lambda n: -n.sequence)
+
+
+def dependents(graph: Graph, inputs: Iterable[Value]) -> set[Value]:
+    """The float values of a graph that depend differentiably on the given ones, these included."""
+    reached = set(inputs)
+    for node in graph.nodes:
+        if node.op.differentiable and any(v in reached for v in node.inputs):
+            reached.update(v for v in node.outputs if v.type.dtype.is_float)
+    return reached
+
+
+def node_vjp(node: Node, given: Sequence[Tensor | None], flows: Flows) -> Sequence[Tensor | None]:
+    """The cotangents of a node's inputs."""
+    op = node.op
+    if op.kind is Kind.COMPOSITE:
+        return _composite_vjp(node, given, flows)
+    if op.vjp is None:
+        return [None] * len(node.inputs)
+    inputs = [_shown(v) for v in node.inputs]
+    outputs = [_shown(v) for v in node.outputs]
+    if len(outputs) == 1:
+        return tuple(op.vjp(given[0], outputs[0], *inputs, **node.attrs))
+    return tuple(op.vjp(tuple(given), tuple(outputs), *inputs, **node.attrs))
+
+
+def _shown(value: Value) -> Tensor:
+    """A handle on an existing value that leaves the user's own handle in charge."""
+    handle = value.handle
+    tensor = Tensor(value)
+    if handle is not None:
+        value.handle = handle
+    return tensor
+
+
+def _composite_vjp(node: Node, given: Sequence[Tensor | None], flows: Flows) -> Gradients:
+    wanted = tuple(i for i, v in enumerate(node.inputs) if flows(v) and v.type.dtype.is_float)
+    out: Gradients = [None] * len(node.inputs)
+    if not wanted:
+        return out
+    known = tuple(i for i, g in enumerate(given) if g is not None)
+    operands = [g._value for g in given if g is not None] + list(node.inputs)
+    attrs = {"cotangents": known, "wanted": wanted} | node.attrs
+    for i, value in zip(wanted, record_values(vjp_op(node.op), tuple(operands), attrs), strict=True):
+        out[i] = Tensor(value)
+    return out
+
+
+@functools.cache
+def vjp_op(op: Op) -> Op:
+    """The composite that computes a composite's gradient.
+
+    Inputs: the cotangents of the outputs named in the attribute `cotangents`, then the primal inputs. Outputs:
+    the cotangents of the inputs named in `wanted`.
+    """
+
+    def apply(tensors: Sequence[Tensor], attrs: dict[str, Any]) -> tuple[Tensor, ...]:
+        attrs = dict(attrs)
+        known, wanted = attrs.pop("cotangents"), attrs.pop("wanted")
+        seeds, primals = tensors[: len(known)], [t._value for t in tensors[len(known) :]]
+        assert op.expand is not None
+        expanded: Graph = op.expand(tuple(v.type for v in primals), attrs)
+        graph = Graph(primals, inline(expanded, primals))
+        inputs = [primals[i] for i in wanted]
+        flows = dependents(graph, inputs).__contains__
+        found = cotangents([graph.outputs[i] for i in known], seeds, inputs, flows)
+        return tuple(found[v] if v in found else zeros_like(_shown(v)) for v in inputs)
+
+    made = composite_op(f"{op.name}.vjp", apply)
+    made.precision = op.precision
+    made.tolerance = op.tolerance
+    return made
+
+
+DERIVED["vjp"] = vjp_op
+
+
+# ------------------------------------------------------------------------------------- asking
+
+
+def backward(
+    loss: Tensor, gradient: Tensor | None = None, retain_graph: bool = False
+) -> None:
+    """Add the gradient of `loss` to `.grad` of every leaf that requires gradients.
+
+    `gradient` is the cotangent of loss, needed unless loss has one element. The history is let go
+    afterwards unless `retain_graph`. Raises ArgumentError where loss does not depend on anything that
+    requires gradients.
+    """
+    value = loss._value
+    if not value.requires_grad:
+        raise op_error(
+            ArgumentError, "backward", f"{value.type} that does not require gradients",
+            "a tensor computed from one with requires_grad=True", user_line(),
+            "set requires_grad=True on the inputs, compute outside ds.no_grad(), and call "
+            "backward once for each computation, or with retain_graph=True",
+        )  # fmt: skip
+    if gradient is None:
+        if value.type.numel != 1:
+            raise op_error(
+                ShapeError, "backward", value.type, "a tensor of one element, or gradient=...",
+                user_line(), "reduce it first, e.g. loss.mean().backward()",
+            )  # fmt: skip
+        gradient = ones_like(loss)
+    leaves = leaves_of(value)
+    with no_grad():
+        found = cotangents([value], [gradient], leaves, requires_grad)
+        for leaf, g in found.items():
+            tensor = leaf.handle() if leaf.handle is not None else None
+            if tensor is not None and tensor._value is leaf:
+                tensor.grad = g if tensor.grad is None else add(tensor.grad, g)
+    if not retain_graph:
+        _forget(value)
+
+
+def _forget(value: Value) -> None:
+    """Let the history of a value go: nothing under it can be differentiated again."""
+    for node in nodes_between([value], set(), requires_grad):
+        for v in node.outputs:
+            v.requires_grad = False
+            if v.data is not None:
+                v.node = INPUT_NODE
+
+
+def leaves_of(value: Value) -> list[Value]:
+    """The leaves that require gradients under a value, in recorded order."""
+    seen: set[Value] = set()
+    nodes: set[Node] = set()
+    stack = [value]
+    while stack:
+        v = stack.pop()
+        if v.node.op is INPUT:
+            seen.add(v)
+        elif v.node not in nodes:
+            nodes.add(v.node)
+            stack.extend(u for u in v.node.inputs if u.requires_grad)
+    return sorted(seen, key=lambda v: v.node.sequence)
+
+
+def vjp(function: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., Any]]:
+    """`(function(*primals), pullback)`; `pullback(cotangent)` gives one gradient per primal."""
+    inputs = [_fresh(p) for p in primals]
+    with enable_grad():
+        out = function(*inputs)
+    outputs = list(out) if isinstance(out, (tuple, list)) else [out]
+
+    def pullback(*seeds: Tensor) -> tuple[Tensor, ...]:
+        values = [i._value for i in inputs]
+        given = seeds[0] if len(seeds) == 1 and isinstance(seeds[0], (tuple, list)) else seeds
+        found = cotangents([o._value for o in outputs], list(given), values, requires_grad)
+        return tuple(found[v] if v in found else zeros_like(_shown(v)) for v in values)
+
+    return out, pullback
+
+
+def value_and_grad(
+    function: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    """A function that gives `(value, gradients)`; the value must have one element.
+
+    `argnums` are the positions to differentiate by; with `has_aux`, function returns (value, aux).
+    """
+    positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        arguments = list(args)
+        for i in positions:
+            if not isinstance(arguments[i], Tensor) or not arguments[i].dtype.is_float:
+                raise DTypeError(
+                    f"value_and_grad: argument {i} is {arguments[i]!r}; wanted a float tensor"
+                )
+            arguments[i] = _fresh(arguments[i])
+        with enable_grad():
+            out = function(*arguments, **kwargs)
+        value = out[0] if has_aux else out
+        if not isinstance(value, Tensor) or value._value.type.numel != 1:
+            raise op_error(
+                ShapeError, "grad", getattr(value, "_value", value), "a function whose value has one element",
+                user_line(), "reduce it, e.g. with .sum(), or use ds.vjp",
+            )  # fmt: skip
+        inputs = [arguments[i]._value for i in positions]
+        outer = leaves_of(value._value)  # somebody outside differentiates as well
+        with enable_grad() if outer else no_grad():
+            found = cotangents([value._value], [ones_like(value)], inputs, requires_grad)
+            grads = tuple(found[v] if v in found else zeros_like(_shown(v)) for v in inputs)
+        if not outer:
+            value = stop_gradient(value)
+        result = grads[0] if isinstance(argnums, int) else grads
+        return ((value, out[1]) if has_aux else value), result
+
+    return wrapped
+
+
+def grad(
+    function: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    """A function that gives the gradient(s) of `function`; see `value_and_grad`."""
+    both = value_and_grad(function, argnums, has_aux)
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        out, grads = both(*args, **kwargs)
+        return (grads, out[1]) if has_aux else grads
+
+    return wrapped
+
+
+def _fresh(x: Tensor) -> Tensor:
+    """x as a new value that requires gradients and, where x does, passes them on."""
+    tracked: Tensor = positive(x)
+    tracked._value.requires_grad = True
+    return tracked
+
+
+Tensor.backward = backward  # type: ignore[attr-defined]

@@ -1,0 +1,215 @@
+"""Graphs: immutable typed nodes over whole tensors.
+
+A `Node` applies an op to values; a `Value` is one of its outputs. A `Graph` is a window on them:
+the values it takes and the values it gives. Nodes are made by `node` only, which runs the op's type
+rule. Nothing in this file knows an op by name, except the two leaves it defines.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from deepseek.errors import Line
+from deepseek.ir.dtype import DType
+from deepseek.ir.op import Kind, Op, internal
+from deepseek.ir.shape import Shape, TensorType, current_sizes, tensor_type
+
+Attrs = dict[str, Any]
+_sequence = itertools.count()
+
+
+class Value:
+    """One output of a node.
+
+    `data` is its memory once it was computed (None while pending); `handle` a weak reference to the
+    Tensor that shows it to the user; `requires_grad` whether a gradient may flow through it. Walks
+    over pending work stop at values with data.
+    """
+
+    __slots__ = ("node", "index", "type", "data", "handle", "requires_grad", "__weakref__")
+    node: Node
+    index: int
+    type: TensorType
+    data: Any
+    handle: Any
+    requires_grad: bool
+
+    def __repr__(self) -> str:
+        return f"<{self.type} from {self.node.op.name}>"
+
+
+class Node:
+    """An op applied to values. `attrs` must not be changed; `sequence` is the recorded order."""
+
+    __slots__ = ("op", "inputs", "attrs", "outputs", "line", "sequence")
+    op: Op
+    inputs: tuple[Value, ...]
+    attrs: Attrs
+    outputs: tuple[Value, ...]
+    line: Line | None
+    sequence: int
+
+    def __repr__(self) -> str:
+        return f"<node {self.op.name} -> {', '.join(str(v.type) for v in self.outputs)}>"
+
+
+def make_node(
+    op: Op,
+    inputs: tuple[Value, ...],
+    attrs: Attrs,
+    types: Sequence[TensorType],
+    line: Line | None = None,
+) -> Node:
+    """A node whose output types are known."""
+    made = Node()
+    made.op = op
+    made.inputs = inputs
+    made.attrs = attrs
+    made.line = line
+    made.sequence = next(_sequence)
+    outputs = []
+    for index, type_ in enumerate(types):
+        value = Value()
+        value.node = made
+        value.index = index
+        value.type = type_
+        value.data = None
+        value.handle = None
+        value.requires_grad = False
+        outputs.append(value)
+    made.outputs = tuple(outputs)
+    return made
+
+
+_inferred: dict[Any, tuple[TensorType, ...]] = {}
+
+
+def node(op: Op, inputs: tuple[Value, ...], attrs: Attrs, line: Line | None = None) -> Node:
+    """A node, its types inferred by the op's rule (remembered where no trace asks about sizes)."""
+    return make_node(op, inputs, attrs, infer(op, tuple(v.type for v in inputs), attrs), line)
+
+
+def infer(op: Op, types: tuple[TensorType, ...], attrs: Attrs) -> tuple[TensorType, ...]:
+    """The output types of an op for the given input types."""
+    if current_sizes() is not None:  # the rule may have to leave guards each time
+        return tuple(op.infer(*types, **attrs))
+    try:
+        key = (op, types, tuple(attrs.items()))
+        found = _inferred.get(key)
+    except TypeError:  # an attribute that cannot be hashed
+        return tuple(op.infer(*types, **attrs))
+    if found is None:
+        found = _inferred[key] = tuple(op.infer(*types, **attrs))
+    return found
+
+
+def _leaf(*_: Any, type: TensorType, **__: Any) -> tuple[TensorType, ...]:  # noqa: A002
+    return (type,)
+
+
+INPUT = internal(Op("input", Kind.LEAF, _leaf, doc="A value given to the graph."))
+CONSTANT = internal(
+    Op("constant", Kind.LEAF, lambda *, array: (array.type,), doc="An array known when compiling.")
+)
+
+
+class Array:
+    """A constant's elements: read-only NumPy, hashed by content."""
+
+    __slots__ = ("numpy", "type", "_key")
+
+    def __init__(self, array: np.ndarray[Any, Any], dtype: DType) -> None:
+        self.numpy = np.ascontiguousarray(array, dtype.numpy).reshape(np.shape(array))
+        self.numpy.flags.writeable = False
+        self.type = tensor_type(dtype, self.numpy.shape)
+        self._key = (self.type, self.numpy.tobytes())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Array) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+INPUT_NODE = make_node(INPUT, (), {}, ())
+"""The producer of values whose history was let go."""
+
+
+def input_value(dtype: DType, shape: Shape, name: str | None = None) -> Value:
+    """A fresh graph input."""
+    type_ = tensor_type(dtype, shape)
+    return make_node(INPUT, (), {"type": type_, "name": name}, (type_,)).outputs[0]
+
+
+def constant(array: np.ndarray[Any, Any], dtype: DType) -> Value:
+    """A constant value."""
+    held = Array(array, dtype)
+    return make_node(CONSTANT, (), {"array": held}, (held.type,)).outputs[0]
+
+
+class Graph:
+    """A function from `inputs` to `outputs`: everything between is reached from the outputs."""
+
+    __slots__ = ("inputs", "outputs", "_nodes")
+
+    def __init__(self, inputs: Iterable[Value], outputs: Iterable[Value]) -> None:
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self._nodes: tuple[Node, ...] | None = None
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes between inputs and outputs (constants included), in recorded order."""
+        if self._nodes is None:
+            self._nodes = reach(self.outputs, set(self.inputs))
+        return self._nodes
+
+    def uses(self) -> dict[Value, list[Node]]:
+        """For each value, the nodes that read it (once per reading)."""
+        out: dict[Value, list[Node]] = {}
+        for n in self.nodes:
+            for value in n.inputs:
+                out.setdefault(value, []).append(n)
+        return out
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Graph) and (self is other or self.key() == other.key())
+
+    def __hash__(self) -> int:
+        return hash(self.key())
+
+    def key(self) -> tuple[Any, ...]:
+        """The structure as a hashable value: equal for graphs that do the same in the same way."""
+        number: dict[Value, int] = {v: i for i, v in enumerate(self.inputs)}
+        parts: list[Any] = [tuple(v.type for v in self.inputs)]
+        for n in self.nodes:
+            attrs = tuple(n.attrs.items())
+            types = tuple(v.type for v in n.outputs)
+            parts.append((n.op, tuple(number[v] for v in n.inputs), attrs, types))
+            for v in n.outputs:
+                number[v] = len(number)
+        parts.append(tuple(number[v] for v in self.outputs))
+        return tuple(parts)
+
+
+def reach(outputs: Iterable[Value], stop: set[Value]) -> tuple[Node, ...]:
+    """The nodes that the outputs depend on, not going past `stop` or computed values."""
+    seen: set[Node] = set()
+    stack = [v.node for v in outputs if v not in stop and v.data is None]
+    while stack:
+        n = stack.pop()
+        if n in seen:
+            continue
+        seen.add(n)
+        for v in n.inputs:
+            if v not in stop and v.data is None and v.node not in seen:
+                stack.append(v.node)
+    return tuple(sorted(seen, key=_order))
+
+
+def _order(n: Node) -> int:
+    return n.sequence

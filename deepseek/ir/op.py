@@ -1,0 +1,173 @@
+"""An op is one record: everything that is said about it, and exactly one meaning by kind.
+
+The records are written in `deepseek/ops`; the rest of the compiler reads kinds, traits and types
+and never names. `meaning` is a function whose form depends on the kind:
+
+    ELEMENTWISE  (*scalars, **attrs) -> Expr
+    CREATE       (index, out, **attrs) -> Expr                     index: one Expr per output axis
+    VIEW, INDEX  (index, read, inputs, out, **attrs) -> Expr       read(k, index, guard=TRUE): input k
+    RANDOM       (index, read, inputs, out, **attrs) -> Expr       the same
+    REDUCE       (dtype, **attrs) -> Folding                       over attrs["axes"]
+    PREFIX       (dtype, **attrs) -> Folding                       along attrs["axis"]
+    CONTRACT     (inputs, out, **attrs) -> Contraction
+    SCATTER      (index, read, inputs, out, **attrs) -> Scatter    index: one per axis of the update
+    COMPOSITE    the op's own Python function (`expand`), on Tensors
+    CONTROL, ORDER, HOST, COLLECTIVE: run by the Program; no scalar meaning
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from deepseek.errors import unknown
+from deepseek.ir.dtype import DType
+from deepseek.ir.scalar import TRUE, Expr
+from deepseek.ir.shape import TensorType
+
+
+class Kind(Enum):
+    """What an op is to the compiler."""
+
+    LEAF = "leaf"  # inputs and constants
+    ELEMENTWISE = "elementwise"
+    CREATE = "create"
+    REDUCE = "reduce"
+    PREFIX = "prefix"
+    VIEW = "view"
+    INDEX = "index"
+    SCATTER = "scatter"
+    CONTRACT = "contract"
+    COMPOSITE = "composite"
+    RANDOM = "random"
+    CONTROL = "control"
+    ORDER = "order"
+    HOST = "host"
+    COLLECTIVE = "collective"
+    REGION = "region"  # a group of nodes that the fuse pass made one kernel of
+
+    @property
+    def pointwise(self) -> bool:
+        """Each output element is a scalar expression of its own index."""
+        return self in _POINTWISE
+
+    @property
+    def ordered(self) -> bool:
+        """Has an effect outside the graph, so its place among its like matters."""
+        return self in (Kind.HOST, Kind.COLLECTIVE)
+
+
+_POINTWISE = {Kind.ELEMENTWISE, Kind.CREATE, Kind.VIEW, Kind.INDEX, Kind.RANDOM}
+
+
+@dataclass(frozen=True)
+class Folding:
+    """The carried values of a REDUCE or PREFIX op.
+
+    `init` are the neutral values, `step(carries, element, position)` takes in one element (position
+    is its int64 index along the folded axes), `merge(earlier, later)` joins two partial results,
+    `finish(carries, count)` gives the outputs; count is the int64 number of elements.
+    """
+
+    init: tuple[Expr, ...]
+    step: Callable[[tuple[Expr, ...], Expr, Expr], tuple[Expr, ...]]
+    merge: Callable[[tuple[Expr, ...], tuple[Expr, ...]], tuple[Expr, ...]]
+    finish: Callable[[tuple[Expr, ...], Expr], tuple[Expr, ...]]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Where a contraction reads an operand: an index per axis; where the guard fails it is 0."""
+
+    index: tuple[Expr, ...]
+    guard: Expr = TRUE
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """out[o...] = sum over k... of left[...] * right[...].
+
+    `axes` are the output's index variables in order, `folded` the summed ones with their extents.
+    Both operands are indexed by expressions over all of them.
+    """
+
+    axes: tuple[Expr, ...]
+    folded: tuple[Expr, ...]
+    left: Operand
+    right: Operand
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """An update element: where it goes in the output, whether it counts, and how it combines."""
+
+    target: tuple[Expr, ...]
+    guard: Expr
+    value: Expr
+    combine: str = "add"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One example call: shapes (tuples) or arrays for tensors, and keyword attributes."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    low: float = -2.0  # random float inputs are drawn from [low, high)
+    high: float = 2.0
+    name: str = ""
+
+
+@dataclass(eq=False)
+class Op:
+    """One operation. See the module's docstring for `meaning`."""
+
+    name: str
+    kind: Kind
+    infer: Callable[..., Sequence[TensorType]]
+    meaning: Callable[..., Any] | None = None
+    reference: Callable[..., Any] | None = None
+    vjp: Callable[..., Any] | None = None
+    expand: Callable[..., Any] | None = None
+    precision: str = "promote"  # "low" (16-bit is fine), "high" (float32), "promote" (widest input)
+    onnx: Any = None  # an operator's name, or a function of the exporter
+    dtypes: tuple[DType, ...] = ()
+    samples: Callable[[], Sequence[Sample]] | None = None
+    tolerance: float = 4.0  # in units of the result dtype's epsilon, relative to the result's scale
+    routine: str | None = None  # ORDER: the runtime routine
+    function: Callable[..., Any] | None = None  # the public function
+    differentiable: bool = True
+    parameters: tuple[str, ...] = ()  # COMPOSITE: the names of the body's parameters
+    doc: str = ""
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+REGISTRY: dict[str, Op] = {}
+"""Every op that has a record in `deepseek/ops`, filled by `ops.define.register`."""
+
+INTERNAL: dict[str, Op] = {}
+"""Ops that only the compiler makes: constants, regions and the like."""
+
+DERIVED: dict[str, Callable[[Op], Op]] = {}
+"""How an op is made from another on demand: `softmax.vjp` is DERIVED["vjp"] of softmax."""
+
+
+def internal(op: Op) -> Op:
+    """Make an op that only the compiler uses known by name; returns it."""
+    INTERNAL[op.name] = op
+    return op
+
+
+def resolve(name: str) -> Op:
+    """The op of a name, derived on demand. Raises ArgumentError for unknown ones."""
+    found = REGISTRY.get(name) or INTERNAL.get(name)
+    if found is not None:
+        return found
+    base, _, how = name.rpartition(".")
+    if how in DERIVED:
+        return DERIVED[how](resolve(base))
+    raise unknown("op", name, REGISTRY)

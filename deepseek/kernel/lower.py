@@ -1,0 +1,129 @@
+"""Lower: a region of the graph becomes a Kernel.
+
+In flows a REGION node's body, form and domain; out flows the Kernel with the expressions of its run-time sizes.
+What cannot be lowered is an error that names the op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deepseek.errors import CompileError, format_line
+from deepseek.ir import scalar
+from deepseek.ir.graph import Graph, Node, Value
+from deepseek.ir.op import Kind
+from deepseek.ir.scalar import Expr
+from deepseek.ir.shape import Shape
+from deepseek.kernel import contraction, loops
+from deepseek.kernel.evaluate import Evaluator
+from deepseek.kernel.ir import Buffer, Kernel, Loop, Stmt, Store, expressions, statements
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A kernel and how to call it.
+
+    `inputs` are the positions of the region's inputs that it reads, in the order of its buffers; then come all
+    outputs. `sizes` are the expressions of the run-time sizes. `grain` is how many grid
+    tasks are worth a thread. `in_place[o]` are the inputs whose memory output o may take.
+    """
+
+    kernel: Kernel
+    inputs: tuple[int, ...]
+    sizes: tuple[Expr, ...]
+    grain: Expr
+    in_place: tuple[tuple[int, ...], ...]
+
+
+def lower(region: Node) -> Lowered:
+    """The kernel of a REGION node."""
+    body: Graph = region.attrs["body"]
+    form: str = region.attrs["form"]
+    shape: Shape = region.attrs["shape"]
+    sources = {v: Buffer(f"x{i}", v.type.dtype) for i, v in enumerate(body.inputs)}
+    outputs = {
+        v: Buffer(f"y{i}", v.type.dtype, written=True) for i, v in enumerate(body.outputs)
+    }
+    ev = Evaluator(body, sources)
+    if form == "pointwise":
+        nest = loops.pointwise(ev, shape, outputs)
+    elif form == "reduce":
+        nest = loops.reduce_region(ev, shape, region.attrs["folded"], outputs)
+    elif form == "prefix":
+        nest = loops.prefix_region(ev, shape, region.attrs["folded"], outputs)
+    elif form == "scatter":
+        node = next(n for n in body.nodes if n.op.kind is Kind.SCATTER)
+        nest = loops.scatter_region(ev, node, outputs[node.outputs[0]])
+    elif form == "contract":
+        nest = contraction.contract_region(ev, shape, outputs)
+    else:
+        raise CompileError(f"no way to lower a region of the form {form!r}")
+    return assemble(body, nest, list(sources.values()), list(outputs.values()))
+
+
+def assemble(body: Graph, nest: loops.Nest, sources: list[Buffer], outputs: list[Buffer]) -> Lowered:
+    """Collect what the statements use into a Kernel."""
+    exprs = [e for s in statements(nest.body) for e in expressions(s)]
+    nodes = scalar.walk(exprs)
+    loaded = {e.name for e in nodes if e.fn == "load"}
+    used = [(i, b) for i, b in enumerate(sources) if b.name in loaded]
+    symbols = sorted(
+        (e for e in nodes if e.fn == "var" and e.attr[1:] == (2, None)), key=lambda e: e.text
+    )
+    arguments = {s: nest.lengths.get(s, s) for s in symbols}
+    buffers = (*(b for _, b in used), *outputs, *nest.scratch)
+    kernel = Kernel(name_of(body), buffers, tuple(symbols), nest.body, lines_of(body))
+    return Lowered(
+        kernel, tuple(i for i, _ in used), tuple(arguments.values()), grain_of(kernel, arguments),
+        in_place(kernel, used, outputs, nodes),
+    )  # fmt: skip
+
+
+def name_of(body: Graph) -> str:
+    """A readable name from the ops in it."""
+    names = [n.op.name.replace(".", "_") for n in body.nodes if n.op.kind not in (Kind.VIEW, Kind.CREATE)]
+    names = list(dict.fromkeys(names)) or [body.nodes[-1].op.name]
+    return "_".join(names[:4])[:48]
+
+
+def lines_of(body: Graph) -> tuple[str, ...]:
+    """The user's lines a kernel computes, each once."""
+    lines = dict.fromkeys(n.line for n in body.nodes if n.line is not None)
+    return tuple(dict.fromkeys(format_line(line) for line in lines))
+
+
+def grain_of(kernel: Kernel, arguments: dict[Expr, Expr]) -> Expr:
+    """Grid tasks that make about 16,000 elements."""
+    inner = scalar.ONE
+    body: Sequence[Stmt] = kernel.body
+    while len(body) == 1 and isinstance(body[0], Loop):
+        if body[0].axis.kind != "grid":
+            inner = scalar.mul(inner, body[0].axis.extent)
+        body = body[0].body
+    if inner is scalar.ONE or any(v.attr[2] is not None for v in scalar.variables(inner)):
+        return scalar.ONE
+    inner = scalar.substitute(inner, arguments)
+    return scalar.maximum(scalar.ONE, scalar.floordiv(scalar.const(16384), scalar.maximum(scalar.ONE, inner)))
+
+
+def in_place(
+    kernel: Kernel, used: list[tuple[int, Buffer]], outputs: list[Buffer], nodes: list[Expr]
+) -> tuple[tuple[int, ...], ...]:
+    """For each output, the inputs that are read only at the very index where it is written."""
+    indices: dict[str, set[Expr]] = {}
+    for e in nodes:
+        if e.fn == "load":
+            indices.setdefault(e.name, set()).add(e.args[0])
+    written: dict[str, set[Expr]] = {}
+    for stmt in statements(kernel.body):
+        if isinstance(stmt, Store):
+            written.setdefault(stmt.buffer, set()).add(stmt.index)
+    return tuple(
+        tuple(
+            i for i, b in used
+            if b.dtype.itemsize == out.dtype.itemsize
+            and len(written[out.name]) == 1 and indices[b.name] == written[out.name]
+        )
+        for out in outputs
+    )  # fmt: skip

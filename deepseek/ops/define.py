@@ -1,0 +1,478 @@
+"""How an op is written down: decorators that turn one function into a record and a public function.
+
+    @elementwise(...)   the body is the scalar meaning:       def exp(x): return call("exp", x)
+    @primitive(...)     the body normalises the arguments and records the node
+    @composite(...)     the body is the expansion, in other ops
+
+Each adds the `Op` to REGISTRY and, where `method` says so, a method to Tensor. Nothing else has to be
+edited for a new op: type rules of elementwise ops and composites, gradients of composites, every backend,
+the ONNX table, the sweep test and the documentation follow from the record.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
+from deepseek.frontend.tensor import Tensor, from_numpy, no_grad, record, state
+from deepseek.ir import scalar, shape
+from deepseek.ir.dtype import DTYPES, DType, dtype_of, promote, promote_scalar, scalar_dtype
+from deepseek.ir.graph import Graph, input_value
+from deepseek.ir.op import REGISTRY, Kind, Op, Sample
+from deepseek.ir.scalar import Expr
+from deepseek.ir.shape import TensorType, tensor_type
+
+F = TypeVar("F", bound=Callable[..., Any])
+Samples = Callable[[], Sequence[Sample]]
+Size = shape.Size
+
+FLOATS = tuple(d for d in DTYPES.values() if d.is_float)
+INTEGERS = tuple(d for d in DTYPES.values() if d.is_integer)
+NUMERIC = INTEGERS + FLOATS
+BOOLEAN = (DTYPES["bool"],)
+ALL = BOOLEAN + NUMERIC
+
+
+def register(op: Op, method: str | Sequence[str]) -> None:
+    """Add a record to the registry and its function to Tensor under the given method names."""
+    assert op.name not in REGISTRY, op.name
+    assert op.function is not None
+    REGISTRY[op.name] = op
+    for name in (method,) if isinstance(method, str) else method:
+        setattr(Tensor, name, as_method(op.function, name))
+
+
+def op_of(function: Callable[..., Any]) -> Op:
+    """The record of a public function."""
+    return function.op  # type: ignore[attr-defined, no-any-return]
+
+
+def as_method(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The function as a Tensor method; reflected dunders swap their operands."""
+    reflected = name.startswith("__r") and name not in ("__rshift__", "__repr__")
+
+    def swapped(self: Tensor, other: Any) -> Any:
+        return function(other, self)
+
+    if not name.startswith("__"):
+        return function
+    target = swapped if reflected else function
+
+    @functools.wraps(function)
+    def operator(self: Tensor, *args: Any) -> Any:
+        if args and not is_operand(args[0]):
+            return NotImplemented
+        return target(self, *args)
+
+    return operator
+
+
+def is_operand(x: Any) -> bool:
+    """Whether x can stand beside a tensor in arithmetic."""
+    return isinstance(x, (Tensor, bool, int, float, np.ndarray, np.generic)) or hasattr(x, "_number")
+
+
+def as_tensor(x: Any, op: str, dtype: DType | None = None) -> Tensor:
+    """A tensor from a tensor, number or array. `dtype` is what a Python number becomes."""
+    if isinstance(x, Tensor):
+        return x
+    number = getattr(x, "_number", None)  # a number argument of a compiled function
+    if number is not None:
+        out: Tensor = number()
+        return out if dtype is None or out.dtype is dtype else record(REGISTRY["astype"], out, dtype=dtype)
+    if isinstance(x, (bool, int, float)):
+        return filled((), x, dtype or scalar_dtype(x))
+    if isinstance(x, (np.ndarray, np.generic)):
+        return from_numpy(x, dtype_of(np.asarray(x).dtype))
+    if isinstance(x, (list, tuple)):
+        raise op_error(
+            ArgumentError, op, f"a {type(x).__name__}", "a tensor, a NumPy array or a number",
+            user_line(), f"write ds.asarray({x!r})" if len(repr(x)) < 40 else "write ds.asarray(...)",
+        )  # fmt: skip
+    raise op_error(
+        ArgumentError, op, f"{x!r} of type {type(x).__name__}",
+        "a tensor, a NumPy array or a number", user_line(),
+    )  # fmt: skip
+
+
+def filled(shape_: shape.Shape, value: Any, dtype: DType) -> Tensor:
+    """A tensor of one value, which may be a size."""
+    if type(value) is shape.Dim:
+        value = shape.simplify(value.expr)
+    elif isinstance(value, scalar.Expr):
+        value = shape.simplify(value)
+    out: Tensor = record(REGISTRY["full"], shape=shape_, value=value, dtype=dtype)
+    return out
+
+
+def is_weak(x: Any) -> bool:
+    """Whether x is a Python number, which never widens a tensor's kind."""
+    return isinstance(x, (bool, int, float)) or hasattr(x, "_number")
+
+
+def result_dtype(op: str, args: Sequence[Any]) -> DType:
+    """The dtype that tensors, arrays and weak Python numbers meet in."""
+    strong: DType | None = None
+    for x in args:
+        if not is_weak(x):
+            dtype = x.dtype if isinstance(x, Tensor) else dtype_of(np.asarray(x).dtype)
+            try:
+                strong = dtype if strong is None else promote(strong, dtype)
+            except DTypeError as error:
+                raise DTypeError(f"op '{op}': {error}\n  at line of the call") from None
+    for x in args:
+        if is_weak(x):
+            number = x.current if hasattr(x, "_number") else x
+            if strong is None:
+                strong = scalar_dtype(number)
+            elif number is not True and number is not False:
+                strong = promote_scalar(strong, number)
+    assert strong is not None
+    return strong
+
+
+def promoted(op: str, args: Sequence[Any], takes: tuple[DType, ...]) -> list[Tensor]:
+    """The arguments as tensors of one dtype out of `takes`; integers become float32 for float-only ops."""
+    first = args[0]
+    if type(first) is Tensor and all(
+        type(a) is Tensor and a._value.type.dtype is first._value.type.dtype for a in args
+    ):
+        dtype = first._value.type.dtype
+        if dtype in takes:
+            return list(args)
+    for x in args:
+        if not isinstance(x, Tensor) and not is_operand(x):
+            as_tensor(x, op)
+    dtype = result_dtype(op, args)
+    if dtype not in takes:
+        if not dtype.is_float and takes is FLOATS:
+            dtype = DTYPES["float32"]
+        elif dtype.is_bool and DTYPES["int64"] in takes and BOOLEAN[0] not in takes:
+            got = [describe(x) for x in args]
+            raise op_error(DTypeError, op, got, "numbers, not truth values", user_line(),
+                           "convert with x.astype(ds.int64)")  # fmt: skip
+        else:
+            got = [describe(x) for x in args]
+            names = ", ".join(d.name for d in takes)
+            raise op_error(DTypeError, op, got, f"one of {names}", user_line(),
+                           "convert with x.astype(dtype)")  # fmt: skip
+    return [converted(as_tensor(x, op, dtype if is_weak(x) else None), dtype) for x in args]
+
+
+def converted(x: Tensor, dtype: DType) -> Tensor:
+    """x in the given dtype."""
+    return x if x.dtype is dtype else record(REGISTRY["astype"], x, dtype=dtype)
+
+
+def describe(x: Any) -> str:
+    """An argument as errors show it."""
+    return str(x._value.type) if isinstance(x, Tensor) else repr(x)
+
+
+def broadcasted(op: str, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors, each expanded to their common shape. Raises ShapeError."""
+    shapes = [t._value.type.shape for t in tensors]
+    first = shapes[0]
+    if all(s is first or s == first for s in shapes):
+        return list(tensors)
+    try:
+        target = shape.broadcast(shapes)
+    except ShapeError as error:
+        raise op_error(
+            ShapeError, op, [describe(t) for t in tensors],
+            f"shapes that broadcast ({error})", user_line(),
+        ) from None  # fmt: skip
+    return [expanded(t, target) for t in tensors]
+
+
+def expanded(x: Tensor, target: shape.Shape) -> Tensor:
+    """x broadcast to a shape it is known to broadcast to."""
+    if shape.same_shape(x._value.type.shape, target):
+        return x
+    return record(REGISTRY["broadcast_to"], x, shape=target)
+
+
+# --------------------------------------------------------------------------------- sizes and axes
+
+
+def _size_function(fn: str, on_ints: Callable[[int, int], int]) -> Callable[[Size, Size], Size]:
+    def apply(a: Size, b: Size) -> Size:
+        if isinstance(a, int) and isinstance(b, int):
+            return on_ints(a, b)
+        return shape.simplify(scalar.call(fn, scalar.as_expr(a), scalar.as_expr(b)))
+
+    return apply
+
+
+plus = _size_function("add", operator.add)
+minus = _size_function("sub", operator.sub)
+times = _size_function("mul", operator.mul)
+quotient = _size_function("floordiv", operator.floordiv)
+
+
+def shape_of(x: Tensor) -> shape.Shape:
+    """The sizes of a tensor as the graph knows them: ints and expressions."""
+    return x._value.type.shape
+
+
+def is_size(size: Size, value: int) -> bool:
+    """Whether a size is this very number, whatever symbols stand for."""
+    return isinstance(size, int) and size == value
+
+
+def axis_of(op: str, x: Tensor, axis: int, rank: int | None = None) -> int:
+    """An axis of x (or of a tensor of the given rank) counted from the front. Raises ShapeError."""
+    try:
+        return shape.normalize_axis(axis, x.ndim if rank is None else rank)
+    except ShapeError as error:
+        raise _axis_error(op, x, error) from None
+
+
+def axes_of(op: str, x: Tensor, axis: int | Sequence[int] | None) -> tuple[int, ...]:
+    """Sorted axes of x counted from the front; all of them for None. Raises ShapeError."""
+    try:
+        return shape.normalize_axes(axis, x.ndim)
+    except ShapeError as error:
+        raise _axis_error(op, x, error) from None
+
+
+def _axis_error(op: str, x: Tensor, error: ShapeError) -> ShapeError:
+    got, _, wanted = str(error).partition("; wanted ")
+    return op_error(ShapeError, op, f"{describe(x)} with {got}", wanted, user_line())
+
+
+# --------------------------------------------------------------------------------------- elementwise
+
+
+def elementwise(
+    *,
+    reference: Callable[..., Any],
+    vjp: Callable[..., Any] | None = None,
+    takes: tuple[DType, ...] = NUMERIC,
+    method: str | Sequence[str] = (),
+    onnx: Any = None,
+    precision: str = "promote",
+    domain: tuple[float, float] = (-2.0, 2.0),
+    samples: Samples | None = None,
+    tolerance: float = 4.0,
+) -> Callable[[Callable[..., Expr]], Callable[..., Tensor]]:
+    """An op whose body is its scalar meaning: Exprs of one dtype in, an Expr out.
+
+    Arguments promote and broadcast; `vjp(g, y, *xs)` gives the cotangent of each argument (or None).
+    """
+
+    def decorate(meaning: Callable[..., Expr]) -> Callable[..., Tensor]:
+        name = meaning.__name__
+        parameters = [p for p in inspect.signature(meaning).parameters.values()]
+        arity = len(parameters)
+
+        def infer(*types: TensorType) -> tuple[TensorType, ...]:
+            scalars = [scalar.var(f"x{i}", t.dtype) for i, t in enumerate(types)]
+            return (tensor_type(meaning(*scalars).dtype, types[0].shape),)
+
+        @functools.wraps(meaning)
+        def function(*args: Any) -> Tensor:
+            if len(args) != arity:
+                raise op_error(ArgumentError, name, f"{len(args)} arguments", f"{arity}", user_line())
+            tensors = broadcasted(name, promoted(name, args, takes))
+            return record(op, *tensors)  # type: ignore[no-any-return]
+
+        function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [p.replace(kind=p.POSITIONAL_ONLY, annotation="Tensor | float") for p in parameters],
+            return_annotation="Tensor",
+        )
+        op = Op(
+            name.rstrip("_"), Kind.ELEMENTWISE, infer, meaning=meaning, reference=reference, vjp=vjp,
+            precision=precision, onnx=onnx, dtypes=takes, tolerance=tolerance, function=function,
+            samples=samples or (lambda: elementwise_samples(arity, domain)),
+            differentiable=vjp is not None, doc=meaning.__doc__ or "",
+        )  # fmt: skip
+        function.op = op  # type: ignore[attr-defined]
+        register(op, method)
+        return function
+
+    return decorate
+
+
+def elementwise_samples(arity: int, domain: tuple[float, float]) -> list[Sample]:
+    """Plain, odd-sized, empty, 0-d and (for several arguments) broadcasting shapes."""
+    low, high = domain
+    shapes: list[tuple[Any, ...]] = [((3, 37),) * arity, ((),) * arity, ((0, 3),) * arity]
+    if arity > 1:
+        shapes.append(((2, 3, 5),) + ((5,),) * (arity - 1))
+        shapes.append(((4, 1),) + ((1, 3),) * (arity - 1))
+    return [Sample(args, low=low, high=high) for args in shapes]
+
+
+# ----------------------------------------------------------------------------------------- primitive
+
+
+def primitive(
+    kind: Kind,
+    *,
+    infer: Callable[..., Sequence[TensorType]],
+    samples: Samples,
+    meaning: Callable[..., Any] | None = None,
+    reference: Callable[..., Any] | None = None,
+    vjp: Callable[..., Any] | None = None,
+    takes: tuple[DType, ...] = ALL,
+    method: str | Sequence[str] = (),
+    onnx: Any = None,
+    precision: str = "promote",
+    tolerance: float = 4.0,
+    routine: str | None = None,
+) -> Callable[[F], F]:
+    """An op whose body normalises its arguments and calls `record(f.op, *tensors, **attrs)`.
+
+    `vjp(g, y, *xs, **attrs)` gives the cotangent of each input (or None); for several outputs g and y
+    are tuples. `reference(*arrays, **attrs)` is NumPy.
+    """
+
+    def decorate(function: F) -> F:
+        name = function.__name__.rstrip("_")
+        op = Op(
+            name, kind, infer, meaning=meaning, reference=reference, vjp=vjp, precision=precision,
+            onnx=onnx, dtypes=takes, samples=samples, tolerance=tolerance, routine=routine,
+            function=function, differentiable=vjp is not None, doc=function.__doc__ or "",
+        )  # fmt: skip
+        function.op = op  # type: ignore[attr-defined]
+        register(op, method)
+        return function
+
+    return decorate
+
+
+# ----------------------------------------------------------------------------------------- composite
+
+
+def composite(
+    *,
+    reference: Callable[..., Any],
+    samples: Samples,
+    takes: tuple[DType, ...] = FLOATS,
+    method: str | Sequence[str] = (),
+    onnx: Any = None,
+    precision: str = "promote",
+    tolerance: float = 8.0,
+) -> Callable[[F], F]:
+    """An op whose body is its expansion. Tensor arguments are inputs, everything else is static.
+
+    The reference has the same parameters, on arrays. Type rule, gradient and lowering follow from the body.
+    """
+
+    def decorate(body: F) -> F:
+        signature = inspect.signature(body)
+        names = list(signature.parameters)
+
+        def apply(tensors: Sequence[Tensor], attrs: dict[str, Any]) -> Any:
+            given = iter(tensors)
+            arguments = {n: attrs[n] if n in attrs else next(given) for n in names}
+            ordered = [arguments.pop(n) for n in names[:positional]]
+            return body(*ordered, **arguments)
+
+        op = composite_op(body.__name__.rstrip("_"), apply, names)
+        op.reference, op.samples, op.dtypes = reference, samples, takes
+        op.onnx, op.precision, op.tolerance = onnx, precision, tolerance
+        op.doc = body.__doc__ or ""
+        defaults = {n: p.default for n, p in signature.parameters.items() if p.default is not p.empty}
+        positional = sum(p.kind is not p.KEYWORD_ONLY for p in signature.parameters.values())
+
+        @functools.wraps(body)
+        def function(*args: Any, **kwargs: Any) -> Any:
+            if len(args) > positional or any(k not in names for k in kwargs):
+                try:
+                    signature.bind(*args, **kwargs)
+                except TypeError as error:
+                    raise op_error(ArgumentError, op.name, str(error), str(signature), user_line()) from None
+            given = dict(zip(names, args, strict=False))
+            given.update(kwargs)
+            tensors: list[Tensor] = []
+            attrs: dict[str, Any] = {}
+            for name in names:
+                if name in given:
+                    x = given[name]
+                elif name in defaults:
+                    x = defaults[name]
+                else:
+                    raise op_error(
+                        ArgumentError, op.name, f"no {name!r}", f"arguments {signature}", user_line()
+                    )
+                if isinstance(x, np.ndarray):
+                    x = as_tensor(x, op.name)
+                if isinstance(x, Tensor):
+                    tensors.append(x)
+                else:
+                    attrs[name] = tuple(x) if isinstance(x, list) else x
+            return record(op, *tensors, **attrs)
+
+        op.function = function
+        function.op = op  # type: ignore[attr-defined]
+        register(op, method)
+        return function  # type: ignore[return-value]
+
+    return decorate
+
+
+def composite_op(name: str, apply: Callable[..., Any], parameters: Sequence[str] = ()) -> Op:
+    """A COMPOSITE record whose expansion is what `apply(tensors, attrs)` records."""
+    expansions: dict[Any, Graph] = {}
+
+    def expand(types: tuple[TensorType, ...], attrs: dict[str, Any]) -> Graph:
+        """The expansion as a graph, remembered for static sizes."""
+        try:
+            key = (types, tuple(attrs.items()))
+            found = expansions.get(key)
+        except TypeError:  # an attribute that cannot be hashed
+            return trace_body(apply, types, attrs)
+        if found is None:
+            found = trace_body(apply, types, attrs)
+            if all(t.static for t in types):
+                expansions[key] = found
+        return found
+
+    def infer(*types: TensorType, **attrs: Any) -> tuple[TensorType, ...]:
+        return tuple(v.type for v in expand(types, attrs).outputs)
+
+    return Op(name, Kind.COMPOSITE, infer, expand=expand, parameters=tuple(parameters))
+
+
+def trace_body(
+    apply: Callable[..., Any], types: Sequence[TensorType], attrs: dict[str, Any]
+) -> Graph:
+    """Record a composite's body on placeholder inputs."""
+    values = [input_value(t.dtype, t.shape) for t in types]
+    with _isolated(), no_grad():
+        out = apply([Tensor(v) for v in values], attrs)
+    outputs = out if isinstance(out, tuple) else (out,)
+    return Graph(values, [t._value for t in outputs])
+
+
+class _isolated:  # noqa: N801
+    """Record outside the trace that is going on: the body of a composite is a graph of its own."""
+
+    def __enter__(self) -> None:
+        self._trace, state.trace = state.trace, _BodyTrace(state.trace)
+
+    def __exit__(self, *_: Any) -> None:
+        state.trace = self._trace
+
+
+class _BodyTrace:
+    """The trace of a composite's body: values are unknown, and it may not rebind the caller's tensors."""
+
+    def __init__(self, outer: Any) -> None:
+        self.outer = outer
+
+    def admit(self, inputs: Any) -> Any:
+        return inputs
+
+    def note_rebind(self, tensor: Tensor) -> None:
+        """Rebinding a body's own temporaries is harmless."""
+
+    note_grad = note_rebind

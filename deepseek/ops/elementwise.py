@@ -1,0 +1,389 @@
+"""Elementwise ops: the body of each function is its scalar meaning.
+
+Arguments promote (array API, Python numbers weak) and broadcast. Float functions take integers as float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from deepseek.frontend.tensor import Tensor, record
+from deepseek.ir import scalar
+from deepseek.ir.dtype import DTYPES, dtype_of
+from deepseek.ir.op import Kind, Sample
+from deepseek.ir.scalar import Expr, call, const
+from deepseek.ir.shape import TensorType, tensor_type
+from deepseek.ops.define import (
+    ALL,
+    BOOLEAN,
+    FLOATS,
+    INTEGERS,
+    NUMERIC,
+    as_tensor,
+    broadcasted,
+    converted,
+    elementwise,
+    op_of,
+    primitive,
+    promoted,
+)
+
+
+# -------------------------------------------------------------------------------------- arithmetic
+
+
+@elementwise(
+    reference=np.add,
+    vjp=lambda g, y, a, b: (g, g),
+    method=("__add__", "__radd__", "add"),
+    onnx="Add",
+)
+def add(a: Expr, b: Expr) -> Expr:
+    """a + b."""
+    return call("add", a, b)
+
+
+@elementwise(
+    reference=np.subtract,
+    vjp=lambda g, y, a, b: (g, -g),
+    method=("__sub__", "__rsub__", "subtract", "sub"),
+    onnx="Sub",
+)
+def subtract(a: Expr, b: Expr) -> Expr:
+    """a - b."""
+    return call("sub", a, b)
+
+
+@elementwise(
+    reference=np.multiply,
+    vjp=lambda g, y, a, b: (g * b, g * a),
+    method=("__mul__", "__rmul__", "multiply", "mul"),
+    onnx="Mul",
+)
+def multiply(a: Expr, b: Expr) -> Expr:
+    """a * b."""
+    return call("mul", a, b)
+
+
+@elementwise(
+    takes=FLOATS,
+    reference=np.divide,
+    vjp=lambda g, y, a, b: (g / b, -g * y / b),
+    method=("__truediv__", "__rtruediv__", "divide", "div"),
+    onnx="Div",
+    domain=(0.5, 2.0),
+)
+def divide(a: Expr, b: Expr) -> Expr:
+    """a / b; integers are divided as float32."""
+    return call("div", a, b)
+
+
+def _floor_divide_reference(a: Any, b: Any) -> Any:
+    if np.asarray(a).dtype.kind == "f":
+        return np.floor(np.divide(a, b))
+    return np.where(b == 0, 0, np.floor_divide(a, np.where(b == 0, 1, b)))
+
+
+@elementwise(
+    reference=_floor_divide_reference,
+    method=("__floordiv__", "__rfloordiv__", "floor_divide"),
+    domain=(0.5, 9.0),
+)
+def floor_divide(a: Expr, b: Expr) -> Expr:
+    """The largest integer not above a / b; integers divided by zero give 0."""
+    if a.dtype.is_float:
+        return call("floor", call("div", a, b))
+    return call("floordiv", a, b)
+
+
+def _remainder_reference(a: Any, b: Any) -> Any:
+    if np.asarray(a).dtype.kind == "f":
+        return a - np.floor(np.divide(a, b)) * b
+    return np.where(b == 0, 0, np.mod(a, np.where(b == 0, 1, b)))
+
+
+@elementwise(
+    reference=_remainder_reference,
+    method=("__mod__", "__rmod__", "remainder"),
+    domain=(0.5, 9.0),
+    tolerance=32,
+)
+def remainder(a: Expr, b: Expr) -> Expr:
+    """a - floor(a / b) * b: the sign of b; integers modulo zero give 0."""
+    if a.dtype.is_float:
+        return call("sub", a, call("mul", call("floor", call("div", a, b)), b))
+    return call("mod", a, b)
+
+
+@elementwise(
+    takes=FLOATS,
+    reference=np.power,
+    vjp=lambda g, y, a, b: (
+        g * where(b == 0, 0.0, b * pow(a, b - 1)),
+        g * where(a == 0, 0.0, y * where(a == 0, 1.0, a).log()),
+    ),
+    method=("__pow__", "__rpow__", "pow"),
+    onnx="Pow",
+    domain=(0.5, 2.0),
+    tolerance=16,
+)
+def pow(a: Expr, b: Expr) -> Expr:  # noqa: A001
+    """a to the power b, in floating point."""
+    return call("pow", a, b)
+
+
+@elementwise(
+    reference=np.negative, vjp=lambda g, y, x: (-g,), method=("__neg__", "negative"), onnx="Neg"
+)
+def negative(x: Expr) -> Expr:
+    """-x; unsigned integers wrap."""
+    return call("neg", x)
+
+
+@elementwise(takes=ALL, reference=np.copy, vjp=lambda g, y, x: (g,), method=("__pos__", "positive"))
+def positive(x: Expr) -> Expr:
+    """x itself."""
+    return x
+
+
+@elementwise(
+    reference=np.abs,
+    vjp=lambda g, y, x: (g * sign(x),),
+    method=("__abs__", "abs"),
+    onnx="Abs",
+)
+def abs(x: Expr) -> Expr:  # noqa: A001
+    """|x|."""
+    return x if x.dtype.kind == "u" else call("abs", x)
+
+
+@elementwise(reference=np.sign, vjp=lambda g, y, x: (None,), method="sign", onnx="Sign")
+def sign(x: Expr) -> Expr:
+    """-1, 0 or 1; NaN for NaN."""
+    zero, one = const(0, x.dtype), const(1, x.dtype)
+    if x.dtype.kind == "u":
+        return call("minimum", x, one)
+    below = const(-1, x.dtype)
+    signed = call("where", call("lt", x, zero), below, x)
+    return call("where", call("lt", zero, x), one, signed)
+
+
+@elementwise(
+    reference=np.square, vjp=lambda g, y, x: (2 * g * x,), method="square", onnx=None
+)
+def square(x: Expr) -> Expr:
+    """x * x."""
+    return call("mul", x, x)
+
+
+@elementwise(
+    reference=np.minimum,
+    vjp=lambda g, y, a, b: (where(a <= b, g, 0), where(a <= b, 0, g)),
+    method="minimum",
+    onnx="Min",
+)
+def minimum(a: Expr, b: Expr) -> Expr:
+    """The smaller of two; NaN if either is NaN."""
+    return call("minimum", a, b)
+
+
+@elementwise(
+    reference=np.maximum,
+    vjp=lambda g, y, a, b: (where(a >= b, g, 0), where(a >= b, 0, g)),
+    method="maximum",
+    onnx="Max",
+)
+def maximum(a: Expr, b: Expr) -> Expr:
+    """The larger of two; NaN if either is NaN."""
+    return call("maximum", a, b)
+
+
+# ------------------------------------------------------------------------- comparison and logic
+
+
+@elementwise(takes=ALL, reference=np.equal, method=("__eq__", "equal"), onnx="Equal")
+def equal(a: Expr, b: Expr) -> Expr:
+    """a == b."""
+    return call("eq", a, b)
+
+
+@elementwise(takes=ALL, reference=np.not_equal, method=("__ne__", "not_equal"))
+def not_equal(a: Expr, b: Expr) -> Expr:
+    """a != b; true where either is NaN."""
+    return call("ne", a, b)
+
+
+@elementwise(takes=ALL, reference=np.less, method=("__lt__", "less"), onnx="Less")
+def less(a: Expr, b: Expr) -> Expr:
+    """a < b."""
+    return call("lt", a, b)
+
+
+@elementwise(takes=ALL, reference=np.less_equal, method=("__le__", "less_equal"), onnx="LessOrEqual")
+def less_equal(a: Expr, b: Expr) -> Expr:
+    """a <= b."""
+    return call("le", a, b)
+
+
+@elementwise(takes=ALL, reference=np.greater, method=("__gt__", "greater"), onnx="Greater")
+def greater(a: Expr, b: Expr) -> Expr:
+    """a > b."""
+    return call("lt", b, a)
+
+
+@elementwise(
+    takes=ALL, reference=np.greater_equal, method=("__ge__", "greater_equal"), onnx="GreaterOrEqual"
+)
+def greater_equal(a: Expr, b: Expr) -> Expr:
+    """a >= b."""
+    return call("le", b, a)
+
+
+@elementwise(takes=BOOLEAN, reference=np.logical_and, method="logical_and", onnx="And")
+def logical_and(a: Expr, b: Expr) -> Expr:
+    """a and b."""
+    return call("bitand", a, b)
+
+
+@elementwise(takes=BOOLEAN, reference=np.logical_or, method="logical_or", onnx="Or")
+def logical_or(a: Expr, b: Expr) -> Expr:
+    """a or b."""
+    return call("bitor", a, b)
+
+
+@elementwise(takes=BOOLEAN, reference=np.logical_not, method="logical_not", onnx="Not")
+def logical_not(x: Expr) -> Expr:
+    """not x."""
+    return scalar.not_(x)
+
+
+@elementwise(
+    takes=BOOLEAN + INTEGERS, reference=np.bitwise_and,
+    method=("__and__", "__rand__", "bitwise_and"),
+)  # fmt: skip
+def bitwise_and(a: Expr, b: Expr) -> Expr:
+    """a & b, bit by bit."""
+    return call("bitand", a, b)
+
+
+@elementwise(
+    takes=BOOLEAN + INTEGERS, reference=np.bitwise_or, method=("__or__", "__ror__", "bitwise_or")
+)
+def bitwise_or(a: Expr, b: Expr) -> Expr:
+    """a | b, bit by bit."""
+    return call("bitor", a, b)
+
+
+@elementwise(
+    takes=BOOLEAN + INTEGERS, reference=np.bitwise_xor,
+    method=("__xor__", "__rxor__", "bitwise_xor"),
+)  # fmt: skip
+def bitwise_xor(a: Expr, b: Expr) -> Expr:
+    """a ^ b, bit by bit."""
+    return call("bitxor", a, b)
+
+
+@elementwise(
+    takes=BOOLEAN + INTEGERS, reference=np.bitwise_not, method=("__invert__", "bitwise_invert")
+)
+def bitwise_invert(x: Expr) -> Expr:
+    """~x, bit by bit."""
+    if x.dtype.is_bool:
+        return scalar.not_(x)
+    return call("bitxor", x, const(-1, x.dtype))
+
+
+@elementwise(
+    takes=INTEGERS, reference=np.left_shift, domain=(0, 6),
+    method=("__lshift__", "__rlshift__", "bitwise_left_shift"),
+)  # fmt: skip
+def bitwise_left_shift(a: Expr, b: Expr) -> Expr:
+    """a * 2**b, wrapping; 0 <= b < bits."""
+    return call("shl", a, b)
+
+
+@elementwise(
+    takes=INTEGERS, reference=np.right_shift, domain=(0, 6),
+    method=("__rshift__", "__rrshift__", "bitwise_right_shift"),
+)  # fmt: skip
+def bitwise_right_shift(a: Expr, b: Expr) -> Expr:
+    """floor(a / 2**b); 0 <= b < bits."""
+    return call("shr", a, b)
+
+
+# ------------------------------------------------------------------ mixed types: cast and choose
+
+
+def _astype_samples() -> list[Sample]:
+    return [Sample(((5, 7),), {"dtype": d}, low=0, high=100) for d in DTYPES.values()]
+
+
+@primitive(
+    Kind.ELEMENTWISE,
+    infer=lambda x, *, dtype: (tensor_type(dtype, x.shape),),
+    meaning=lambda x, *, dtype: scalar.cast(x, dtype),
+    reference=lambda x, *, dtype: scalar.convert(x, dtype),
+    vjp=lambda g, y, x, *, dtype: (g.astype(x.dtype) if dtype.is_float else None,),
+    samples=_astype_samples,
+    method=("astype",),
+    onnx="Cast",
+)
+def astype(x: Tensor, dtype: Any, /) -> Tensor:
+    """x with its elements converted to `dtype`; float to integer truncates."""
+    x = as_tensor(x, "astype")
+    return converted(x, dtype_of(dtype))
+
+
+def _where_infer(condition: TensorType, a: TensorType, b: TensorType) -> tuple[TensorType, ...]:
+    return (a,)
+
+
+def _where_samples() -> list[Sample]:
+    truth = np.arange(15).reshape(3, 5) % 2 == 0
+    return [Sample((truth, (3, 5), (3, 5))), Sample((truth, (5,), (3, 1))), Sample((truth[0], (), ()))]
+
+
+@primitive(
+    Kind.ELEMENTWISE,
+    infer=_where_infer,
+    meaning=lambda condition, a, b: call("where", condition, a, b),
+    reference=lambda condition, a, b: np.where(condition, a, b),
+    vjp=lambda g, y, condition, a, b: (None, where(condition, g, 0), where(condition, 0, g)),
+    samples=_where_samples,
+    onnx="Where",
+)
+def where(condition: Tensor, a: Tensor | float, b: Tensor | float, /) -> Tensor:
+    """Elements of a where the condition holds, else of b; all three broadcast."""
+    test = as_tensor(condition, "where")
+    if not test.dtype.is_bool:
+        test = test != 0
+    a, b = promoted("where", (a, b), ALL)
+    return record(op_of(where), *broadcasted("where", (test, a, b)))
+
+
+@elementwise(takes=ALL, reference=np.copy)
+def stop_gradient(x: Expr) -> Expr:
+    """x, taken as a constant by gradients."""
+    return x
+
+
+def detach(x: Tensor, /) -> Tensor:
+    """x without its history: gradients do not flow through the result."""
+    return stop_gradient(x)
+
+
+def clip(
+    x: Tensor, /, min: Tensor | float | None = None, max: Tensor | float | None = None  # noqa: A002
+) -> Tensor:
+    """x limited to [min, max]."""
+    if min is not None:
+        x = maximum(x, min)
+    if max is not None:
+        x = minimum(x, max)
+    return as_tensor(x, "clip")
+
+
+Tensor.detach = detach  # type: ignore[attr-defined]
+Tensor.clip = clip  # type: ignore[attr-defined]

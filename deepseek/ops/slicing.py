@@ -1,0 +1,376 @@
+"""Views that leave out, replace or fill in elements: slice, slice_update, pad, and what follows from them.
+
+A slice has a start, a step (never 0) and a result size for each axis. Its adjoint is a pad with room
+between the elements, and the other way round.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
+from deepseek.frontend.tensor import Tensor, record
+from deepseek.ir import scalar
+from deepseek.ir.op import Kind, Sample
+from deepseek.ir.scalar import ONE, TRUE, ZERO, Expr, as_expr, call, const
+from deepseek.ir.shape import Shape, Size, TensorType, exprs, is_true, same, size_of, tensor_type
+from deepseek.ops.define import (
+    ALL,
+    as_tensor,
+    axes_of,
+    axis_of,
+    converted,
+    describe,
+    filled,
+    is_size,
+    minus,
+    op_of,
+    plus,
+    primitive,
+    quotient,
+    shape_of,
+    times,
+)
+from deepseek.ops.view import concat
+
+Index = tuple[Expr, ...]
+Types = tuple[TensorType, ...]
+Ints = tuple[int, ...]
+
+
+def is_less(a: Size, b: Size) -> bool:
+    """Whether a < b; asks the active trace where symbols leave it open."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a < b
+    return is_true(call("lt", as_expr(a), as_expr(b)))
+
+
+def affine(i: Expr, step: int, start: Size) -> Expr:
+    """i * step + start."""
+    return scalar.add(scalar.mul(i, const(step)), as_expr(start))
+
+
+def divided(at: Expr, step: int, count: Size) -> tuple[Expr, Expr]:
+    """(i, guard): the i with i * step == at, and whether there is one in 0 <= i < count."""
+    guard = call("le", ZERO, at)
+    if step != 1:
+        guard = scalar.and_(guard, call("eq", scalar.mod(at, const(step)), ZERO))
+    i = scalar.floordiv(at, const(step))
+    return i, scalar.and_(guard, call("lt", i, as_expr(count)))
+
+
+# ------------------------------------------------------------------------------------------ slice
+
+
+def _slice_meaning(
+    index: Index, read: Any, inputs: Types, out: TensorType, *, start: Shape, step: Ints, shape: Shape
+) -> Expr:
+    at = tuple(affine(i, k, s) for i, k, s in zip(index, step, start, strict=True))
+    return read(0, at)  # type: ignore[no-any-return]
+
+
+def _slices(start: Sequence[int], step: Sequence[int], shape: Sequence[int]) -> tuple[slice, ...]:
+    """Python slices of the same elements."""
+    out = []
+    for s, k, n in zip(start, step, shape, strict=True):
+        end = s + k * n
+        out.append(slice(s, end if end >= 0 else None, k) if n else slice(0, 0))
+    return tuple(out)
+
+
+def _slice_vjp(
+    g: Tensor, y: Tensor, x: Tensor, *, start: Shape, step: Ints, shape: Shape
+) -> tuple[Tensor]:
+    low, high = [], []
+    for s, k, n, size in zip(start, step, shape, shape_of(x), strict=True):
+        last = plus(s, times(k, minus(n, 1)))
+        first = s if k > 0 else last
+        if is_size(n, 0):
+            low.append(0)
+            high.append(size)
+        else:
+            low.append(first)
+            high.append(minus(minus(size, 1), last if k > 0 else s))
+    backwards = tuple(i for i, k in enumerate(step) if k < 0)
+    if backwards:
+        g = flip(g, backwards)
+    return (padded(g, tuple(low), tuple(high), tuple(builtins.abs(k) - 1 for k in step)),)
+
+
+def _slice_samples() -> list[Sample]:
+    return [
+        Sample(((5, 7),), {"start": (1, 2), "step": (1, 1), "shape": (3, 5)}),
+        Sample(((37,),), {"start": (36,), "step": (-1,), "shape": (37,)}),
+        Sample(((9, 4),), {"start": (7, 0), "step": (-3, 2), "shape": (3, 2)}),
+        Sample(((10,),), {"start": (1,), "step": (3,), "shape": (3,)}),
+        Sample(((4, 3),), {"start": (2, 1), "step": (1, 1), "shape": (0, 2)}),
+        Sample(((),), {"start": (), "step": (), "shape": ()}),
+    ]
+
+
+@primitive(
+    Kind.VIEW,
+    infer=lambda x, *, start, step, shape: (tensor_type(x.dtype, shape),),
+    meaning=_slice_meaning,
+    reference=lambda x, *, start, step, shape: x[_slices(start, step, shape)],
+    vjp=_slice_vjp,
+    samples=_slice_samples,
+    onnx="Slice",
+)
+def slice_(x: Tensor, /, *, start: Shape, shape: Shape, step: Ints | None = None) -> Tensor:
+    """The elements at start + i * step for 0 <= i < shape, on each axis."""
+    step = (1,) * len(start) if step is None else step
+    out: Tensor = record(op_of(slice_), x, start=tuple(start), step=tuple(step), shape=tuple(shape))
+    return out
+
+
+def _update_infer(x: TensorType, v: TensorType, *, start: Shape, step: Ints) -> Types:
+    return (x,)
+
+
+def _update_meaning(
+    index: Index, read: Any, inputs: Types, out: TensorType, *, start: Shape, step: Ints
+) -> Expr:
+    at, inside = [], TRUE
+    for i, s, k, n in zip(index, start, step, inputs[1].shape, strict=True):
+        ahead = scalar.sub(i, as_expr(s)) if k > 0 else scalar.sub(as_expr(s), i)
+        place, guard = divided(ahead, builtins.abs(k), n)
+        at.append(place)
+        inside = scalar.and_(inside, guard)
+    return scalar.where(inside, read(1, tuple(at), inside), read(0, index))
+
+
+def _update_reference(x: Any, v: Any, *, start: Ints, step: Ints) -> Any:
+    out = x.copy()
+    out[_slices(start, step, v.shape)] = v
+    return out
+
+
+def _update_vjp(
+    g: Tensor, y: Tensor, x: Tensor, v: Tensor, *, start: Shape, step: Ints
+) -> tuple[Tensor, Tensor]:
+    hole = filled((), 0, g.dtype).broadcast_to(shape_of(v))
+    return (
+        slice_update(g, hole, start=start, step=step),
+        slice_(g, start=start, step=step, shape=shape_of(v)),
+    )
+
+
+@primitive(
+    Kind.VIEW,
+    infer=_update_infer,
+    meaning=_update_meaning,
+    reference=_update_reference,
+    vjp=_update_vjp,
+    samples=lambda: [
+        Sample(((5, 7), (3, 5)), {"start": (1, 2)}),
+        Sample(((9, 4), (3, 2)), {"start": (7, 0), "step": (-3, 2)}),
+        Sample(((6,), (0,)), {"start": (2,)}),
+        Sample(((), ()), {"start": ()}),
+    ],
+)
+def slice_update(x: Tensor, v: Tensor, /, *, start: Shape, step: Ints | None = None) -> Tensor:
+    """x with the elements at start + i * step replaced by those of v, of x's dtype."""
+    step = (1,) * len(start) if step is None else step
+    v = converted(as_tensor(v, "slice_update"), x.dtype)
+    out: Tensor = record(op_of(slice_update), x, v, start=tuple(start), step=tuple(step))
+    return out
+
+
+# ------------------------------------------------------------------------------------------ pad
+
+
+def _padded_size(size: Size, low: Size, high: Size, interior: int) -> Size:
+    inner = size
+    if interior:
+        grown = plus(times(minus(size, 1), interior + 1), 1)
+        inner = 0 if is_size(size, 0) else grown
+    return plus(plus(inner, low), high)
+
+
+def _pad_infer(
+    x: TensorType, *, low: Shape, high: Shape, interior: Ints, value: float
+) -> Types:
+    shape = tuple(map(_padded_size, x.shape, low, high, interior))
+    if any(isinstance(s, int) and s < 0 for s in shape):
+        raise op_error(
+            ShapeError, "pad", f"{x}, {low} before and {high} after", "sizes that are not negative",
+            user_line(),
+        )  # fmt: skip
+    return (tensor_type(x.dtype, shape),)
+
+
+def _pad_meaning(
+    index: Index, read: Any, inputs: Types, out: TensorType,
+    *, low: Shape, high: Shape, interior: Ints, value: float,
+) -> Expr:  # fmt: skip
+    at, inside = [], TRUE
+    for i, before, between, n in zip(index, low, interior, inputs[0].shape, strict=True):
+        place, guard = divided(scalar.sub(i, as_expr(before)), between + 1, n)
+        at.append(place)
+        inside = scalar.and_(inside, guard)
+    element = read(0, tuple(at), inside)
+    if value == 0 or inside is TRUE:
+        return element  # type: ignore[no-any-return]
+    return scalar.where(inside, element, const(value, out.dtype))
+
+
+def _pad_reference(x: Any, *, low: Ints, high: Ints, interior: Ints, value: float) -> Any:
+    sizes = [_padded_size(*args) for args in zip(x.shape, low, high, interior, strict=True)]
+    spaced = [(n - 1) * (k + 1) + 1 if n else 0 for n, k in zip(x.shape, interior, strict=True)]
+    inner = np.full(spaced, value).astype(x.dtype)
+    inner[tuple(slice(None, None, k + 1) for k in interior)] = x
+    out = np.full(sizes, value).astype(x.dtype)
+    into = tuple(slice(max(b, 0), max(b, 0) + max(min(n, s - b) - max(-b, 0), 0))
+                 for b, n, s in zip(low, spaced, sizes, strict=True))  # fmt: skip
+    outof = tuple(slice(max(-b, 0), max(min(n, s - b), max(-b, 0)))
+                  for b, n, s in zip(low, spaced, sizes, strict=True))  # fmt: skip
+    out[into] = inner[outof]
+    return out
+
+
+def _pad_vjp(
+    g: Tensor, y: Tensor, x: Tensor, *, low: Shape, high: Shape, interior: Ints, value: float
+) -> tuple[Tensor]:
+    cropped = padded(g, tuple(minus(0, b) for b in low), tuple(minus(0, a) for a in high))
+    if not any(interior):
+        return (cropped,)
+    steps = tuple(k + 1 for k in interior)
+    return (slice_(cropped, start=(0,) * x.ndim, step=steps, shape=shape_of(x)),)
+
+
+@primitive(
+    Kind.VIEW,
+    infer=_pad_infer,
+    meaning=_pad_meaning,
+    reference=_pad_reference,
+    vjp=_pad_vjp,
+    samples=lambda: [
+        Sample(((3, 5),), {"padding": ((1, 2), (0, 3))}),
+        Sample(((3, 5),), {"padding": (2, 1), "value": 7}),
+        Sample(((6, 5),), {"padding": ((-1, 2), (2, -3))}),
+        Sample(((4,),), {"padding": ((2, -1),), "interior": (2,), "value": 1}),
+        Sample(((0, 3),), {"padding": ((2, 1), (0, 0))}),
+        Sample(((),), {"padding": ()}),
+    ],
+    method="pad",
+    onnx="Pad",
+)
+def pad(
+    x: Tensor, /, padding: Sequence[Any], mode: str = "constant", value: float = 0,
+    interior: Sequence[int] | None = None,
+) -> Tensor:  # fmt: skip
+    """x with `value` around it; negative amounts crop.
+
+    `padding` has a pair (before, after) for each axis as in NumPy, or is flat and starts from the last
+    axis as in PyTorch. `interior` puts so many values between neighbours on each axis.
+    """
+    x = as_tensor(x, "pad")
+    if mode != "constant":
+        raise op_error(ArgumentError, "pad", f"mode {mode!r}", "mode 'constant'", user_line())
+    pairs = _padding_pairs(x, list(padding))
+    low, high = (tuple(size_of(p[side]) for p in pairs) for side in (0, 1))
+    return padded(x, low, high, tuple(interior or (0,) * x.ndim), value)
+
+
+def _padding_pairs(x: Tensor, padding: list[Any]) -> list[Any]:
+    if padding and isinstance(padding[0], int):
+        pairs = [(padding[i], padding[i + 1]) for i in range(0, len(padding) - 1, 2)]
+        pairs = [(0, 0)] * (x.ndim - len(pairs)) + pairs[::-1]
+        fits = len(padding) % 2 == 0 and len(pairs) == x.ndim
+    else:
+        pairs = [tuple(p) for p in padding]
+        fits = len(pairs) == x.ndim and all(len(p) == 2 for p in pairs)
+    if not fits:
+        raise op_error(
+            ShapeError, "pad", f"{describe(x)} and padding {padding}",
+            "a pair for each axis, or a flat list of pairs from the last axis on", user_line(),
+        )  # fmt: skip
+    return pairs
+
+
+def padded(
+    x: Tensor, low: Shape, high: Shape, interior: Ints | None = None, value: float = 0
+) -> Tensor:
+    """x padded by so much before and after on each axis, and between neighbours."""
+    interior = interior or (0,) * len(low)
+    if all(is_size(s, 0) for s in (*low, *high, *interior)):
+        return x
+    out: Tensor = record(op_of(pad), x, low=low, high=high, interior=interior, value=value)
+    return out
+
+
+# ------------------------------------------------------------------------------ plain functions
+
+
+def flip(x: Tensor, /, axis: int | Sequence[int] | None = None) -> Tensor:
+    """x with its elements in reverse order along some axes (all by default)."""
+    x = as_tensor(x, "flip")
+    axes = axes_of("flip", x, axis)
+    source = shape_of(x)
+    start = tuple(minus(s, 1) if i in axes else 0 for i, s in enumerate(source))
+    return slice_(x, start=start, shape=source, step=tuple(-1 if i in axes else 1 for i in range(x.ndim)))
+
+
+def narrow(x: Tensor, /, dim: int, start: Size, length: Size) -> Tensor:
+    """The elements from start to start + length along one axis."""
+    source = shape_of(x)
+    axis = axis_of("narrow", x, dim)
+    start, length = size_of(start), size_of(length)
+    if is_size(start, 0) and length == source[axis]:
+        return x
+    starts = tuple(start if i == axis else 0 for i in range(x.ndim))
+    return slice_(x, start=starts, shape=(*source[:axis], length, *source[axis + 1 :]))
+
+
+def roll(x: Tensor, /, shift: int, axis: int | None = None) -> Tensor:
+    """x with its elements moved on by `shift` along an axis, those at the end to the front."""
+    if axis is None:
+        return roll(x.reshape(-1), shift, 0).reshape(shape_of(x))
+    axis = axis_of("roll", x, axis)
+    total = x.shape[axis]
+    if total == 0:
+        return x
+    back = shift % total
+    parts = [narrow(x, axis, total - back, back), narrow(x, axis, 0, total - back)]
+    return concat(parts, axis=axis)
+
+
+def split(x: Tensor, /, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """x in pieces of one size (the last may be smaller), or of the given sizes, along an axis."""
+    axis = axis_of("split", x, dim)
+    total = x.shape[axis]
+    if isinstance(split_size_or_sections, int):
+        step = int(split_size_or_sections)
+        sections = [min(step, int(total) - i) for i in range(0, int(total), step)] or [0]
+    else:
+        sections = list(split_size_or_sections)
+    if sum(sections) != total:
+        raise op_error(
+            ShapeError, "split", f"{describe(x)} and sizes {sections}", f"sizes that add up to {total}",
+            user_line(),
+        )  # fmt: skip
+    starts = [sum(sections[:i]) for i in range(len(sections))]
+    return tuple(narrow(x, axis, a, s) for a, s in zip(starts, sections, strict=True))
+
+
+def chunk(x: Tensor, /, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """x in at most `chunks` pieces along an axis, all but the last of one size."""
+    total = int(x.shape[axis_of("chunk", x, dim)])
+    return split(x, max(1, -(-total // chunks)), dim)
+
+
+def unstack(x: Tensor, /, *, axis: int = 0) -> tuple[Tensor, ...]:
+    """The slices of x along an axis, which they lose."""
+    axis = axis_of("unstack", x, axis)
+    return tuple(narrow(x, axis, i, 1).squeeze(axis) for i in range(int(x.shape[axis])))
+
+
+for _name, _method in {
+    "flip": flip, "narrow": narrow, "roll": roll, "split": split, "chunk": chunk, "unbind": unstack,
+}.items():  # fmt: skip
+    setattr(Tensor, _name, _method)

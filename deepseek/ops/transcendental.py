@@ -1,0 +1,167 @@
+"""Elementary functions and rounding, elementwise on floats.
+
+The body of each function is its scalar meaning; integers are taken as float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from deepseek.ir import scalar
+from deepseek.ir.scalar import Expr, call, const
+from deepseek.ops.define import FLOATS, elementwise
+
+
+@elementwise(
+    takes=FLOATS, precision="high", reference=np.exp, vjp=lambda g, y, x: (g * y,), method="exp",
+    onnx="Exp",
+)  # fmt: skip
+def exp(x: Expr) -> Expr:
+    """e to the power x."""
+    return call("exp", x)
+
+
+@elementwise(
+    takes=FLOATS, precision="high", reference=np.log, vjp=lambda g, y, x: (g / x,), method="log",
+    onnx="Log", domain=(0.1, 9.0),
+)  # fmt: skip
+def log(x: Expr) -> Expr:
+    """The natural logarithm; -inf at 0, NaN below."""
+    return call("log", x)
+
+
+@elementwise(
+    takes=FLOATS, precision="high", reference=np.expm1, vjp=lambda g, y, x: (g * (y + 1),),
+    method="expm1",
+)  # fmt: skip
+def expm1(x: Expr) -> Expr:
+    """exp(x) - 1, accurate near 0."""
+    return call("expm1", x)
+
+
+@elementwise(
+    takes=FLOATS, precision="high", reference=np.log1p, vjp=lambda g, y, x: (g / (x + 1),),
+    method="log1p", domain=(-0.9, 9.0),
+)  # fmt: skip
+def log1p(x: Expr) -> Expr:
+    """log(1 + x), accurate near 0."""
+    return call("log1p", x)
+
+
+@elementwise(
+    takes=FLOATS, reference=np.sqrt, vjp=lambda g, y, x: (0.5 * g / y,), method="sqrt",
+    onnx="Sqrt", domain=(0.1, 9.0),
+)  # fmt: skip
+def sqrt(x: Expr) -> Expr:
+    """The square root; NaN below 0."""
+    return call("sqrt", x)
+
+
+@elementwise(
+    takes=FLOATS, reference=lambda x: 1 / np.sqrt(x), vjp=lambda g, y, x: (-0.5 * g * y / x,),
+    method="rsqrt", domain=(0.1, 9.0),
+)  # fmt: skip
+def rsqrt(x: Expr) -> Expr:
+    """1 / sqrt(x)."""
+    return call("div", const(1, x.dtype), call("sqrt", x))
+
+
+@elementwise(
+    takes=FLOATS, reference=np.sin, vjp=lambda g, y, x: (g * cos(x),), method="sin", onnx="Sin"
+)  # fmt: skip
+def sin(x: Expr) -> Expr:
+    """The sine of x radians."""
+    return call("sin", x)
+
+
+@elementwise(
+    takes=FLOATS, reference=np.cos, vjp=lambda g, y, x: (-g * sin(x),), method="cos", onnx="Cos"
+)  # fmt: skip
+def cos(x: Expr) -> Expr:
+    """The cosine of x radians."""
+    return call("cos", x)
+
+
+@elementwise(
+    takes=FLOATS, reference=np.tanh, vjp=lambda g, y, x: (g * (1 - y * y),), method="tanh",
+    onnx="Tanh",
+)  # fmt: skip
+def tanh(x: Expr) -> Expr:
+    """The hyperbolic tangent."""
+    return call("tanh", x)
+
+
+@elementwise(
+    takes=FLOATS,
+    reference=scalar.FUNCTIONS["erf"].meaning,
+    vjp=lambda g, y, x: (g * 1.1283791670955126 * exp(-x * x),),
+    method="erf",
+    onnx="Erf",
+)
+def erf(x: Expr) -> Expr:
+    """The error function, 2/sqrt(pi) times the integral of exp(-t*t) from 0 to x."""
+    return call("erf", x)
+
+
+def _sigmoid_reference(x: Any) -> Any:
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype)
+
+
+@elementwise(
+    takes=FLOATS, precision="high", reference=_sigmoid_reference,
+    vjp=lambda g, y, x: (g * y * (1 - y),), method="sigmoid", onnx="Sigmoid",
+)  # fmt: skip
+def sigmoid(x: Expr) -> Expr:
+    """1 / (1 + exp(-x)), the logistic function."""
+    return call("div", const(1, x.dtype), call("add", const(1, x.dtype), call("exp", call("neg", x))))
+
+
+# ------------------------------------------------------------------------------------- rounding
+
+
+@elementwise(takes=FLOATS, reference=np.floor, vjp=lambda g, y, x: (None,), method="floor", onnx="Floor")
+def floor(x: Expr) -> Expr:
+    """The largest integer not above x."""
+    return call("floor", x)
+
+
+@elementwise(takes=FLOATS, reference=np.ceil, vjp=lambda g, y, x: (None,), method="ceil", onnx="Ceil")
+def ceil(x: Expr) -> Expr:
+    """The smallest integer not below x."""
+    return call("ceil", x)
+
+
+@elementwise(takes=FLOATS, reference=np.trunc, vjp=lambda g, y, x: (None,), method="trunc")
+def trunc(x: Expr) -> Expr:
+    """x without its fraction."""
+    return call("trunc", x)
+
+
+@elementwise(takes=FLOATS, reference=np.rint, vjp=lambda g, y, x: (None,), method="round", onnx="Round")
+def round(x: Expr) -> Expr:  # noqa: A001
+    """The nearest integer, halves to even."""
+    return call("round", x)
+
+
+# ------------------------------------------------------------------------------------ kinds of number
+
+
+@elementwise(takes=FLOATS, reference=np.isnan, method="isnan", onnx="IsNaN")
+def isnan(x: Expr) -> Expr:
+    """Whether x is not a number."""
+    return call("ne", x, x)
+
+
+@elementwise(takes=FLOATS, reference=np.isfinite, method="isfinite")
+def isfinite(x: Expr) -> Expr:
+    """Whether x is neither infinite nor NaN."""
+    return call("eq", call("sub", x, x), const(0, x.dtype))
+
+
+@elementwise(takes=FLOATS, reference=np.isinf, method="isinf", onnx="IsInf")
+def isinf(x: Expr) -> Expr:
+    """Whether x is an infinity."""
+    return call("eq", call("abs", x), const(float("inf"), x.dtype))
