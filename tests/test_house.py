@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).parents[1] / "deepseek"
 # `__init__` comes last unless it is named.
 TREE = """
 errors config
-ir/ dtype scalar shape op graph text verify rewrite interpret
+ir/ dtype expr integer scalar shape op graph text verify rewrite interpret
 frontend/ tensor guards tracer
 ops/ define elementwise reduce prefix view index contract create random nn control ordering host *
 autograd

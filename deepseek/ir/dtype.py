@@ -24,8 +24,8 @@ class DType:
     def __init__(self, name: str, numpy: Any, kind: str) -> None:
         self.name = name
         self.numpy: np.dtype[Any] = np.dtype(numpy)
-        self.itemsize = self.numpy.itemsize
-        self.bits = self.itemsize * 8
+        self.itemsize: int = self.numpy.itemsize
+        self.bits: int = self.itemsize * 8
         self.kind = kind  # b(ool), i(nt), u(int), f(loat)
 
     @property

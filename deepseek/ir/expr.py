@@ -203,7 +203,7 @@ def load(
     guard: Expr | None = None,
     otherwise: Expr | None = None,
 ) -> Expr:
-    """Element `index` of a buffer; where the guard is false it is `otherwise` and nothing is read."""
+    """Element `index` of a buffer; `otherwise`, with nothing read, where the guard is false."""
     if guard is None or guard is TRUE:
         return make("load", (index,), dtype, buffer)
     if otherwise is None:

@@ -5,7 +5,7 @@ and never names. `meaning` is a function whose form depends on the kind:
 
     ELEMENTWISE  (*scalars, **attrs) -> Expr
     CREATE       (index, out, **attrs) -> Expr                     index: one Expr per output axis
-    VIEW, INDEX  (index, read, inputs, out, **attrs) -> Expr       read(k, index, guard=TRUE): input k
+    VIEW, INDEX  (index, read, inputs, out, **attrs) -> Expr       input k: read(k, index, guard)
     RANDOM       (index, read, inputs, out, **attrs) -> Expr       the same
     REDUCE       (dtype, **attrs) -> Folding                       over attrs["axes"]
     PREFIX       (dtype, **attrs) -> Folding                       along attrs["axis"]

@@ -21,7 +21,7 @@ Replacement = Value | Sequence[Value] | None
 
 @dataclass(frozen=True)
 class Rule:
-    """`apply(node)` gives what replaces the node's values, or None. `root`: an op's name or a kind."""
+    """`apply(node)` gives what replaces the node's values, or None; `root` is a kind or a name."""
 
     root: str | Kind
     apply: Callable[[Node], Replacement]

@@ -188,8 +188,8 @@ def _fits(value: float, dtype: DType) -> bool:
         return True
     if not math.isfinite(value):
         return False
-    low = -(2 ** (dtype.bits - 1)) if dtype.kind == "i" else 0
-    return low <= int(value) < low + 2**dtype.bits
+    low = -(1 << (dtype.bits - 1)) if dtype.kind == "i" else 0
+    return low <= int(value) < low + (1 << dtype.bits)
 
 
 def bitcast(a: Expr, dtype: DType) -> Expr:
@@ -310,8 +310,8 @@ def coefficient(e: Expr, variable: Expr) -> Expr | None:
 
 __all__ = [
     "Expr", "FALSE", "FUNCTIONS", "Function", "LEAVES", "ONE", "TRUE", "Terms", "ZERO", "add",
-    "and_", "as_expr", "bitcast", "bool_", "bounds", "call", "cast", "coefficient", "const", "convert",
-    "evaluate", "floordiv", "free_of", "from_terms", "int64", "is_nonnegative", "load", "make",
-    "maximum", "minimum", "mod", "mul", "neg", "not_", "product", "rebuild", "sub", "substitute",
-    "terms", "var", "variables", "walk", "where",
+    "and_", "as_expr", "bitcast", "bool_", "bounds", "call", "cast", "coefficient", "const",
+    "convert", "evaluate", "floordiv", "free_of", "from_terms", "int64", "is_nonnegative", "load",
+    "make", "maximum", "minimum", "mod", "mul", "neg", "not_", "product", "rebuild", "sub",
+    "substitute", "terms", "var", "variables", "walk", "where",
 ]  # fmt: skip

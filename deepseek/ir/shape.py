@@ -263,7 +263,7 @@ class Dim:
         self.sizes = sizes
 
     # isinstance(dim, int) holds, so that code which checks for a number accepts a Dim.
-    __class__ = property(lambda self: int)  # type: ignore[assignment]
+    __class__ = property(lambda self: int)
 
     def __index__(self) -> int:
         value = self.sizes.value(self.expr)
@@ -289,7 +289,7 @@ class Dim:
 
     def _compare(self, fn: str, other: Any, swap: bool = False) -> bool:
         if type(other) is not Dim and not isinstance(other, int):
-            return NotImplemented
+            return NotImplemented  # type: ignore[no-any-return]
         pair = self.expr, scalar.as_expr(size_of(other))
         return self.sizes.ask(scalar.call(fn, *(pair[::-1] if swap else pair)))
 
