@@ -190,10 +190,9 @@ def _proves_nonnegative(sums: Terms) -> bool:
     if low is not None and low >= 0:
         return True
     symbolic = _symbolic_low(sums)
-    if symbolic is None:
+    if symbolic is None or symbolic == sums:
         return False
-    low = lowest(symbolic)
-    return low is not None and low >= 0
+    return _proves_nonnegative(symbolic)  # an extent may depend on further loop variables
 
 
 def _symbolic_low(sums: Terms) -> Terms | None:
@@ -284,13 +283,11 @@ def _floordiv_rest(rest: Terms, b: Expr) -> Expr:
         return const(e.attr // b.attr)
     if e.fn == "floordiv" and _is_positive(e.args[1]):
         return floordiv(e.args[0], mul(e.args[1], b))
-    if b.fn == "const":
-        # (4*i + r) // 8 == i // 2 when 0 <= r < 4
-        common = math.gcd(b.attr, *(c for m, c in rest.items() if m))
-        if common > 1:
-            return floordiv(
-                from_terms({m: c // common for m, c in rest.items()}), const(b.attr // common)
-            )
+    shared = _shared_factor(rest, b)
+    if shared is not None:
+        # (4*i + r) // 8 == i // 2 where 0 <= r < 4
+        common, multiple, _ = shared
+        return floordiv(from_terms(multiple), const(b.attr // common))
     return make("floordiv", (e, b), int64)
 
 
@@ -307,7 +304,27 @@ def mod(a: Expr, b: Expr) -> Expr:
     e = from_terms(rest)
     if e.fn == "const" and b.fn == "const":
         return const(e.attr % b.attr)
-    return e if _within(rest, terms(b)) else make("mod", (e, b), int64)
+    if _within(rest, terms(b)):
+        return e
+    shared = _shared_factor(rest, b)
+    if shared is not None:
+        # (4*i + r) % 8 == i % 2 * 4 + r where 0 <= r < 4
+        common, multiple, small = shared
+        inner = mod(from_terms(multiple), const(b.attr // common))
+        return from_terms(_add_terms(small, terms(inner), common))
+    return make("mod", (e, b), int64)
+
+
+def _shared_factor(sums: Terms, b: Expr) -> tuple[int, Terms, Terms] | None:
+    """(g, m, r) with sums == g * m + r, 0 <= r < g, and g > 1 a divisor of the constant b."""
+    if b.fn != "const":
+        return None
+    for common in sorted({math.gcd(b.attr, c) for m, c in sums.items() if m}, reverse=True):
+        multiple = {m: c // common for m, c in sums.items() if not m or c % common == 0}
+        small = _add_terms(sums, multiple, -common)
+        if common > 1 and _within(small, {(): common}):
+            return common, {m: c for m, c in multiple.items() if c}, small
+    return None
 
 
 @remember
