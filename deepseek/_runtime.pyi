@@ -9,7 +9,11 @@ as in Python). `(s0 + 7) // 8` is `["s0", 7, "+", 8, "//"]`.
 
 Kernels have the C signature
 `void kernel(void* const* buffers, const int64_t* sizes, int64_t begin, int64_t end, void* scratch)`
-and work on the range [begin, end) of their row's flattened grid; `scratch` is one block per thread.
+and work on the range [begin, end) of their row's flattened grid; `scratch` is one block per thread,
+aligned to 4096 bytes.
+
+The aliases (`Expr`, `Ref`, `Row`) and typed dicts exist for type checkers only: import them under
+`TYPE_CHECKING`.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +32,7 @@ Row = tuple[Sequence[Ref], Sequence[Expr], Expr]
 # ---- memory ------------------------------------------------------------------------------------
 
 class OutOfMemory(MemoryError):
-    """The pool's limit or the machine's memory is exceeded; says what was asked and who holds what."""
+    """The pool's limit or the machine's memory is exceeded; says what was asked, and who holds it."""
 
 @final
 class Buffer:
@@ -49,7 +53,7 @@ class Buffer:
     def ptr(self) -> int: ...
     @property
     def exports(self) -> int:
-        """Live views of this memory (buffer protocol); a buffer with exports must not be donated."""
+        """Live views of this memory; while there are any it is never taken over when donated."""
     label: str
     def writable_view(self) -> memoryview: ...
     def copy_from(self, data: SupportsBuffer) -> None:
@@ -97,7 +101,7 @@ def get_num_threads() -> int:
 class CpuFeatures(TypedDict):
     level: str  # "v2", "v3", "v4": the x86-64 level of this machine ("v1" if below)
     name: str
-    flags: list[str]  # subset of: f16c fma avx2 avx512f avx512bw avx512bf16 avx512fp16 avx512vnni ...
+    flags: list[str]  # such as f16c fma avx2 avx512f avx512bw avx512bf16 avx512fp16 avx512vnni
     bf16: bool  # avx512bf16
     vnni: bool  # avx512vnni or avxvnni
     threads: int  # hardware threads this process may run on
@@ -299,4 +303,4 @@ def start_recording_calls(ignore: tuple[str, ...] = ()) -> None:
     """
 
 def stop_recording_calls() -> list[tuple[CodeType, dict[str, Any], dict[str, Any]]]:
-    """(code, globals, locals at entry incl. free variables), once per code, first argument and cells."""
+    """(code, globals, locals at entry), once per code, first argument and cells' contents."""
