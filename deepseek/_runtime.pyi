@@ -32,7 +32,7 @@ Row = tuple[Sequence[Ref], Sequence[Expr], Expr]
 # ---- memory ------------------------------------------------------------------------------------
 
 class OutOfMemory(MemoryError):
-    """The pool's limit or the machine's memory is exceeded; says what was asked, and who holds it."""
+    """The pool's limit or the machine's memory is exceeded; says what was asked, who holds it."""
 
 @final
 class Buffer:
