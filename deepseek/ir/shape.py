@@ -137,10 +137,10 @@ def is_true(condition: Expr) -> bool:
 
 def size_of(dim: Any) -> Size:
     """A Dim's expression, or anything else with `__index__` as an int."""
+    if type(dim) is Dim:  # asked first, since a Dim passes for an int
+        return dim.expr
     if isinstance(dim, int):
         return int(dim)
-    if type(dim) is Dim:
-        return dim.expr
     if isinstance(dim, Expr):
         return simplify(dim)
     return int(dim.__index__())
