@@ -211,7 +211,8 @@ class _Machine:
         total = self._read(mma.acc, i * mma.n + j)
         for k in range(self._most(depth)):
             self.mask = outer[1] & (k < depth)
-            a = self._read(mma.a, a_at + k * mma.m + i).astype(acc.numpy).astype(wide)
+            a_index = a_at + k * (mma.step or mma.m) + i * mma.row
+            a = self._read(mma.a, a_index).astype(acc.numpy).astype(wide)
             b = self._read(mma.b, b_at + k * mma.n + j).astype(acc.numpy).astype(wide)
             total = np.where(self.mask, (a * b + total.astype(wide)).astype(acc.numpy), total)
         self.mask = outer[1]

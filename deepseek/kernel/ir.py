@@ -5,7 +5,7 @@
          | Store(buffer, index, value, guard)     one element; nothing where the guard is false
          | Loop(axis, body)                       grid, serial, vector or unroll
          | Fold(axes, carries, body, prefix)      several carried values over one or more axes
-         | Mma(acc, a, a_at, b, b_at, depth, …)   acc[i, j] += sum_k a[k, i] * b[k, j]
+         | Mma(acc, a, a_at, b, b_at, depth, …)   acc[i, j] += sum_k a[i, k] * b[k, j]
          | Barrier()
     Expr = deepseek.ir.scalar.Expr                pure scalars, `load` reads a buffer
 
@@ -113,10 +113,11 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Mma:
-    """acc[i*n + j] += sum over k < depth of a[a_at + k*m + i] * b[b_at + k*n + j].
+    """acc[i*n + j] += sum over k < depth of a[a_at + i*row + k*step] * b[b_at + k*n + j].
 
     `acc` is a REGISTER buffer of m*n accumulators; a and b are packed panels in their own dtype, products
-    are made and summed in acc's dtype, k in increasing order, each step one fused multiply-add.
+    are made and summed in acc's dtype, k in increasing order, each step one fused multiply-add. The panel
+    of a lies k by k (row 1, step m; what a step of 0 stands for) or row by row (step 1).
     """
 
     acc: str
@@ -127,6 +128,8 @@ class Mma:
     depth: Expr
     m: int
     n: int
+    row: int = 1
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +196,7 @@ def expressions(stmt: Stmt) -> tuple[Expr, ...]:
             for c in carries:
                 parts += [c.init, c.step, c.merge]
             return tuple(parts)
-        case Mma(_, _, a_at, _, b_at, depth, _, _):
+        case Mma(_, _, a_at, _, b_at, depth):
             return a_at, b_at, depth
         case _:
             return ()
