@@ -1,8 +1,9 @@
 """Weights on disk, in the safetensors format: `ds.save` and `ds.load`.
 
-A file is the length of the header (8 bytes, little endian), the header (JSON: for every name its dtype,
-shape and byte range, and a map of strings under `__metadata__`), then the bytes of all tensors without
-gaps. Files are written whole or not at all; a file that is read is checked before a tensor is made.
+A file is the length of the header (8 bytes, little endian), the header (JSON: for every name its
+dtype, shape and byte range, and a map of strings under `__metadata__`), then the bytes of all
+tensors without gaps. Files are written whole or not at all; a file that is read is checked before a
+tensor is made.
 """
 
 from __future__ import annotations
@@ -49,11 +50,13 @@ class Entry:
 # --------------------------------------------------------------------------------------- writing
 
 
-def save(what: Any, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+def save(
+    what: Any, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a module's state, or a mapping from names to tensors, to a safetensors file.
 
-    The file appears whole or not at all, also if the machine fails meanwhile. `metadata` maps strings to
-    strings. Raises ArgumentError for anything else.
+    The file appears whole or not at all, also if the machine fails meanwhile. `metadata` maps
+    strings to strings. Raises ArgumentError for anything else.
     """
     tensors = _tensors(what)
     header: dict[str, Any] = {}
@@ -208,7 +211,8 @@ def _entry(name: str, fields: Any, path: str) -> Entry:
     code, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     dtype = DTYPE_OF_CODE.get(code) if isinstance(code, str) else None
     if dtype is None:
-        raise damaged(path, f"tensor {name!r} has dtype {code!r}; known: {', '.join(DTYPE_OF_CODE)}")
+        known = ", ".join(DTYPE_OF_CODE)
+        raise damaged(path, f"tensor {name!r} has dtype {code!r}; known: {known}")
     if not is_naturals(shape):
         raise damaged(path, f"tensor {name!r} has shape {shape!r}")
     if not is_naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:

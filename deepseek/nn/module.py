@@ -1,9 +1,9 @@
 """Module: what holds parameters, buffers and other modules, and is called like a function.
 
-Attributes that are Parameters, Modules or registered buffers are listed under their names, which make the
-keys of `state_dict`. `version` is a number that grows whenever any module changes in a way that a compiled
-function could have relied on: its attributes, its mode, its parts. A parameter or buffer that merely shows
-another value does not count: those are read anew at each call.
+Attributes that are Parameters, Modules or registered buffers are listed under their names, which
+make the keys of `state_dict`. `version` is a number that grows whenever any module changes in a way
+that a compiled function could have relied on: its attributes, its mode, its parts. A parameter or
+buffer that merely shows another value does not count: those are read anew at each call.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from deepseek.errors import ArgumentError, unknown
-from deepseek.frontend.tensor import CPU, Device, Tensor, from_numpy, leaf_like, state
-from deepseek.ir.dtype import DType, dtype_of
+from deepseek.frontend.tensor import Device, Tensor, from_numpy, leaf_like, state
+from deepseek.ir.dtype import DTYPES, DType, dtype_of
 from deepseek.nn.parameter import Parameter, assign, retyped
-from deepseek.ops import zeros_like
+from deepseek.ops.create import check_device, zeros_like
 
 version = 0
 """Grows with every change of the structure, mode or attributes of any module."""
@@ -124,7 +124,8 @@ class Module:
             held = own.get(kind)
             if held is not None and name in held:
                 return held[name]
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}", name=name, obj=self)
+        text = f"{type(self).__name__} has no attribute {name!r}"
+        raise AttributeError(text, name=name, obj=self)
 
     def __delattr__(self, name: str) -> None:
         for held in (self._parameters, self._buffers, self._modules):
@@ -248,7 +249,7 @@ class Module:
         return (buffer for _, buffer in self.named_buffers(recurse=recurse))
 
     def get_submodule(self, path: str) -> Module:
-        """The module with the dotted name `path`. Raises ArgumentError, listing the names there are."""
+        """The module with the dotted name `path`. Raises ArgumentError, listing those there are."""
         modules = dict(self.named_modules(remove_duplicate=False))
         if path not in modules:
             raise unknown(f"part of {type(self).__name__}", path, modules)
@@ -291,12 +292,11 @@ class Module:
         Call it as `to(dtype)`, `to(device)` or `to(device, dtype)`.
         """
         for given in args:
-            if isinstance(given, Device) or given == CPU.type or str(given).split(":")[0] in DEVICES:
+            if isinstance(given, Device) or isinstance(given, str) and given not in DTYPES:
                 device = given
             else:
                 dtype = given
-        if device is not None and str(device) != CPU.type:
-            raise unknown("device", str(device), [CPU.type])
+        check_device(device)
         wanted = None if dtype is None else dtype_of(dtype)
         if wanted is not None and not wanted.is_float:
             raise ArgumentError(f"Module.to: got {wanted}; wanted a float dtype")
@@ -348,8 +348,8 @@ class Module:
     ) -> LoadResult:
         """Take over the values of a `state_dict`; each is converted to the dtype it has here.
 
-        Raises ArgumentError, and changes nothing, where a shape differs and, if `strict`, where keys are
-        missing or unexpected.
+        Raises ArgumentError, and changes nothing, where a shape differs and, if `strict`, where
+        keys are missing or unexpected.
         """
         own = self._state()
         missing = [key for key in own if key not in state_dict]
@@ -393,10 +393,6 @@ class Module:
         for key, module in self._modules.items():
             lines.append(f"({key}): " + repr(module).replace("\n", "\n  "))
         return f"{name}(\n  " + "\n  ".join(lines) + "\n)"
-
-
-DEVICES = ("cpu", "cuda", "rocm", "meta", "mps")
-"""Names that `Module.to` takes as devices rather than dtypes, known here or not."""
 
 
 def join(prefix: str, name: str) -> str:

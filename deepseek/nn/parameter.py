@@ -1,8 +1,8 @@
 """Parameters, and giving a handle another value.
 
-A Parameter is a Tensor that a Module lists and an optimizer updates. Updates rebind the handle: `assign`
-takes what ordinary ops computed and makes it the tensor's value, as a leaf of later gradients. Outside a
-trace the new values stay pending until `settle` computes them together.
+A Parameter is a Tensor that a Module lists and an optimizer updates. Updates rebind the handle:
+`assign` takes what ordinary ops computed and makes it the tensor's value, as a leaf of later
+gradients. Outside a trace the new values stay pending until `settle` computes them together.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ _pending = _Pending()
 def assign(target: Tensor, new: Tensor) -> Tensor:
     """Make `target` show the value of `new`; gradients stop here.
 
-    The handle, its gradient and whether it requires gradients stay. Raises ShapeError or DTypeError unless
-    the types agree.
+    The handle, its gradient and whether it requires gradients stay. Raises ShapeError or DTypeError
+    unless the types agree.
     """
     before, value = target._value, new._value
     if not same_shape(before.type.shape, value.type.shape):
@@ -96,7 +96,8 @@ def retyped(target: Tensor, new: Tensor, requires_grad: bool) -> Tensor:
 
 
 def settle(*others: Tensor) -> None:
-    """Compute, in one go, every assigned value of this thread that is pending, and the others given.
+    """Compute, in one go, every assigned value of this thread that is pending, and the others
+    given.
 
     The assigned handles become leaves, so that the history of one step is not kept by the next.
     """

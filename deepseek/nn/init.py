@@ -1,0 +1,125 @@
+"""Initial values of parameters, drawn from the project's generator; names and formulas are
+PyTorch's.
+
+Each function gives a tensor new values and returns it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from deepseek.errors import ShapeError, unknown
+from deepseek.frontend.tensor import Tensor, no_grad
+from deepseek.nn.parameter import assign
+from deepseek.ops import full, rand, randn
+
+GAINS = {
+    "linear": 1.0,
+    "conv1d": 1.0,
+    "conv2d": 1.0,
+    "conv3d": 1.0,
+    "sigmoid": 1.0,
+    "tanh": 5.0 / 3.0,
+    "relu": math.sqrt(2.0),
+    "selu": 0.75,
+}
+
+
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """How much larger weights are in front of a nonlinearity; `param` is leaky_relu's slope."""
+    if nonlinearity == "leaky_relu":
+        return math.sqrt(2.0 / (1 + (0.01 if param is None else param) ** 2))
+    if nonlinearity not in GAINS:
+        raise unknown("nonlinearity", nonlinearity, [*GAINS, "leaky_relu"])
+    return GAINS[nonlinearity]
+
+
+def fans(tensor: Tensor) -> tuple[int, int]:
+    """(inputs of one output, outputs of one input) of a weight (out, in, *window)."""
+    if tensor.ndim < 2:
+        raise ShapeError(f"fan in and fan out: got {tensor._value.type}; wanted two axes or more")
+    window = math.prod(tensor.shape[2:])
+    return tensor.shape[1] * window, tensor.shape[0] * window
+
+
+def fan(tensor: Tensor, mode: str) -> int:
+    """One of the two `fans`."""
+    modes = ("fan_in", "fan_out")
+    if mode not in modes:
+        raise unknown("mode", mode, modes)
+    return fans(tensor)[modes.index(mode)]
+
+
+def filled(tensor: Tensor, values: Tensor) -> Tensor:
+    """Assign and compute now."""
+    return assign(tensor, values.astype(tensor.dtype).evaluate())
+
+
+def drawn(tensor: Tensor, draw: Any, generator: Any) -> Tensor:
+    """Random numbers shaped like the tensor; 16-bit floats are drawn as float32."""
+    out: Tensor = draw(tensor.shape, dtype=tensor.dtype.accumulator, generator=generator)
+    return out
+
+
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
+    """Numbers spread evenly over [a, b)."""
+    with no_grad():
+        return filled(tensor, drawn(tensor, rand, generator) * (b - a) + a)
+
+
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
+    """Numbers of a normal distribution."""
+    with no_grad():
+        return filled(tensor, drawn(tensor, randn, generator) * std + mean)
+
+
+def constant_(tensor: Tensor, val: float) -> Tensor:
+    """One number everywhere."""
+    with no_grad():
+        return filled(tensor, full(tensor.shape, val, dtype=tensor.dtype))
+
+
+def zeros_(tensor: Tensor) -> Tensor:
+    """Zeros."""
+    return constant_(tensor, 0.0)
+
+
+def ones_(tensor: Tensor) -> Tensor:
+    """Ones."""
+    return constant_(tensor, 1.0)
+
+
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
+    """Even over [-b, b), b = gain * sqrt(6 / (fan_in + fan_out)) (Glorot)."""
+    bound = gain * math.sqrt(6.0 / sum(fans(tensor)))
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
+    """Normal with std = gain * sqrt(2 / (fan_in + fan_out)) (Glorot)."""
+    return normal_(tensor, 0.0, gain * math.sqrt(2.0 / sum(fans(tensor))), generator)
+
+
+def kaiming_uniform_(
+    tensor: Tensor,
+    a: float = 0.0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: Any = None,
+) -> Tensor:
+    """Even over [-b, b), b = gain * sqrt(3 / fan) (He)."""
+    bound = calculate_gain(nonlinearity, a) * math.sqrt(3.0 / fan(tensor, mode))
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def kaiming_normal_(
+    tensor: Tensor,
+    a: float = 0.0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: Any = None,
+) -> Tensor:
+    """Normal with std = gain / sqrt(fan) (He)."""
+    std = calculate_gain(nonlinearity, a) / math.sqrt(fan(tensor, mode))
+    return normal_(tensor, 0.0, std, generator)

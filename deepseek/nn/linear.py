@@ -1,0 +1,139 @@
+"""Layers on the last axis, and small ones without parameters."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from deepseek.errors import ArgumentError
+from deepseek.frontend.tensor import Tensor, no_grad
+from deepseek.ir.dtype import float32
+from deepseek.nn import functional as F
+from deepseek.nn import init
+from deepseek.nn.module import Module
+from deepseek.nn.parameter import Parameter, assign
+from deepseek.ops import empty
+
+
+def new_parameter(shape: tuple[int, ...], dtype: Any = None, device: Any = None) -> Parameter:
+    """A float32 parameter unless said otherwise, whose values are still to be set."""
+    return Parameter(empty(shape, dtype=float32 if dtype is None else dtype, device=device))
+
+
+class Identity(Module):
+    """Gives back its first argument; takes and ignores all others, also when it is made."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+    def forward(self, x: Any) -> Any:
+        return x
+
+
+class Linear(Module):
+    """y = x @ weight.T + bias, weight (out_features, in_features)."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = new_parameter((out_features, in_features), dtype, device)
+        self.bias = new_parameter((out_features,), dtype, device) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias evenly over [-1 / sqrt(in_features), 1 / sqrt(in_features))."""
+        init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.in_features) if self.in_features else 0.0
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}"
+        )
+
+
+class Embedding(Module):
+    """The rows of weight (num_embeddings, embedding_dim) at integer indices.
+
+    The row `padding_idx` starts as zeros and gets no gradient.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+            raise ArgumentError(
+                f"Embedding: got padding_idx={padding_idx}; wanted a row of {num_embeddings}"
+            )
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.padding_idx = padding_idx % num_embeddings if padding_idx is not None else None
+        self.weight = new_parameter((num_embeddings, embedding_dim), dtype, device)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw from a standard normal distribution."""
+        init.normal_(self.weight)
+        if self.padding_idx is not None:
+            with no_grad():
+                rows = F.arange(self.num_embeddings).reshape((-1, 1))
+                kept = F.where(rows == self.padding_idx, 0.0, self.weight)
+                assign(self.weight, kept.evaluate())
+
+    def forward(self, indices: Tensor) -> Tensor:
+        return F.embedding(indices, self.weight, self.padding_idx)
+
+    def extra_repr(self) -> str:
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
+
+
+class Dropout(Module):
+    """In training, sets elements to 0 with probability p and divides the others by 1 - p."""
+
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ArgumentError(f"Dropout: got p={p}; wanted a probability in [0, 1]")
+        self.p = p
+        self.inplace = inplace  # taken for PyTorch's sake; memory is planned by the compiler
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, inplace={self.inplace}"
+
+
+class Flatten(Module):
+    """Makes the axes start_dim..end_dim one."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        super().__init__()
+        self.start_dim = start_dim
+        self.end_dim = end_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.flatten(x, self.start_dim, self.end_dim)
+
+    def extra_repr(self) -> str:
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

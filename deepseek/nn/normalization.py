@@ -1,0 +1,244 @@
+"""Layers that normalise: over the batch, over the last axes, over each instance.
+
+Running statistics are buffers whose handles get new values in training; they are never replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from deepseek.errors import ShapeError, op_error, user_line
+from deepseek.frontend.tensor import Tensor, no_grad
+from deepseek.ir.dtype import float32, int64
+from deepseek.nn import functional as F
+from deepseek.nn import init
+from deepseek.nn.linear import new_parameter
+from deepseek.nn.module import Module
+from deepseek.nn.parameter import assign, retyped
+from deepseek.ops import ones, zeros, zeros_like
+
+
+class _Norm(Module):
+    """What batch and instance norm share: weight, bias and running statistics per channel."""
+
+    ranks: ClassVar[tuple[int, ...]]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float,
+        momentum: float | None,
+        affine: bool,
+        track_running_stats: bool,
+        device: Any,
+        dtype: Any,
+    ) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+        for name in ("weight", "bias"):
+            parameter = new_parameter((num_features,), dtype, device) if affine else None
+            self.register_parameter(name, parameter)
+        kept = float32 if dtype is None else dtype
+        shape = (num_features,)
+        tracks = track_running_stats
+        self.register_buffer("running_mean", zeros(shape, dtype=kept) if tracks else None)
+        self.register_buffer("running_var", ones(shape, dtype=kept) if tracks else None)
+        self.register_buffer("num_batches_tracked", zeros((), dtype=int64) if tracks else None)
+        for buffer in self.buffers():
+            buffer.evaluate()
+        self.reset_parameters()
+
+    def reset_running_stats(self) -> None:
+        """Forget all batches."""
+        if self.running_mean is not None:
+            init.zeros_(self.running_mean)
+            init.ones_(self.running_var)
+            init.zeros_(self.num_batches_tracked)
+
+    def reset_parameters(self) -> None:
+        """Weight 1, bias 0, no batch seen."""
+        self.reset_running_stats()
+        if self.weight is not None:
+            init.ones_(self.weight)
+            init.zeros_(self.bias)
+
+    def check(self, x: Tensor) -> None:
+        """Raise ShapeError unless x has a right number of axes."""
+        if x.ndim not in self.ranks:
+            wanted = " or ".join(str(r) for r in self.ranks)
+            raise op_error(
+                ShapeError, type(self).__name__, x._value.type, f"{wanted} axes", user_line()
+            )
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
+            f"affine={self.affine}, track_running_stats={self.track_running_stats}"
+        )
+
+
+class _BatchNorm(_Norm):
+    """Each channel (axis 1) with mean 0 and variance 1, times weight, plus bias.
+
+    In training by the statistics of the batch, otherwise by the running ones. `momentum` is the
+    share that a batch has in the running statistics; with None they are the plain mean over all
+    batches.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check(x)
+        mean, var, weight, bias = self.running_mean, self.running_var, self.weight, self.bias
+        if not self.training or mean is None:
+            return F.batch_norm(x, mean, var, weight, bias, mean is None, 0.0, self.eps)
+        if all(size == 1 for axis, size in enumerate(x.shape) if axis != 1):
+            raise op_error(
+                ShapeError,
+                type(self).__name__,
+                x._value.type,
+                "more than one value for each channel in training",
+                user_line(),
+                "use a larger batch, or model.eval()",
+            )
+        with no_grad():
+            batches = self.num_batches_tracked + 1
+            assign(self.num_batches_tracked, batches)
+        if self.momentum is not None:
+            out = F.batch_norm(x, mean, var, weight, bias, True, self.momentum, self.eps)
+            for buffer in (mean, var):
+                retyped(buffer, buffer, False)
+            return out
+        # The statistics of the batch alone, then their share in the mean over all batches.
+        fresh = [zeros_like(buffer) for buffer in (mean, var)]
+        out = F.batch_norm(x, *fresh, weight, bias, True, 1.0, self.eps)
+        with no_grad():
+            for buffer, now in zip((mean, var), fresh, strict=True):
+                new = buffer + (now - buffer) / batches.astype(buffer.dtype)
+                assign(buffer, new)
+        return out
+
+
+class BatchNorm1d(_BatchNorm):
+    """Batch normalisation of (batch, channels) or (batch, channels, length)."""
+
+    ranks = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch normalisation of (batch, channels, height, width)."""
+
+    ranks = (4,)
+
+
+class BatchNorm3d(_BatchNorm):
+    """Batch normalisation of (batch, channels, depth, height, width)."""
+
+    ranks = (5,)
+
+
+class _InstanceNorm(_Norm):
+    """Each channel of each sample with mean 0 and variance 1, times weight, plus bias."""
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check(x)
+        if x.ndim == self.ranks[0]:
+            return self._normalized(x[None])[0]
+        return self._normalized(x)
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        mean, var = self.running_mean, self.running_var
+        own = self.training or mean is None
+        share = 0.0 if self.momentum is None else self.momentum
+        out = F.instance_norm(x, mean, var, self.weight, self.bias, own, share, self.eps)
+        if own and mean is not None:
+            for buffer in (mean, var):
+                retyped(buffer, buffer, False)
+        return out
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """Instance normalisation of (batch, channels, length), or without a batch."""
+
+    ranks = (2, 3)
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """Instance normalisation of (batch, channels, height, width), or without a batch."""
+
+    ranks = (3, 4)
+
+
+class InstanceNorm3d(_InstanceNorm):
+    """Instance normalisation of (batch, channels, depth, height, width), or without a batch."""
+
+    ranks = (4, 5)
+
+
+class LayerNorm(Module):
+    """The last axes, of sizes `normalized_shape`, with mean 0 and variance 1.
+
+    Times weight, plus bias, which have these sizes as well.
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        sizes = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
+        self.normalized_shape = tuple(sizes)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        for name, wanted in (("weight", True), ("bias", bias)):
+            has = elementwise_affine and wanted
+            parameter = new_parameter(self.normalized_shape, dtype, device) if has else None
+            self.register_parameter(name, parameter)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weight 1, bias 0."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        )
