@@ -22,6 +22,7 @@ from deepseek.frontend.tensor import (
 from deepseek.ir.graph import INPUT, INPUT_NODE, Graph, Node, Value
 from deepseek.ir.op import DERIVED, Kind, Op
 from deepseek.ir.rewrite import inline
+from deepseek.ops.control import differentiation
 from deepseek.ops import add, ones_like, positive, stop_gradient, zeros_like
 from deepseek.ops.define import composite_op
 
@@ -32,6 +33,12 @@ Gradients = list[Tensor | None]
 def requires_grad(value: Value) -> bool:
     """Gradients flow where recording said so."""
     return value.requires_grad
+
+
+def is_leaf(value: Value) -> bool:
+    """Whether gradients arrive here and go no further."""
+    op = value.node.op
+    return op is INPUT or not op.differentiable
 
 
 def cotangents(
@@ -65,7 +72,7 @@ def nodes_between(outputs: Iterable[Value], inputs: set[Value], flows: Flows) ->
     stack = [v.node for v in outputs if flows(v) and v not in inputs]
     while stack:
         node = stack.pop()
-        if node in seen or node.op is INPUT:
+        if node in seen or node.op is INPUT or not node.op.differentiable:
             continue
         seen.add(node)
         stack.extend(v.node for v in node.inputs if flows(v) and v not in inputs)
@@ -88,14 +95,14 @@ def node_vjp(node: Node, given: Sequence[Tensor | None], flows: Flows) -> Sequen
         return _composite_vjp(node, given, flows)
     if op.vjp is None:
         return [None] * len(node.inputs)
-    inputs = [_shown(v) for v in node.inputs]
-    outputs = [_shown(v) for v in node.outputs]
+    inputs = [shown(v) for v in node.inputs]
+    outputs = [shown(v) for v in node.outputs]
     if len(outputs) == 1:
         return tuple(op.vjp(given[0], outputs[0], *inputs, **node.attrs))
     return tuple(op.vjp(tuple(given), tuple(outputs), *inputs, **node.attrs))
 
 
-def _shown(value: Value) -> Tensor:
+def shown(value: Value) -> Tensor:
     """A handle on an existing value that leaves the user's own handle in charge."""
     handle = value.handle
     tensor = Tensor(value)
@@ -135,7 +142,7 @@ def vjp_op(op: Op) -> Op:
         inputs = [primals[i] for i in wanted]
         flows = dependents(graph, inputs).__contains__
         found = cotangents([graph.outputs[i] for i in known], seeds, inputs, flows)
-        return tuple(found[v] if v in found else zeros_like(_shown(v)) for v in inputs)
+        return tuple(found[v] if v in found else zeros_like(shown(v)) for v in inputs)
 
     made = composite_op(f"{op.name}.vjp", apply)
     made.precision = op.precision
@@ -200,7 +207,7 @@ def leaves_of(value: Value) -> list[Value]:
     stack = [value]
     while stack:
         v = stack.pop()
-        if v.node.op is INPUT:
+        if is_leaf(v):
             seen.add(v)
         elif v.node not in nodes:
             nodes.add(v.node)
@@ -219,7 +226,7 @@ def vjp(function: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[.
         values = [i._value for i in inputs]
         given = seeds[0] if len(seeds) == 1 and isinstance(seeds[0], (tuple, list)) else seeds
         found = cotangents([o._value for o in outputs], list(given), values, requires_grad)
-        return tuple(found[v] if v in found else zeros_like(_shown(v)) for v in values)
+        return tuple(found[v] if v in found else zeros_like(shown(v)) for v in values)
 
     return out, pullback
 
@@ -254,7 +261,7 @@ def value_and_grad(
         outer = leaves_of(value._value)  # somebody outside differentiates as well
         with enable_grad() if outer else no_grad():
             found = cotangents([value._value], [ones_like(value)], inputs, requires_grad)
-            grads = tuple(found[v] if v in found else zeros_like(_shown(v)) for v in inputs)
+            grads = tuple(found[v] if v in found else zeros_like(shown(v)) for v in inputs)
         if not outer:
             value = stop_gradient(value)
         result = grads[0] if isinstance(argnums, int) else grads
@@ -284,4 +291,18 @@ def _fresh(x: Tensor) -> Tensor:
     return tracked
 
 
+def pullback(
+    graph: Graph, primals: Sequence[Tensor], given: Sequence[Tensor | None]
+) -> Gradients:
+    """The cotangents of a body graph's inputs; the body is computed again."""
+    values = [t._value for t in primals]
+    again = Graph(values, inline(graph, values))
+    floats = [v for v in values if v.type.dtype.is_float]
+    flows = dependents(again, floats).__contains__
+    pairs = [(v, g) for v, g in zip(again.outputs, given, strict=True) if g is not None]
+    found = cotangents([v for v, _ in pairs], [g for _, g in pairs], floats, flows)
+    return [found.get(v) for v in values]
+
+
+differentiation.pullback = pullback
 Tensor.backward = backward  # type: ignore[attr-defined]

@@ -1,1 +1,130 @@
-"""Backends: one folder each. Here: who they are; in each: what it claims, emits, compiles, runs."""
+"""Backends: who claims nodes, emits and compiles kernels, and runs them.
+
+A backend is a folder here, or a package elsewhere that registers the entry point `deepseek.backends`. It
+is a subclass of `Backend` named by its module as `BACKEND`. Nothing else in the compiler knows any of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from deepseek._runtime import Block
+from deepseek.errors import BackendError, unknown
+from deepseek.ir.graph import Node
+from deepseek.ir.scalar import Expr
+from deepseek.kernel.ir import Kernel
+from deepseek.program.ir import Row
+from deepseek.program.load import Loader
+
+ENTRY_POINT = "deepseek.backends"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A node (by op name) that a backend runs itself, as an Extern step.
+
+    `check(node)` looks at types and attributes; `run(views, sizes)` gets flat byte views of the inputs and
+    then of the outputs, and `sizes` their dims, in order.
+    """
+
+    op: str
+    check: Callable[[Node], bool]
+    run: Callable[[Node], Callable[[list[memoryview], tuple[int, ...]], None]]
+
+
+class Launchable:
+    """A compiled kernel that can be added to a Program."""
+
+    def add(
+        self, block: Block, kernel: Kernel, rows: Sequence[Row], grain: Expr, label: str, loader: Loader
+    ) -> None:
+        """Append a launch over the rows to a block."""
+        raise NotImplementedError
+
+
+class Backend:
+    """The four answers of a backend: what it claims, how it emits, how it compiles, what runs it."""
+
+    name = ""
+    claims: tuple[Claim, ...] = ()
+    interprets = False  # runs graphs as they were recorded, without passes or kernels
+
+    def unusable(self) -> str | None:
+        """Why this machine cannot use it, or None."""
+        return None
+
+    def target(self) -> str:
+        """What we compile for, as text: part of every cache key."""
+        return self.name
+
+    def lanes(self) -> int:
+        """How many float32 lanes a vector has: a hint for schedules."""
+        return 16
+
+    def emit(self, kernel: Kernel, symbol: str = "kernel") -> str:
+        """The kernel as text in the target's language."""
+        raise BackendError(f"backend {self.name!r} has no kernel language")
+
+    def compile(self, kernels: Sequence[tuple[str, Kernel]]) -> bytes:
+        """One object with a symbol for each kernel; it may be cached on disk."""
+        raise BackendError(f"backend {self.name!r} cannot compile kernels")
+
+    def load(self, data: bytes, symbols: Sequence[str]) -> Sequence[Launchable]:
+        """The kernels of an object, ready to launch."""
+        raise BackendError(f"backend {self.name!r} cannot run kernels")
+
+
+@functools.cache
+def _found() -> dict[str, Callable[[], Any]]:
+    """Every backend by name: our folders, then other packages' entry points."""
+    found: dict[str, Callable[[], Any]] = {}
+    for module in pkgutil.iter_modules(__path__):
+        if module.ispkg:
+            name = module.name
+            found[name] = functools.partial(importlib.import_module, f"{__name__}.{name}")
+    for entry in entry_points(group=ENTRY_POINT):
+        found.setdefault(entry.name, entry.load)
+    return found
+
+
+def names() -> list[str]:
+    """The names of all backends that are installed."""
+    return list(_found())
+
+
+def refresh() -> None:
+    """Look again for backends that other packages register."""
+    _found.cache_clear()
+    load.cache_clear()
+
+
+@functools.cache
+def load(name: str) -> Backend:
+    """The backend of that name. Raises ArgumentError, listing the names, if there is none."""
+    finder = _found().get(name)
+    if finder is None:
+        raise unknown("backend", name, names())
+    loaded = finder()
+    backend: Backend = getattr(loaded, "BACKEND", loaded)
+    reason = backend.unusable()
+    if reason is not None:
+        raise BackendError(f"backend {name!r} cannot be used here: {reason}")
+    return backend
+
+
+def available() -> list[tuple[str, bool, str]]:
+    """(name, usable, why not) of every backend."""
+    out: list[tuple[str, bool, str]] = []
+    for name in names():
+        try:
+            load(name)
+            out.append((name, True, ""))
+        except Exception as error:  # noqa: BLE001  (a broken plug-in is reported, not raised)
+            out.append((name, False, str(error)))
+    return out

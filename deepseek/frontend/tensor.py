@@ -185,7 +185,7 @@ class Tensor:
     def is_leaf(self) -> bool:
         """Whether gradients, if any, arrive here and go no further."""
         value = self._value
-        return not value.requires_grad or value.node.op is INPUT
+        return not value.requires_grad or value.node.op is INPUT or not value.node.op.differentiable
 
     @property
     def grad(self) -> Tensor | None:

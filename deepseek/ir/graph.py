@@ -19,7 +19,8 @@ from deepseek.ir.op import Kind, Op, internal
 from deepseek.ir.shape import Shape, TensorType, current_sizes, tensor_type
 
 Attrs = dict[str, Any]
-_sequence = itertools.count()
+sequence = itertools.count()
+"""Numbers nodes in the order they are recorded."""
 
 
 class Value:
@@ -70,7 +71,7 @@ def make_node(
     made.inputs = inputs
     made.attrs = attrs
     made.line = line
-    made.sequence = next(_sequence)
+    made.sequence = next(sequence)
     outputs = []
     for index, type_ in enumerate(types):
         value = Value()

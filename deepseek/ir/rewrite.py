@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from deepseek.errors import CompileError
-from deepseek.ir.graph import Graph, Node, Value, make_node
+from deepseek.ir import scalar
+from deepseek.ir.graph import Graph, Node, Value, input_value, make_node
 from deepseek.ir.op import Kind, Op
+from deepseek.ir.scalar import Expr
+from deepseek.ir.shape import Size, TensorType, simplify, tensor_type
 
 Replacement = Value | Sequence[Value] | None
 
@@ -156,3 +159,30 @@ def replace(graph: Graph, replacements: Mapping[Value, Value]) -> Graph:
             for old, value in zip(node.outputs, new.outputs, strict=True):
                 done.setdefault(old, value)
     return Graph(graph.inputs, [done.get(v, v) for v in graph.outputs])
+
+
+def specialized(graph: Graph, sizes: Mapping[Expr, Size]) -> Graph:
+    """The graph with its size symbols replaced by numbers, in types and attributes."""
+    known = {symbol: scalar.as_expr(size) for symbol, size in sizes.items()}
+
+    def fixed(x: Any) -> Any:
+        if isinstance(x, Expr):
+            return simplify(scalar.substitute(x, known))
+        if isinstance(x, tuple):
+            return tuple(fixed(item) for item in x)
+        if isinstance(x, TensorType):
+            return tensor_type(x.dtype, fixed(x.shape))
+        return specialized(x, sizes) if isinstance(x, Graph) else x
+
+    done: dict[Value, Value] = {}
+    for value in graph.inputs:
+        made = input_value(value.type.dtype, fixed(value.type.shape))
+        made.requires_grad = value.requires_grad
+        done[value] = made
+    for node in graph.nodes:
+        attrs = {key: fixed(item) for key, item in node.attrs.items()}
+        inputs = tuple([done[v] for v in node.inputs])
+        types = [fixed(v.type) for v in node.outputs]
+        copy = make_node(node.op, inputs, attrs, types, node.line)
+        done.update(zip(node.outputs, copy.outputs, strict=True))
+    return Graph([done[v] for v in graph.inputs], [done[v] for v in graph.outputs])

@@ -15,7 +15,11 @@ from deepseek.ir.graph import Graph, Node, Value
 from deepseek.ir.op import Kind
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Shape
-from deepseek.kernel import contraction, loops
+from deepseek.kernel import loops
+try:
+    from deepseek.kernel import contraction
+except ImportError:
+    contraction = None
 from deepseek.kernel.evaluate import Evaluator
 from deepseek.kernel.ir import Buffer, Kernel, Loop, Stmt, Store, expressions, statements
 
@@ -36,7 +40,7 @@ class Lowered:
     in_place: tuple[tuple[int, ...], ...]
 
 
-def lower(region: Node) -> Lowered:
+def lower(region: Node, lanes: int = 16) -> Lowered:
     """The kernel of a REGION node."""
     body: Graph = region.attrs["body"]
     form: str = region.attrs["form"]
@@ -56,7 +60,7 @@ def lower(region: Node) -> Lowered:
         node = next(n for n in body.nodes if n.op.kind is Kind.SCATTER)
         nest = loops.scatter_region(ev, node, outputs[node.outputs[0]])
     elif form == "contract":
-        nest = contraction.contract_region(ev, shape, outputs)
+        nest = contraction.contract_region(ev, shape, outputs, lanes)
     else:
         raise CompileError(f"no way to lower a region of the form {form!r}")
     return assemble(body, nest, list(sources.values()), list(outputs.values()))

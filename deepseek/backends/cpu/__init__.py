@@ -1,4 +1,72 @@
 """The cpu backend: kernels as LLVM IR text with explicit vectors, compiled to object code.
 
-In flow Kernels and a Target; out flows one relocatable object for many kernels.
+In flow Kernels and a Target; out flows one relocatable object for many kernels, which the runtime's loader maps.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deepseek import _runtime
+from deepseek.backends import Backend, Launchable
+from deepseek.backends.cpu.compile import compile_kernels
+from deepseek.backends.cpu.emit import emit, scratch_bytes
+from deepseek.backends.cpu.target import best_level, current_target
+from deepseek.errors import BackendError
+from deepseek.ir import scalar
+from deepseek.kernel.ir import Kernel
+from deepseek.program.ir import Row
+from deepseek.program.load import Loader
+
+
+class NativeKernel(Launchable):
+    """Machine code and the kernel it came from."""
+
+    def __init__(self, code: _runtime.Code, symbol: str) -> None:
+        self.code = code
+        self.symbol = symbol
+
+    def add(
+        self, block: _runtime.Block, kernel: Kernel, rows: Sequence[Row], grain: scalar.Expr, label: str,
+        loader: Loader,
+    ) -> None:  # fmt: skip
+        scratch = scalar.ZERO
+        for row in rows:
+            arguments = dict(zip(kernel.sizes, row.sizes, strict=True))
+            scratch = scalar.maximum(scratch, scalar.substitute(scratch_bytes(kernel), arguments))
+        block.launch(
+            self.code, self.symbol, loader.rows(rows), loader.expr(scratch), loader.expr(grain), label
+        )
+
+
+class Cpu(Backend):
+    """x86-64 from 128-bit vectors to AVX-512."""
+
+    name = "cpu"
+
+    def unusable(self) -> str | None:
+        try:
+            best_level()
+        except BackendError as error:
+            return str(error)
+        return None
+
+    def target(self) -> str:
+        return f"cpu {current_target().level}"
+
+    def lanes(self) -> int:
+        return current_target().width
+
+    def emit(self, kernel: Kernel, symbol: str = "kernel") -> str:
+        return emit(kernel, current_target()).replace("@kernel(", f"@{symbol}(", 1)
+
+    def compile(self, kernels: Sequence[tuple[str, Kernel]]) -> bytes:
+        target = current_target()
+        return compile_kernels([(symbol, emit(k, target)) for symbol, k in kernels], target)
+
+    def load(self, data: bytes, symbols: Sequence[str]) -> list[Launchable]:
+        code = _runtime.Code(data)
+        return [NativeKernel(code, symbol) for symbol in symbols]
+
+
+BACKEND = Cpu()

@@ -1,0 +1,34 @@
+"""deepseek: a JIT graph compiler for tensors with its own frontend.
+
+    import deepseek as ds
+
+Tensors record what is done to them; values are computed when somebody looks. `@ds.jit` makes one program of
+a function, a whole training step included.
+"""
+
+from __future__ import annotations
+
+from deepseek import nn, ops, optim
+from deepseek.autograd import backward, grad, value_and_grad, vjp
+from deepseek.compiler import tiers
+from deepseek.compiler.caches import counters
+from deepseek.compiler.function import jit
+from deepseek.frontend.tensor import Tensor, enable_grad, is_grad_enabled, no_grad
+from deepseek.ir.dtype import (
+    bfloat16,
+    bool_,
+    float16,
+    float32,
+    float64,
+    int8,
+    int16,
+    int32,
+    int64,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+)
+from deepseek.ops import *  # noqa: F403
+
+__version__ = "0.1.0"

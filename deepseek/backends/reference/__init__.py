@@ -1,0 +1,15 @@
+"""The reference backend: runs graphs as recorded, op by op, with NumPy. Slow, and right by definition."""
+
+from __future__ import annotations
+
+from deepseek.backends import Backend
+
+
+class Reference(Backend):
+    """Interprets graphs."""
+
+    name = "reference"
+    interprets = True
+
+
+BACKEND = Reference()

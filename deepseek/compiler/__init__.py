@@ -1,0 +1,1 @@
+"""From recorded graphs to running programs: compiling, caching, tiers, and `@ds.jit`."""

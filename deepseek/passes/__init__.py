@@ -1,0 +1,66 @@
+"""The passes. PIPELINE reads aloud; `run_passes` times each, verifies and dumps where it changed something."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from deepseek.config import options
+from deepseek.errors import CompileError, DeepseekError
+from deepseek.ir.graph import Graph
+from deepseek.ir.text import print_graph
+from deepseek.ir.verify import verify
+from deepseek.passes.expand import Claimed, expand
+
+from deepseek.passes.fuse import fuse
+from deepseek.passes.layout import layout
+from deepseek.passes.simplify import simplify
+
+
+@dataclass
+class PassContext:
+    """What passes may ask about the compilation, and what they report."""
+
+    claim: Claimed | None = None
+    fuse: bool = True
+    seconds: dict[str, float] = field(default_factory=dict)
+    stages: list[tuple[str, Graph]] = field(default_factory=list)
+    keep_stages: bool = False
+
+
+Pass = Callable[[Graph, PassContext], Graph]
+
+PIPELINE: list[tuple[str, Pass]] = [
+    ("simplify", lambda graph, context: simplify(graph)),
+
+    ("claim_or_expand", lambda graph, context: expand(graph, context.claim)),
+    ("simplify_again", lambda graph, context: simplify(graph)),
+    ("layout", lambda graph, context: layout(graph)),
+    ("fuse", lambda graph, context: fuse(graph)),
+]
+
+
+def run_passes(graph: Graph, context: PassContext, check: Callable[[str, Graph, Graph], None] | None = None) -> Graph:
+    """The graph after the whole pipeline; `check(name, before, after)` compares meanings if given."""
+    if options.verify:
+        verify(graph)
+    for name, run in PIPELINE:
+        start = time.perf_counter()
+        try:
+            after = run(graph, context)
+        except DeepseekError:
+            raise
+        except Exception as error:
+            text = print_graph(graph, lines=True)
+            raise CompileError(f"pass '{name}' failed: {error!r} on\n{text}") from error
+        context.seconds[name] = context.seconds.get(name, 0.0) + time.perf_counter() - start
+        if after is not graph:
+            if options.verify:
+                verify(after)
+            if check is not None:
+                check(name, graph, after)
+            if context.keep_stages:
+                context.stages.append((name, after))
+        graph = after
+    return graph

@@ -1,0 +1,276 @@
+"""Build: a graph of regions becomes a Program.
+
+Values get slots, aliases share them, regions become launches. Launches of the same kernel that do not depend on
+each other become one launch with many rows; outputs take over donated inputs where nobody reads those later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from deepseek.errors import CompileError, format_line
+from deepseek.ir import scalar
+from deepseek.ir.access import is_alias
+from deepseek.ir.graph import CONSTANT, Graph, Node, Value
+from deepseek.ir.interpret import call_reference
+from deepseek.ir.op import Kind
+from deepseek.ir.scalar import Expr
+from deepseek.ir.shape import TensorType
+from deepseek.kernel.ir import Kernel
+from deepseek.kernel.lower import lower
+from deepseek.program import ir
+from deepseek.program.ir import Extern, Host, Launch, Program, Ref, Row, Slot, Step
+
+Env = dict[Value, Ref]
+
+
+class Builder:
+    """One program under construction."""
+
+    def __init__(self, symbols: Sequence[Expr], lanes: int) -> None:
+        self.symbols = tuple(symbols)
+        self.lanes = lanes
+        self.slots: list[Slot] = []
+        self.kernels: dict[Kernel, int] = {}
+        self.loops = 0
+        self.in_place: dict[int, set[int]] = {}  # output slot -> slots it may take over
+
+    def slot(self, kind: str, type_: TensorType, label: str = "", array: Any = None) -> int:
+        self.slots.append(Slot(kind, type_, label, array=array))
+        return len(self.slots) - 1
+
+    # ------------------------------------------------------------------------------------ blocks
+
+    def block(self, graph: Graph, env: Env, results: dict[Value, int]) -> list[Step]:
+        """The steps of a graph. `env` says where values are; `results` which slots outputs must fill."""
+        steps: list[Step] = []
+        for node in graph.nodes:
+            steps += self.node(node, env, results)
+        return merge_launches(steps, self.kernel_list())
+
+    def kernel_list(self) -> tuple[Kernel, ...]:
+        return tuple(self.kernels)
+
+    def node(self, node: Node, env: Env, results: dict[Value, int]) -> list[Step]:
+        if node.op is CONSTANT:
+            value = node.outputs[0]
+            number = self.slot(ir.CONSTANT, value.type, "constant", node.attrs["array"].numpy)
+            env[value] = Ref(number)
+            return []
+        if is_alias(node) and node.inputs[0] in env:
+            env[node.outputs[0]] = env[node.inputs[0]]
+            return []
+        label = label_of(node)
+        for value in node.outputs:
+            if value in results:
+                env[value] = Ref(results[value])
+            else:
+                env[value] = Ref(self.slot(ir.TEMP, value.type, label))
+        makers: dict[Kind, Callable[[Node, Env, str], list[Step]]] = {
+            Kind.REGION: self.launch,
+            Kind.HOST: self.host,
+            Kind.ORDER: self.extern,
+            Kind.CONTROL: self.control,
+        }
+        if node.op.kind not in makers:
+            raise CompileError(f"op '{node.op.name}' ({node.op.kind.value}) was not lowered{at(node)}")
+        return makers[node.op.kind](node, env, label)
+
+    # ------------------------------------------------------------------------------------- steps
+
+    def launch(self, node: Node, env: Env, label: str) -> list[Step]:
+        try:
+            lowered = lower(node, self.lanes)
+        except CompileError as error:
+            raise CompileError(f"{error}{at(node)}") from error
+        number = self.kernels.setdefault(lowered.kernel, len(self.kernels))
+        refs = tuple(env[node.inputs[i]] for i in lowered.inputs) + tuple(env[v] for v in node.outputs)
+        arguments = dict(zip(lowered.kernel.sizes, lowered.sizes, strict=True))
+        grid = scalar.substitute(scalar.product(a.extent for a in lowered.kernel.grid()), arguments)
+        for value, inputs in zip(node.outputs, lowered.in_place, strict=True):
+            self.in_place.setdefault(env[value].slot, set()).update(env[node.inputs[i]].slot for i in inputs)
+        return [Launch(number, (Row(refs, lowered.sizes, grid),), lowered.grain, label)]
+
+    def extern(self, node: Node, env: Env, label: str) -> list[Step]:
+        op = node.op
+        assert op.routine is not None and op.meaning is not None
+        types = [v.type for v in node.inputs]
+        sizes = op.meaning(types, [v.type for v in node.outputs], **node.attrs)
+        refs = tuple(env[v] for v in (*node.inputs, *node.outputs))
+        return [Extern(op.routine, refs, tuple(scalar.as_expr(s) for s in sizes), label)]
+
+    def host(self, node: Node, env: Env, label: str) -> list[Step]:
+        refs = tuple(env[v] for v in (*node.inputs, *node.outputs))
+        types = [v.type for v in (*node.inputs, *node.outputs)]
+        sizes = tuple(scalar.as_expr(s) for t in types for s in t.shape)
+        function = node.attrs.get("run") or reference_function(node)
+        return [Host(function, refs, len(node.outputs), sizes, label)]
+
+    def control(self, node: Node, env: Env, label: str) -> list[Step]:
+        """Control ops say what they are by the blocks they have; see deepseek/ops/control.py."""
+        assert node.op.meaning is not None
+        return node.op.meaning(node, env, self, label)  # type: ignore[no-any-return]
+
+    # ------------------------------------------------------------------- pieces for control flow
+
+    def nested(self, graph: Graph, operands: Sequence[Ref], targets: Sequence[Ref]) -> tuple[Step, ...]:
+        """A body graph as a block that reads `operands` and leaves its outputs in `targets`."""
+        env: Env = dict(zip(graph.inputs, operands, strict=True))
+        steps = self.block(graph, env, {})
+        copies: list[Step] = []
+        for value, target in zip(graph.outputs, targets, strict=True):
+            source = env[value]
+            if source != target:
+                copies.append(ir.Copy(target, source, scalar.as_expr(value.type.nbytes), "carry"))
+        return (*steps, *copies)
+
+    def temp(self, type_: TensorType, label: str) -> Ref:
+        return Ref(self.slot(ir.TEMP, type_, label))
+
+    def loop(self) -> int:
+        self.loops += 1
+        return self.loops - 1
+
+
+def build(
+    graph: Graph,
+    symbols: Sequence[Expr] = (),
+    lanes: int = 16,
+    takes: dict[int, int] | None = None,
+    labels: Sequence[str] = (),
+) -> Program:
+    """The Program of a graph of regions.
+
+    `takes[o] = i`: output o may take over input i's buffer if that is donated, where its kernel allows it.
+    """
+    builder = Builder(symbols, lanes)
+    env: Env = {}
+    for i, value in enumerate(graph.inputs):
+        label = labels[i] if i < len(labels) else f"input {i}"
+        env[value] = Ref(builder.slot(ir.INPUT, value.type, label))
+    results = output_slots(graph, builder)
+    steps = builder.block(graph, env, results)
+    outputs = tuple(env[v].slot for v in graph.outputs)
+    steps += copied_outputs(graph, builder, env, results)
+    slots = list(builder.slots)
+    for o, i in (takes or {}).items():
+        mark_takeover(slots, steps, builder, outputs[o], env[graph.inputs[i]].slot)
+    return Program(builder.symbols, tuple(slots), tuple(steps), outputs, builder.kernel_list())
+
+
+def output_slots(graph: Graph, builder: Builder) -> dict[Value, int]:
+    """An output slot for each distinct result that some step computes, seen through aliases."""
+    results: dict[Value, int] = {}
+    inputs = set(graph.inputs)
+    for value in graph.outputs:
+        base = value
+        while base not in inputs and is_alias(base.node):
+            base = base.node.inputs[0]
+        if base in inputs or base.node.op is CONSTANT or base in results:
+            continue
+        results[base] = builder.slot(ir.OUTPUT, base.type, label_of(base.node))
+    return results
+
+
+def copied_outputs(graph: Graph, builder: Builder, env: Env, results: dict[Value, int]) -> list[Step]:
+    """Outputs that are constants are copied, since constants are shared between calls."""
+    steps: list[Step] = []
+    for value in graph.outputs:
+        number = env[value].slot
+        if builder.slots[number].kind == ir.CONSTANT:
+            slot = builder.slot(ir.OUTPUT, value.type, "constant")
+            steps.append(ir.Copy(Ref(slot), Ref(number), scalar.as_expr(value.type.nbytes), "constant"))
+            env[value] = Ref(slot)
+    return steps
+
+
+def mark_takeover(
+    slots: list[Slot], steps: Sequence[Step], builder: Builder, output: int, source: int
+) -> None:
+    """Let the output take over the input's buffer, if its kernel can work in place and is the last reader."""
+    if slots[output].kind != ir.OUTPUT or slots[output].takes is not None:
+        return
+    if any(s.takes == source for s in slots) or source not in builder.in_place.get(output, ()):
+        return
+    written_at: int | None = None
+    kernels = builder.kernel_list()
+    for position, step in enumerate(steps):
+        flat = list(ir.steps((step,)))
+        reads = {r.slot for s in flat for r in ir.reads_writes(s, kernels)[0]}
+        writes = {r.slot for s in flat for r in ir.reads_writes(s, kernels)[1]}
+        if written_at is not None and source in reads:
+            return
+        if output in writes:
+            written_at = position
+            if isinstance(step, Launch) and not row_alone(step, output, source, kernels):
+                return
+    slots[output] = replace(slots[output], takes=source)
+
+
+def row_alone(step: Launch, output: int, source: int, kernels: tuple[Kernel, ...]) -> bool:
+    """Whether only the row that writes the output reads the source."""
+    for row in step.rows:
+        used = {r.slot for r in row.refs}
+        if source in used and output not in used:
+            return False
+    return True
+
+
+def merge_launches(steps: Sequence[Step], kernels: tuple[Kernel, ...]) -> list[Step]:
+    """Join launches of one kernel whose inputs are all there when the first of them runs."""
+    out: list[Step] = []
+    written: dict[int, int] = {}  # slot -> index in `out` of the step that writes it
+    last: dict[int, int] = {}  # kernel -> index in `out` of its last launch
+    for step in steps:
+        flat = list(ir.steps((step,)))
+        reads = [r for s in flat for r in ir.reads_writes(s, kernels)[0]]
+        writes = [r for s in flat for r in ir.reads_writes(s, kernels)[1]]
+        place = last.get(step.kernel) if isinstance(step, Launch) else None
+        earliest = max((written.get(r.slot, -1) for r in (*reads, *writes)), default=-1)
+        if place is not None and earliest < place and isinstance(step, Launch):
+            first = out[place]
+            assert isinstance(first, Launch)
+            out[place] = replace(first, rows=(*first.rows, *step.rows))
+        else:
+            place = len(out)
+            out.append(step)
+            if isinstance(step, Launch):
+                last[step.kernel] = place
+        for ref in writes:
+            written[ref.slot] = place
+    return out
+
+
+def reference_function(node: Node) -> ir.HostFunction:
+    """A HOST node as a function on bytes: its reference, under the GIL."""
+    inputs = [v.type for v in node.inputs]
+    outputs = [v.type for v in node.outputs]
+
+    def run(views: list[memoryview], sizes: tuple[int, ...]) -> None:
+        arrays: list[np.ndarray[Any, Any]] = []
+        rest = iter(sizes)
+        for view, type_ in zip(views, inputs + outputs, strict=True):
+            shape = [next(rest) for _ in type_.shape]
+            arrays.append(np.frombuffer(view, np.uint8).view(type_.dtype.numpy).reshape(shape))
+        result = call_reference(node, arrays[: len(inputs)], wide=False)
+        results = result if isinstance(result, tuple) else (result,)
+        for target, array in zip(arrays[len(inputs) :], results, strict=True):
+            target[...] = array
+
+    return run
+
+
+def label_of(node: Node) -> str:
+    """What reports call the memory a node writes."""
+    if node.op.kind is Kind.REGION:
+        names = [n.op.name for n in node.attrs["body"].nodes if n.op.kind is not Kind.VIEW]
+        return "+".join(dict.fromkeys(names[-4:]))
+    return node.op.name
+
+
+def at(node: Node) -> str:
+    return f"\n  at {format_line(node.line)}" if node.line is not None else ""
