@@ -24,6 +24,8 @@ class ReLU(Module):
 class GELU(Module):
     """x * P(X <= x) for a standard normal X; with approximate="tanh" by a formula in tanh."""
 
+    settings = ("approximate",)
+
     def __init__(self, approximate: str = "none") -> None:
         super().__init__()
         self.approximate = approximate
@@ -66,6 +68,8 @@ class Tanh(Module):
 class Softmax(Module):
     """exp(x) / sum(exp(x)) along an axis."""
 
+    settings = ("dim",)
+
     def __init__(self, dim: int = -1) -> None:
         super().__init__()
         self.dim = dim
@@ -79,6 +83,8 @@ class Softmax(Module):
 
 class LogSoftmax(Module):
     """log(softmax(x)) along an axis."""
+
+    settings = ("dim",)
 
     def __init__(self, dim: int = -1) -> None:
         super().__init__()

@@ -22,6 +22,8 @@ class MultiheadAttention(Module):
     in_proj_weight.
     """
 
+    settings = ("embed_dim", "num_heads", "head_dim", "dropout", "batch_first")
+
     def __init__(
         self,
         embed_dim: int,

@@ -30,6 +30,8 @@ class _Conv(Module):
     rank: ClassVar[int]
     function: ClassVar[Callable[..., Tensor]]
 
+    settings = ("stride", "padding", "dilation", "groups")
+
     def __init__(
         self,
         in_channels: int,

@@ -71,6 +71,8 @@ class Embedding(Module):
     The row `padding_idx` starts as zeros and gets no gradient.
     """
 
+    settings = ("padding_idx",)
+
     def __init__(
         self,
         num_embeddings: int,
@@ -110,6 +112,8 @@ class Embedding(Module):
 class Dropout(Module):
     """In training, sets elements to 0 with probability p and divides the others by 1 - p."""
 
+    settings = ("p",)
+
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
         if not 0 <= p <= 1:
@@ -126,6 +130,8 @@ class Dropout(Module):
 
 class Flatten(Module):
     """Makes the axes start_dim..end_dim one."""
+
+    settings = ("start_dim", "end_dim")
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()

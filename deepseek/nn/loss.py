@@ -11,6 +11,8 @@ from deepseek.nn.module import Module
 class _Loss(Module):
     """A loss with a reduction."""
 
+    settings = ("reduction",)
+
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
         if reduction not in F.REDUCTIONS:
@@ -46,6 +48,8 @@ class _Weighted(_Loss):
 class NLLLoss(_Weighted):
     """-input[class], input being log-probabilities (batch, classes, ...), target the classes."""
 
+    settings = ("ignore_index",)
+
     def __init__(
         self, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean"
     ) -> None:
@@ -63,6 +67,8 @@ class CrossEntropyLoss(_Weighted):
 
     Targets are the classes, or probabilities shaped like the input.
     """
+
+    settings = ("ignore_index", "label_smoothing")
 
     def __init__(
         self,

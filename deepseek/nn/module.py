@@ -1,32 +1,32 @@
 """Module: what holds parameters, buffers and other modules, and is called like a function.
 
 Attributes that are Parameters, Modules or registered buffers are listed under their names, which
-make the keys of `state_dict`. `version` is a number that grows whenever any module changes in a way
-that a compiled function could have relied on: its attributes, its mode, its parts. A parameter or
-buffer that merely shows another value does not count: those are read anew at each call.
+make the keys of `state_dict`. Whatever a compiled function could have relied on (attributes, mode,
+parts) bumps `structure.version` when it changes. A parameter or buffer that merely shows another
+value does not count: those are read anew at each call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from deepseek.errors import ArgumentError, unknown
+from deepseek.frontend.guards import structure
 from deepseek.frontend.tensor import Device, Tensor, from_numpy, leaf_like, state
 from deepseek.ir.dtype import DTYPES, DType, dtype_of
 from deepseek.nn.parameter import Parameter, assign, retyped
 from deepseek.ops.create import check_device, zeros_like
 
-version = 0
-"""Grows with every change of the structure, mode or attributes of any module."""
-
 
 def changed() -> None:
     """Note that something about some module is different now."""
-    global version
-    version += 1
+    structure.version += 1
+
+
+CHILDREN = ("_parameters", "_buffers", "_modules")
 
 
 class LoadResult(NamedTuple):
@@ -42,11 +42,24 @@ class Module:
     Subclasses call `super().__init__()`, set attributes, and define `forward`.
     """
 
+    settings: ClassVar[tuple[str, ...]] = ("training",)
+    """The attributes that `forward` reads besides parameters, buffers and parts.
+
+    The code inside deepseek is not looked at for what it reads, so its layers have to say so.
+    """
+
     training: bool
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
     _transient: set[str]  # the buffers that state_dict leaves out
+    # What a compiled function's guards look at.
+    _ds_children_: ClassVar[tuple[str, ...]] = (*CHILDREN, "training")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        inherited = (name for kind in cls.__mro__ for name in vars(kind).get("settings", ()))
+        cls._ds_children_ = (*CHILDREN, *dict.fromkeys(inherited))
 
     def __init__(self) -> None:
         put = super().__setattr__

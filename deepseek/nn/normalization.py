@@ -24,6 +24,8 @@ class _Norm(Module):
 
     ranks: ClassVar[tuple[int, ...]]
 
+    settings = ("eps", "momentum")
+
     def __init__(
         self,
         num_features: int,
@@ -207,6 +209,8 @@ class LayerNorm(Module):
 
     Times weight, plus bias, which have these sizes as well.
     """
+
+    settings = ("normalized_shape", "eps")
 
     def __init__(
         self,

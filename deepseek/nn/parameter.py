@@ -56,7 +56,7 @@ class _Pending(threading.local):
     """Handles of this thread that `assign` gave a value that is not computed yet."""
 
     def __init__(self) -> None:
-        self.handles: list[weakref.ref[Tensor]] = []
+        self.handles: dict[int, weakref.ref[Tensor]] = {}
 
 
 _pending = _Pending()
@@ -89,7 +89,7 @@ def retyped(target: Tensor, new: Tensor, requires_grad: bool) -> Tensor:
     target._rebind(value)
     if state.trace is None:
         if value.data is None:
-            _pending.handles.append(weakref.ref(target))
+            _pending.handles[id(target)] = weakref.ref(target)
         else:
             target._rebind(leaf_like(value, requires_grad))
     return target
@@ -103,7 +103,7 @@ def settle(*others: Tensor) -> None:
     """
     if state.trace is not None:
         return
-    handles = [t for t in (ref() for ref in _pending.handles) if t is not None]
+    handles = [t for t in (ref() for ref in _pending.handles.values()) if t is not None]
     _pending.handles.clear()
     values = [t._value for t in (*handles, *others) if t._value.data is None]
     if values:

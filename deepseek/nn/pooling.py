@@ -17,6 +17,8 @@ class _MaxPool(Module):
 
     function: ClassVar[Callable[..., Tensor]]
 
+    settings = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+
     def __init__(
         self,
         kernel_size: Spread,
@@ -68,6 +70,8 @@ class _AvgPool(Module):
 
     function: ClassVar[Callable[..., Tensor]]
 
+    settings = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+
     def __init__(
         self,
         kernel_size: Spread,
@@ -115,6 +119,8 @@ class _AdaptiveAvgPool(Module):
     """The means of `output_size` equal parts; 1 is the mean of all."""
 
     function: ClassVar[Callable[..., Tensor]]
+
+    settings = ("output_size",)
 
     def __init__(self, output_size: Spread) -> None:
         super().__init__()

@@ -30,6 +30,8 @@ class Optimizer:
     computes one step of a group.
     """
 
+    _ds_children_ = ("param_groups", "state")  # what a compiled function's guards look at
+
     def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
         self.defaults = dict(defaults)
         self.state: dict[Tensor, State] = {}
@@ -235,19 +237,17 @@ class Optimizer:
         return "\n".join([*lines, ")"])
 
 
-def hyper(group: Group, name: str, *index: int) -> Any:
+def hyper(group: Group, name: str, index: int | None = None) -> Any:
     """A hyper-parameter of a group, or an element of one.
 
     Inside `@ds.jit` it is a symbolic number, which stands beside tensors like a Python number and
     whose value is read anew at each call.
     """
+    container, key = (group[name], index) if index is not None else (group, name)
     number = getattr(state.trace, "number", None)
     if number is not None:
-        return number(group, name, *index)
-    value = group[name]
-    for i in index:
-        value = value[i]
-    return value
+        return number(container, key)
+    return container[key]
 
 
 def note_consumed(parameters: Iterable[Tensor]) -> None:
