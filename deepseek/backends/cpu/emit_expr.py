@@ -189,7 +189,7 @@ class Expressions(Convert):
         dtype = dtypes[-1]
         if is_half(dtype) and fn != "where":
             return self._in_float32(fn, args, dtypes)
-        program = polyfill.program(fn, dtype)
+        program = polyfill.program(fn, dtype, self.target.has_fma)
         if program is not None:
             return self._run(program, args)
         return self.per_copy(

@@ -1,0 +1,98 @@
+"""exp and what is made of it: expm1, tanh, erf.
+
+x = n ln 2 + r with |r| <= ln 2 / 2, and a polynomial in r. Adding a magic number rounds x / ln 2 to n and
+leaves n in the low bits, from where a shift puts 2**n together.
+"""
+
+from __future__ import annotations
+
+from deepseek.ir.scalar import Expr, call
+from deepseek.kernel.polyfill_form import (
+    LOG2_E,
+    Form,
+    add,
+    at_least,
+    at_most,
+    div,
+    fma,
+    horner,
+    lt,
+    mul,
+    sub,
+    where,
+)
+
+
+def _reduce(form: Form, x: Expr, offset: int) -> tuple[Expr, Expr]:
+    """(bits whose low end is n + offset, r)."""
+    magic = form.c(form.magic + offset)
+    rounded = fma(x, form.c(LOG2_E), magic)
+    n = sub(rounded, magic)
+    head, tail = form.ln2
+    r = fma(n, form.c(-tail), fma(n, form.c(-head), x))
+    return form.bits(rounded), r
+
+
+def exp(form: Form, x: Expr) -> Expr:
+    low, high = form.exp_range
+    x = at_least(at_most(x, form.c(high)), form.c(low))
+    # Two factors, each in range where 2**n is not: overflow and denormals round by themselves.
+    bits, r = _reduce(form, x, 2 * form.bias)
+    half = call("shr", bits, form.i(1))
+    result = exp_polynomial(form, r)
+    for exponent in (half, sub(bits, half)):
+        result = mul(result, form.number(call("shl", exponent, form.i(form.mantissa))))
+    return result
+
+
+def exp_polynomial(form: Form, r: Expr) -> Expr:
+    return horner(form, r, (1.0, 1.0, *form.exp))
+
+
+def _expm1_parts(form: Form, x: Expr, offset: int) -> tuple[Expr, Expr]:
+    """(2**(n + offset - bias), expm1(r))."""
+    bits, r = _reduce(form, x, offset)
+    power = form.number(call("shl", bits, form.i(form.mantissa)))
+    return power, fma(mul(r, r), horner(form, r, form.expm1), r)
+
+
+def expm1(form: Form, x: Expr) -> Expr:
+    x = at_least(at_most(x, form.c(form.exp_range[1])), form.c(form.expm1_low))
+    return _expm1_in_range(form, x)
+
+
+def _expm1_in_range(form: Form, x: Expr) -> Expr:
+    # 2**n (q + 1) - 1, halved on the way so that 2**n may be the largest power.
+    power, q = _expm1_parts(form, x, form.bias - 1)
+    half = fma(power, q, sub(power, form.c(0.5)))
+    return add(half, half)
+
+
+def tanh(form: Form, x: Expr) -> Expr:
+    """An odd polynomial up to 0.6, 1 - 2 / (exp(2|x|) + 1) beyond."""
+    z = mul(x, x)
+    near = fma(mul(x, z), horner(form, z, form.tanh), x)
+    size = call("abs", x)
+    twice = at_most(add(size, size), form.c(form.tanh_high))
+    bits, r = _reduce(form, twice, form.bias)
+    power = form.number(call("shl", bits, form.i(form.mantissa)))
+    below = fma(power, exp_polynomial(form, r), form.one)
+    far = _with_sign(form, sub(form.one, div(form.c(2.0), below)), x)
+    return where(lt(size, form.c(0.6)), near, far)
+
+
+def erf(form: Form, x: Expr) -> Expr:
+    """1 - exp(-|x| p(|x|)) with x's sign."""
+    size = at_most(call("abs", x), form.c(form.erf_high))
+    # The leading term has one rounding: it is nearly all of the result where x is small.
+    first = form.c(form.erf[0]).value
+    rest = horner(form, size, (form.erf[0] - first, *form.erf[1:]))
+    minus = call("neg", size)
+    exponent = fma(minus, form.c(first), mul(minus, rest))
+    return _with_sign(form, _expm1_in_range(form, exponent), x)
+
+
+def _with_sign(form: Form, size: Expr, x: Expr) -> Expr:
+    sign = call("bitand", form.ubits(x), form.u(form.sign_bit))
+    magnitude = call("bitand", form.ubits(size), form.u(form.sign_bit - 1))
+    return form.number(call("bitor", magnitude, sign))

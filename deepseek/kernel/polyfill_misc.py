@@ -1,0 +1,156 @@
+"""sin, cos, atan, remainders, and powers of integers.
+
+sin and cos subtract the nearest multiple of pi in three parts (in float64 for both types: close to a
+multiple of pi, float32 would lose everything) and need one odd polynomial.
+"""
+
+from __future__ import annotations
+
+import math
+
+from deepseek.ir.dtype import float32, float64, int32, int64, uint32
+from deepseek.ir.scalar import Expr, bitcast, call, cast, const
+from deepseek.kernel.polyfill_form import (
+    FORMS,
+    Form,
+    add,
+    at_least,
+    at_most,
+    both,
+    div,
+    eq,
+    exact_product,
+    fma,
+    horner,
+    lt,
+    mul,
+    neg,
+    sub,
+    where,
+)
+
+# pi in parts of 33, 33 and 53 bits, so that n times the first two is exact.
+_PI = (3.1415926534682512, 1.2154201012607932e-10, 4.044532497591901e-21)
+
+_HALF_PI_REST = -4.371139000186241e-08  # pi / 2 less its float32
+
+
+def sin(form: Form, x: Expr) -> Expr:
+    wide = FORMS[float64]
+    x64 = cast(x, float64)
+    magic = wide.c(wide.magic)
+    rounded = fma(x64, wide.c(1 / math.pi), magic)
+    n = sub(rounded, magic)
+    r = x64
+    for part in _PI:
+        r = fma(n, wide.c(-part), r)
+    return _odd_sine(form, r, rounded)
+
+
+def cos(form: Form, x: Expr) -> Expr:
+    """sin(pi (n + 1/2) - x), up to the sign of n's parity."""
+    wide = FORMS[float64]
+    x64 = cast(x, float64)
+    magic = wide.c(wide.magic)
+    rounded = add(fma(x64, wide.c(1 / math.pi), wide.c(-0.5)), magic)
+    n = add(sub(rounded, magic), wide.c(0.5))
+    r = neg(x64)
+    for part in _PI:
+        r = fma(n, wide.c(part), r)
+    return _odd_sine(form, r, rounded)
+
+
+def _odd_sine(form: Form, r64: Expr, rounded: Expr) -> Expr:
+    """sin(r) with the sign of the parity in the lowest bit of `rounded`."""
+    r = cast(r64, form.dtype)
+    # Only arguments beyond the stated range need the limits.
+    r = at_least(at_most(r, form.c(1.6)), form.c(-1.6))
+    z = mul(r, r)
+    sine = fma(mul(r, z), horner(form, z, form.sin), r)
+    parity = bitcast(rounded, int64)
+    if form.dtype is float32:
+        bits = bitcast(cast(parity, int32), uint32)
+    else:
+        bits = form.ubits(rounded)
+    sign = call("shl", bits, form.u(form.dtype.bits - 1))
+    return form.number(call("bitxor", form.ubits(sine), sign))
+
+
+def atan(form: Form, x: Expr) -> Expr:
+    """Of |x|, brought below 1 (float32) or tan(pi / 8) (float64) by one division."""
+    size = call("abs", x)
+    zero = form.c(0.0)
+    if form.dtype is float32:
+        large = lt(form.one, size)
+        t = where(large, neg(div(form.one, size)), size)
+        start = where(large, form.c(math.pi / 2), zero)
+        start_rest = where(large, form.c(_HALF_PI_REST), zero)
+    else:
+        small = lt(size, form.c(math.tan(math.pi / 8)))
+        middle = lt(size, form.c(math.tan(3 * math.pi / 8)))
+        above = where(small, size, where(middle, sub(size, form.one), form.c(-1.0)))
+        below = where(small, form.one, where(middle, add(size, form.one), size))
+        t = div(above, below)
+        start = where(small, zero, where(middle, form.c(math.pi / 4), form.c(math.pi / 2)))
+        start_rest = zero
+    z = mul(t, t)
+    angle = add(start, add(t, fma(mul(t, z), horner(form, z, form.atan), start_rest)))
+    sign = call("bitand", form.ubits(x), form.u(form.sign_bit))
+    return form.number(call("bitxor", form.ubits(angle), sign))
+
+
+# ------------------------------------------------------------------------------------- remainders
+
+
+def _truncated(form: Form, a: Expr, b: Expr) -> tuple[Expr, Expr]:
+    """(quotient rounded towards zero, remainder with a's sign)."""
+    zero = form.c(0.0)
+    quotient = call("trunc", div(a, b))
+    product, rest = exact_product(form, quotient, b)
+    remainder = sub(sub(a, product), rest)
+    # The quotient may have been rounded up to the next integer.
+    over = lt(mul(remainder, a), zero)
+    step = where(lt(mul(a, b), zero), form.c(-1.0), form.one)
+    remainder = where(over, add(remainder, mul(step, b)), remainder)
+    quotient = where(over, sub(quotient, step), quotient)
+    remainder = where(eq(quotient, zero), a, remainder)
+    return quotient, remainder
+
+
+def _rounded_down(form: Form, a: Expr, b: Expr) -> tuple[Expr, Expr]:
+    quotient, remainder = _truncated(form, a, b)
+    zero = form.c(0.0)
+    differ = call("ne", lt(remainder, zero), lt(b, zero))
+    below = both(call("ne", remainder, zero), differ)
+    return (
+        where(below, sub(quotient, form.one), quotient),
+        where(below, add(remainder, b), remainder),
+    )
+
+
+def _in_float64(form: Form, a: Expr, b: Expr, which: int) -> Expr:
+    wide = FORMS[float64].with_fused(form.fused)
+    return cast(_rounded_down(wide, cast(a, float64), cast(b, float64))[which], form.dtype)
+
+
+def mod(form: Form, a: Expr, b: Expr) -> Expr:
+    remainder = _in_float64(form, a, b, 1)
+    # Dividing by zero has no remainder.
+    return where(eq(b, form.c(0.0)), form.c(math.nan), remainder)
+
+
+def floordiv(form: Form, a: Expr, b: Expr) -> Expr:
+    return where(eq(b, form.c(0.0)), div(a, b), _in_float64(form, a, b, 0))
+
+
+def integer_power(x: Expr, y: Expr) -> Expr:
+    """x**y modulo the type's range, for y >= 0, bit by bit of the exponent."""
+    dtype = x.dtype
+    one, zero = const(1, dtype), const(0, dtype)
+    result = one
+    base = x
+    for bit in range(dtype.bits - (dtype.kind == "i")):
+        wanted = call("ne", call("bitand", y, const(1 << bit, dtype)), zero)
+        result = where(wanted, mul(result, base), result)
+        base = mul(base, base)
+    return result
