@@ -447,13 +447,13 @@ def trace_body(
 ) -> Graph:
     """Record a composite's body on placeholder inputs."""
     values = [input_value(t.dtype, t.shape) for t in types]
-    with _isolated(), no_grad():
+    with isolated(), no_grad():
         out = apply([Tensor(v) for v in values], attrs)
     outputs = out if isinstance(out, tuple) else (out,)
     return Graph(values, [t._value for t in outputs])
 
 
-class _isolated:  # noqa: N801
+class isolated:  # noqa: N801
     """Record outside the trace that is going on: the body of a composite is a graph of its own."""
 
     def __enter__(self) -> None:

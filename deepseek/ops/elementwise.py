@@ -20,7 +20,6 @@ from deepseek.ops.define import (
     BOOLEAN,
     FLOATS,
     INTEGERS,
-    NUMERIC,
     as_tensor,
     broadcasted,
     converted,
@@ -29,7 +28,6 @@ from deepseek.ops.define import (
     primitive,
     promoted,
 )
-
 
 # -------------------------------------------------------------------------------------- arithmetic
 

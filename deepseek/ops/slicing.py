@@ -7,7 +7,7 @@ between the elements, and the other way round.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,9 @@ from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir import scalar
 from deepseek.ir.op import Kind, Sample
-from deepseek.ir.scalar import ONE, TRUE, ZERO, Expr, as_expr, call, const
-from deepseek.ir.shape import Shape, Size, TensorType, exprs, is_true, same, size_of, tensor_type
+from deepseek.ir.scalar import TRUE, ZERO, Expr, as_expr, call, const
+from deepseek.ir.shape import Shape, Size, TensorType, is_true, size_of, tensor_type
 from deepseek.ops.define import (
-    ALL,
     as_tensor,
     axes_of,
     axis_of,
@@ -31,7 +30,6 @@ from deepseek.ops.define import (
     op_of,
     plus,
     primitive,
-    quotient,
     shape_of,
     times,
 )
@@ -216,7 +214,7 @@ def _pad_meaning(
     element = read(0, tuple(at), inside)
     if value == 0 or inside is TRUE:
         return element  # type: ignore[no-any-return]
-    return scalar.where(inside, element, const(value, out.dtype))
+    return scalar.where(inside, element, const(value, element.dtype))
 
 
 def _pad_reference(x: Any, *, low: Ints, high: Ints, interior: Ints, value: float) -> Any:

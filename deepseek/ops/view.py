@@ -16,14 +16,12 @@ from deepseek.errors import ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir import scalar
 from deepseek.ir.op import Kind, Sample
-from deepseek.ir.scalar import ONE, ZERO, Expr, as_expr, call, const
+from deepseek.ir.scalar import ONE, ZERO, Expr, as_expr, call
 from deepseek.ir.shape import (
     Shape,
     Size,
     TensorType,
     exprs,
-    is_true,
-    normalize_axes,
     numel,
     same,
     same_shape,
@@ -38,14 +36,12 @@ from deepseek.ops.define import (
     axis_of,
     describe,
     is_size,
-    minus,
     op_of,
     plus,
     primitive,
     promoted,
     quotient,
     shape_of,
-    times,
 )
 
 Index = tuple[Expr, ...]

@@ -16,7 +16,16 @@ from deepseek.ir import scalar
 from deepseek.ir.op import Kind, Sample
 from deepseek.ir.scalar import TRUE, Expr
 from deepseek.ir.shape import Shape, Size, TensorType, tensor_type
-from deepseek.ops.define import as_tensor, is_size, minus, op_of, plus, primitive, quotient, shape_of
+from deepseek.ops.define import (
+    as_tensor,
+    is_size,
+    minus,
+    op_of,
+    plus,
+    primitive,
+    quotient,
+    shape_of,
+)
 from deepseek.ops.slicing import affine, divided
 
 Index = tuple[Expr, ...]

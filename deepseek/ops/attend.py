@@ -1,0 +1,105 @@
+"""Attention as a composite: what a backend may claim whole, and what it means if none does."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
+from deepseek.frontend.tensor import Tensor
+from deepseek.ir.op import Sample
+from deepseek.ir.shape import Size
+from deepseek.ops.create import arange
+from deepseek.ops.define import composite, converted, describe, filled, shape_of
+from deepseek.ops.elementwise import where
+from deepseek.ops.nn import dropout_, softmax, widened
+from deepseek.ops.random import Generator, next_draw
+
+
+def _reference(
+    query: Any, key: Any, value: Any, attn_mask: Any, seed: Any, draw: Any, dropout_p: float,
+    is_causal: bool, scale: float | None,
+) -> Any:  # fmt: skip
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = np.einsum("...le,...se->...ls", query, key) * scale
+    if is_causal:
+        scores = np.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -np.inf)
+    if attn_mask is not None:
+        hidden = np.where(attn_mask, 0.0, -np.inf) if attn_mask.dtype == bool else attn_mask
+        scores = scores + hidden
+    e = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.einsum("...ls,...sv->...lv", e / e.sum(axis=-1, keepdims=True), value)
+
+
+def _samples() -> list[Sample]:
+    plain = {
+        "attn_mask": None, "seed": None, "draw": None, "dropout_p": 0.0, "is_causal": False,
+        "scale": None,
+    }  # fmt: skip
+    qkv = ((2, 3, 5, 8), (2, 3, 7, 8), (2, 3, 7, 6))
+    mask = np.arange(35).reshape(5, 7) % 3 > 0
+    bias = np.linspace(-1, 1, 35).reshape(5, 7).astype(np.float32)
+    return [
+        Sample(qkv, plain),
+        Sample(((2, 6, 4),) * 3, plain | {"is_causal": True}),
+        Sample((*qkv, mask), {k: v for k, v in plain.items() if k != "attn_mask"}),
+        Sample((*qkv, bias), {k: v for k, v in plain.items() if k != "attn_mask"} | {"scale": 0.5}),
+    ]
+
+
+def _default_scale(scores: Tensor, features: Size) -> Any:
+    if isinstance(features, int):
+        return 1 / math.sqrt(features)
+    return filled((), features, scores.dtype).rsqrt()
+
+
+@composite(reference=_reference, samples=_samples, tolerance=64, precision="low")
+def scaled_dot_product_attention_(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, seed: Tensor | None,
+    draw: Tensor | None, dropout_p: float, is_causal: bool, scale: float | None,
+) -> Tensor:  # fmt: skip
+    """Attention with its randomness, if any, given by (seed, draw)."""
+    scores = widened(query @ key.mT)
+    scores = scores * (_default_scale(scores, shape_of(query)[-1]) if scale is None else scale)
+    if is_causal:
+        rows, columns = shape_of(scores)[-2:]
+        seen = arange(columns) <= arange(rows).reshape((-1, 1))
+        scores = where(seen, scores, -math.inf)
+    if attn_mask is not None:
+        if attn_mask.dtype.is_bool:
+            scores = where(attn_mask, scores, -math.inf)
+        else:
+            scores = scores + converted(attn_mask, scores.dtype)
+    weights = converted(softmax(scores, -1), value.dtype)
+    if dropout_p and seed is not None and draw is not None:
+        weights = dropout_(weights, seed, draw, dropout_p)
+    return weights @ value  # type: ignore[no-any-return]
+
+
+def scaled_dot_product_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
+    *, generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """softmax(query @ key.mT * scale + mask) @ value, over (..., length, features).
+
+    A boolean mask says what may be seen, a float one is added to the scores; `is_causal` hides what comes
+    later. The scale is 1 / sqrt(features) by default.
+    """
+    if min(query.ndim, key.ndim, value.ndim) < 2:
+        got = [describe(t) for t in (query, key, value)]
+        raise op_error(
+            ShapeError, "scaled_dot_product_attention", got, "(..., length, features)", user_line()
+        )
+    if not 0 <= dropout_p <= 1:
+        raise op_error(
+            ArgumentError, "scaled_dot_product_attention", f"dropout_p={dropout_p}", "a probability",
+            user_line(),
+        )  # fmt: skip
+    seed, draw = next_draw(generator) if dropout_p else (None, None)
+    return scaled_dot_product_attention_(
+        query, key, value, attn_mask, seed, draw, float(dropout_p), bool(is_causal),
+        None if scale is None else float(scale),
+    )  # fmt: skip

@@ -1,0 +1,493 @@
+"""Control flow whose bodies are graphs: cond, while_loop and scan, as in JAX.
+
+A body function is traced once into a Graph over tensors; what it reads from outside becomes a further
+operand, so nothing is frozen. States may be nested tuples, lists and dicts of tensors; numbers in them
+become tensors. `differentiation.pullback`, which autograd fills, differentiates the graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
+from deepseek.frontend.tensor import Tensor, no_grad, record, state, tracing
+from deepseek.ir.dtype import bool_, int64
+from deepseek.ir.graph import Graph, Value, input_value, sequence
+from deepseek.ir.op import Kind, Sample
+from deepseek.ir.shape import Size, TensorType, same, simplify, tensor_type
+from deepseek.ops.create import arange
+from deepseek.ops.define import as_tensor, describe, op_of, primitive, shape_of
+from deepseek.ops.random import next_draw
+
+Types = tuple[TensorType, ...]
+Tensors = Sequence[Tensor]
+
+
+class Differentiation:
+    """What autograd fills in."""
+
+    pullback: Callable[[Graph, Tensors, Sequence[Tensor | None]], list[Tensor | None]]
+    """(graph, inputs, cotangents of the outputs) -> cotangents of the inputs."""
+
+
+differentiation = Differentiation()
+LEAF = "tensor"  # stands for a tensor in the form of a structure
+
+
+# ------------------------------------------------------------------------- nested structures
+
+
+def flattened(tree: Any, op: str) -> tuple[list[Tensor], Any]:
+    """The tensors of a nested structure in order, and the structure with LEAF for each."""
+    if isinstance(tree, (tuple, list)):
+        parts = [flattened(item, op) for item in tree]
+        leaves = [leaf for leaves, _ in parts for leaf in leaves]
+        return leaves, _rebuilt(tree, [form for _, form in parts])
+    if isinstance(tree, dict):
+        parts = [flattened(item, op) for item in tree.values()]
+        leaves = [leaf for leaves, _ in parts for leaf in leaves]
+        return leaves, dict(zip(tree, [form for _, form in parts], strict=True))
+    if tree is None:
+        return [], None
+    return [as_tensor(tree, op)], LEAF
+
+
+def _rebuilt(like: Any, items: list[Any]) -> Any:
+    """A tuple, list or named tuple of the same class."""
+    return type(like)(items) if type(like) in (tuple, list) else type(like)(*items)
+
+
+def unflattened(form: Any, leaves: Any) -> Any:
+    """The structure with the given tensors for its LEAFs."""
+    leaves = iter(leaves)
+
+    def build(part: Any) -> Any:
+        if part is None:
+            return None
+        if part == LEAF:
+            return next(leaves)
+        if isinstance(part, dict):
+            return {k: build(v) for k, v in part.items()}
+        return _rebuilt(part, [build(item) for item in part])
+
+    return build(form)
+
+
+# ------------------------------------------------------------------------------------- tracing
+
+
+class BodyTrace:
+    """The trace of a body function: values from outside become further inputs of its graph."""
+
+    def __init__(self, outer: Any) -> None:
+        self.outer = outer
+        self.step: Value | None = None  # a scan's step number, which tells its draws apart
+        self.first = next(sequence)
+        self.own: set[Value] = set()
+        self.captured: dict[Value, Value] = {}
+
+    def admit(self, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+        return tuple([self.inside(v) for v in inputs])
+
+    def inside(self, value: Value) -> Value:
+        """The value itself if the body computed it, else the input that stands for it."""
+        if value in self.own:
+            return value
+        if value.node.op.kind is not Kind.LEAF and value.node.sequence > self.first:
+            return value
+        if value not in self.captured:
+            self.captured[value] = self.input(value.type)
+        return self.captured[value]
+
+    def input(self, type_: TensorType) -> Value:
+        made = input_value(type_.dtype, type_.shape)
+        self.own.add(made)
+        return made
+
+    def note_rebind(self, tensor: Tensor) -> None:
+        """A tensor from outside must not change inside a body, which may run any number of times."""
+        if tensor._value.node.sequence <= self.first:
+            raise op_error(
+                ArgumentError, "control flow", f"a change of {describe(tensor)} from outside",
+                "a body that changes only what it made", user_line(),
+                "pass it in as part of the state, and return the new one",
+            )  # fmt: skip
+
+    note_grad = note_rebind
+
+    def draw(self, generator: Any) -> tuple[Tensor, Tensor]:
+        """A draw made outside; each step of a scan uses another part of the stream."""
+        with tracing(self.outer):
+            seed, draw = next_draw(generator)
+        if self.step is not None:
+            draw = draw + (Tensor(self.step) + 1) * 2**40
+        return seed, draw
+
+
+def traced(
+    function: Callable[..., Any], types: Sequence[TensorType], call: Callable[..., Any], op: str,
+    step: int | None = None,
+) -> tuple[Graph, Any, list[Tensor]]:
+    """The graph of a body, the structure it returns, and the outside tensors it reads.
+
+    `call(function, tensors)` calls it on one tensor for each type; `step` is the position of the step
+    number among them. The graph's inputs are the outside tensors, then those of `types`.
+    """
+    trace = BodyTrace(state.trace)
+    inputs = [trace.input(t) for t in types]
+    trace.step = None if step is None else inputs[step]
+    with tracing(trace), no_grad():
+        result = call(function, [Tensor(v) for v in inputs])
+        leaves, form = flattened(result, op)
+        outputs = [trace.inside(leaf._value) for leaf in leaves]
+    graph = Graph((*trace.captured.values(), *inputs), outputs)
+    return graph, form, [_handle(v) for v in trace.captured]
+
+
+def _handle(value: Value) -> Tensor:
+    """A handle on an outside value that leaves the user's own handle in charge."""
+    before = value.handle
+    tensor = Tensor(value)
+    if before is not None:
+        value.handle = before
+    return tensor
+
+
+def merged(graphs: Sequence[Graph], captures: Sequence[Tensors]) -> tuple[list[Graph], list[Tensor]]:
+    """The graphs with one common list of outside tensors in front of their other inputs."""
+    values = list(dict.fromkeys(t._value for tensors in captures for t in tensors))
+    out = []
+    for graph, tensors in zip(graphs, captures, strict=True):
+        mine = dict(zip([t._value for t in tensors], graph.inputs, strict=False))
+        front = [mine.get(v) or input_value(v.type.dtype, v.type.shape) for v in values]
+        out.append(Graph((*front, *graph.inputs[len(tensors) :]), graph.outputs))
+    return out, [_handle(v) for v in values]
+
+
+def refuse_change(op: str, what: str, before: Tensors, after: Sequence[Value], forms: Any) -> None:
+    """Raises where a state's structure or types would change from one step to the next."""
+    old, new = forms
+    if old != new:
+        raise op_error(
+            ArgumentError, op, f"{what} of structure {new}", f"the structure it starts with, {old}",
+            user_line(),
+        )  # fmt: skip
+    for tensor, value in zip(before, after, strict=True):
+        a, b = tensor._value.type, value.type
+        if a.dtype is not b.dtype or a.rank != b.rank or not all(map(same, a.shape, b.shape)):
+            raise op_error(
+                DTypeError if a.dtype is not b.dtype else ShapeError, op, f"{what} that becomes {b}",
+                f"{a}, as it starts", user_line(), "convert it with astype or reshape in the body",
+            )  # fmt: skip
+
+
+def outputs_of(graph: Graph) -> Types:
+    return tuple(v.type for v in graph.outputs)
+
+
+def as_list(out: Any) -> list[Tensor]:
+    return list(out) if isinstance(out, tuple) else [out]
+
+
+def predicate(op: str, x: Tensor) -> Tensor:
+    """A 0-d truth value. Raises."""
+    if shape_of(x) != ():
+        raise op_error(ShapeError, op, f"a condition {describe(x)}", "a tensor of shape ()", user_line())
+    return x if x.dtype is bool_ else x != 0
+
+
+# ---------------------------------------------------------------------------------------- cond
+
+
+def _cond_vjp(
+    g: Any, y: Any, pred: Tensor, *operands: Tensor, true_graph: Graph, false_graph: Graph
+) -> tuple[Any, ...]:
+    given = list(g) if isinstance(g, tuple) else [g]
+    wanted = [i for i, x in enumerate(operands) if x.dtype.is_float]
+
+    def pulled(graph: Graph) -> Callable[..., list[Tensor]]:
+        def branch(*xs: Tensor) -> list[Tensor]:
+            found = differentiation.pullback(graph, xs, given)
+            return [_or_zeros(found[i], xs[i]) for i in wanted]
+
+        return branch
+
+    grads: list[Tensor | None] = [None] * (len(operands) + 1)
+    if wanted:
+        found = cond(pred, pulled(true_graph), pulled(false_graph), *operands)
+        for i, gradient in zip(wanted, found, strict=True):
+            grads[i + 1] = gradient
+    return tuple(grads)
+
+
+def _or_zeros(g: Tensor | None, like: Tensor) -> Tensor:
+    return as_tensor(0, "zeros", like.dtype).broadcast_to(shape_of(like)) if g is None else g
+
+
+def _cond_infer(pred: TensorType, *operands: TensorType, true_graph: Graph, false_graph: Graph) -> Types:
+    return outputs_of(true_graph)
+
+
+@primitive(
+    Kind.CONTROL,
+    infer=_cond_infer,
+    reference=lambda pred, *xs, run, true_graph, false_graph: run(
+        true_graph if pred else false_graph, xs
+    ),
+    vjp=_cond_vjp,
+    samples=lambda: [
+        Sample((np.array(True), lambda x: x.exp(), lambda x: x * 3, (3, 5))),
+        Sample((np.array(False), lambda x, y: (x + y, y), lambda x, y: (x * y, x), (4,), (4,))),
+    ],
+    takes=(),
+    onnx="If",
+)
+def cond(
+    pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], /, *operands: Any
+) -> Any:
+    """true_fn(*operands) if pred else false_fn(*operands), decided when it runs.
+
+    Both must return the same structure of tensors with the same types.
+    """
+    test = predicate("cond", as_tensor(pred, "cond"))
+    leaves, form = flattened(tuple(operands), "cond")
+    types = [t._value.type for t in leaves]
+
+    def call(function: Callable[..., Any], tensors: Tensors) -> Any:
+        return function(*unflattened(form, tensors))
+
+    true_graph, result, first = traced(true_fn, types, call, "cond")
+    false_graph, other, second = traced(false_fn, types, call, "cond")
+    trues = [Tensor(v) for v in true_graph.outputs]
+    refuse_change("cond", "a false_fn result", trues, false_graph.outputs, (result, other))
+    (true_graph, false_graph), outside = merged([true_graph, false_graph], [first, second])
+    if not true_graph.outputs:
+        return unflattened(result, ())
+    out = record(
+        op_of(cond), test, *outside, *leaves, true_graph=true_graph, false_graph=false_graph
+    )
+    return unflattened(result, as_list(out))
+
+
+# ---------------------------------------------------------------------------------- while_loop
+
+
+def _while_reference(*xs: Any, run: Any, condition: Graph, body: Graph, consts: int) -> Any:
+    outside, carried = list(xs[:consts]), list(xs[consts:])
+    while run(condition, [*outside, *carried])[0]:
+        carried = run(body, [*outside, *carried])
+    return carried
+
+
+def _while_vjp(g: Any, y: Any, *xs: Tensor, **attrs: Any) -> tuple[Any, ...]:
+    raise op_error(
+        ArgumentError, "while_loop", "a gradient through a loop of unknown length",
+        "a loop of known length", user_line(), "write the loop with ds.scan(f, init, xs, length=n)",
+    )  # fmt: skip
+
+
+def _count_up(state: Any) -> Any:
+    i, x = state
+    return [i + 1, x * 2 + i]
+
+
+@primitive(
+    Kind.CONTROL,
+    infer=lambda *xs, condition, body, consts: outputs_of(body),
+    reference=_while_reference,
+    vjp=_while_vjp,
+    samples=lambda: [
+        Sample((lambda s: s[0] < 5, _count_up, [np.array(0), (3,)])),
+        Sample((lambda s: s[0] < 0, _count_up, [np.array(0), (2, 2)])),
+    ],
+    takes=(),
+    onnx="Loop",
+)
+def while_loop(
+    cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any, /
+) -> Any:
+    """The state after `while cond_fn(state): state = body_fn(state)`, starting from init.
+
+    The state's structure and types stay the same. It has no gradient: see `scan`.
+    """
+    leaves, form = flattened(init, "while_loop")
+    types = [t._value.type for t in leaves]
+
+    def call(function: Callable[..., Any], tensors: Tensors) -> Any:
+        return function(unflattened(form, tensors))
+
+    def test(function: Callable[..., Any], tensors: Tensors) -> Any:
+        return predicate("while_loop", as_tensor(call(function, tensors), "while_loop"))
+
+    condition, _, first = traced(cond_fn, types, test, "while_loop")
+    body, result, second = traced(body_fn, types, call, "while_loop")
+    refuse_change("while_loop", "a state", leaves, body.outputs, (form, result))
+    (condition, body), outside = merged([condition, body], [first, second])
+    out = record(
+        op_of(while_loop), *outside, *leaves, condition=condition, body=body, consts=len(outside)
+    )
+    return unflattened(form, as_list(out))
+
+
+# ---------------------------------------------------------------------------------------- scan
+
+
+def _scan_infer(
+    *inputs: TensorType, body: Graph, consts: int, carries: int, length: Size, reverse: bool
+) -> Types:
+    made = outputs_of(body)
+    stacks = [tensor_type(t.dtype, (length, *t.shape)) for t in made[carries:]]
+    return (*made[:carries], *stacks)
+
+
+def _scan_reference(
+    *arrays: Any, run: Any, body: Graph, consts: int, carries: int, length: int, reverse: bool
+) -> Any:
+    outside, carried = list(arrays[:consts]), list(arrays[consts : consts + carries])
+    xs = arrays[consts + carries :]
+    rows: list[Any] = [None] * length
+    for step in range(length - 1, -1, -1) if reverse else range(length):
+        out = run(body, [*outside, *carried, *(x[step] for x in xs)])
+        carried, rows[step] = list(out[:carries]), out[carries:]
+    stacks = []
+    for i, value in enumerate(body.outputs[carries:]):
+        empty = (0, *value.type.shape)
+        column = [row[i] for row in rows]
+        stacks.append(np.stack(column) if column else np.zeros(empty, value.type.dtype.numpy))
+    return [*carried, *stacks]
+
+
+def _scan_vjp(
+    g: Any, y: Any, *inputs: Tensor, body: Graph, consts: int, carries: int, length: Size, reverse: bool
+) -> tuple[Any, ...]:
+    """A scan the other way, over the states that a scan forwards kept."""
+    given = list(g) if isinstance(g, tuple) else [g]
+    outside, init = list(inputs[:consts]), list(inputs[consts : consts + carries])
+    xs = list(inputs[consts + carries :])
+    before = states_before(inputs, body, consts, carries, length, reverse)
+    floats = [i for i, x in enumerate(inputs) if x.dtype.is_float]
+    inner = [i for i in floats if i < consts]
+    state_floats = [i - consts for i in floats if consts <= i < consts + carries]
+    row_floats = [i - consts - carries for i in floats if i >= consts + carries]
+    rows = [(i, r) for i, r in enumerate(given[carries:]) if r is not None]
+
+    def step(flow: Any, row: Any) -> Any:
+        from_state, totals = flow
+        kept, elements, cotangents = row
+        seeds: list[Tensor | None] = [None] * len(body.outputs)
+        for i, t in zip(state_floats, from_state, strict=True):
+            seeds[i] = t
+        for (i, _), t in zip(rows, cotangents, strict=True):
+            seeds[carries + i] = t
+        found = differentiation.pullback(body, [*outside, *kept, *elements], seeds)
+        into_state = [_or_zeros(found[consts + i], kept[i]) for i in state_floats]
+        sums = [t if found[i] is None else t + found[i] for i, t in zip(inner, totals, strict=True)]
+        made = [_or_zeros(found[consts + carries + i], elements[i]) for i in row_floats]
+        return (into_state, sums), made
+
+    first = [_or_zeros(given[i], init[i]) for i in state_floats]
+    none = [_or_zeros(None, outside[i]) for i in inner]
+    over = (before, xs, [r for _, r in rows])
+    (into_init, totals), made = scan(step, (first, none), over, length=length, reverse=not reverse)
+    grads: list[Tensor | None] = [None] * len(inputs)
+    for i, t in zip(inner, totals, strict=True):
+        grads[i] = t
+    for i, t in zip(state_floats, into_init, strict=True):
+        grads[consts + i] = t
+    for i, t in zip(row_floats, made, strict=True):
+        grads[consts + carries + i] = t
+    return tuple(grads)
+
+
+def states_before(
+    inputs: Tensors, body: Graph, consts: int, carries: int, length: Size, reverse: bool
+) -> list[Tensor]:
+    """The state that each step of a scan starts from, stacked."""
+    kept = body.inputs[consts : consts + carries]
+    graph = Graph(body.inputs, (*body.outputs[:carries], *kept))
+    out = record(
+        op_of(scan), *inputs, body=graph, consts=consts, carries=carries, length=length, reverse=reverse
+    )
+    return as_list(out)[carries:] if carries else []
+
+
+def _running(total: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    total = total * 0.5 + x
+    return total, total.tanh()
+
+
+@primitive(
+    Kind.CONTROL,
+    infer=_scan_infer,
+    reference=_scan_reference,
+    vjp=_scan_vjp,
+    samples=lambda: [
+        Sample((_running, (3,), (4, 3))),
+        Sample((_running, (2,), (3, 2)), {"reverse": True}),
+        Sample((lambda s, _: (s * 0.5 + 1, s.exp()), (2,), None), {"length": 3}),
+        Sample((_running, (3,), (0, 3))),
+    ],
+    takes=(),
+    onnx="Scan",
+)
+def scan(
+    f: Callable[..., Any], init: Any, xs: Any = None, /, *, length: Any = None, reverse: bool = False
+) -> tuple[Any, Any]:
+    """(final state, stacked results) of `state, result = f(state, x)` for each x along the first axis.
+
+    `xs` is a structure of tensors with equal first axes, or None with a `length`. The state's structure
+    and types stay the same. `reverse` starts from the last x.
+    """
+    carried, form = flattened(init, "scan")
+    rows, rows_form = flattened(xs, "scan")
+    count = _length(rows, length)
+    types = [t._value.type for t in carried] + [tensor_type(int64, ())]
+    types += [tensor_type(t.dtype, shape_of(t)[1:]) for t in rows]
+    forms: list[Any] = []
+
+    def call(function: Callable[..., Any], tensors: Tensors) -> Any:
+        x = None if xs is None else unflattened(rows_form, tensors[len(carried) + 1 :])
+        out = function(unflattened(form, tensors[: len(carried)]), x)
+        if not isinstance(out, tuple) or len(out) != 2:
+            raise op_error(
+                ArgumentError, "scan", f"a body that returns {type(out).__name__}",
+                "a pair (state, result)", user_line(),
+            )  # fmt: skip
+        forms.extend(flattened(part, "scan")[1] for part in out)
+        return out
+
+    body, _, outside = traced(f, types, call, "scan", step=len(carried))
+    place = len(outside) + len(carried)
+    if body.inputs[place] in body.uses():  # something was drawn at random
+        rows = [arange(count), *rows]
+    else:
+        body = Graph((*body.inputs[:place], *body.inputs[place + 1 :]), body.outputs)
+    refuse_change("scan", "a state", carried, body.outputs[: len(carried)], (form, forms[0]))
+    out = as_list(record(
+        op_of(scan), *outside, *carried, *rows, body=body, consts=len(outside), carries=len(carried),
+        length=count, reverse=bool(reverse),
+    ))  # fmt: skip
+    return unflattened(form, out[: len(carried)]), unflattened(forms[1], out[len(carried) :])
+
+
+def _length(rows: Tensors, length: Any) -> Size:
+    count: Size | None = None if length is None else simplify(_size(length))
+    for x in rows:
+        if not x.ndim or (count is not None and not same(shape_of(x)[0], count)):
+            raise op_error(
+                ShapeError, "scan", f"xs {[describe(r) for r in rows]} and length {length}",
+                "tensors with the same first size", user_line(),
+            )  # fmt: skip
+        count = shape_of(x)[0]
+    if count is None:
+        raise op_error(ArgumentError, "scan", "neither xs nor length", "one of them", user_line())
+    return count
+
+
+def _size(length: Any) -> Size:
+    return getattr(length, "expr", length)  # type: ignore[no-any-return]
+
+

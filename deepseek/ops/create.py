@@ -1,0 +1,311 @@
+"""Creation: tensors from numbers, sizes, NumPy arrays, lists and anything that speaks DLPack.
+
+Sizes may be `Dim`s. Floats default to float32. Constants are recorded, so they cost nothing until used.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, unknown, user_line
+from deepseek.frontend.tensor import CPU, Tensor, from_numpy, record
+from deepseek.ir import scalar
+from deepseek.ir.dtype import DTYPES, DType, bool_, dtype_of, float32, float64, int64, scalar_dtype
+from deepseek.ir.op import Kind, Sample
+from deepseek.ir.scalar import Expr, as_expr, cast, const
+from deepseek.ir.shape import Dim, Shape, Size, TensorType, size_of, tensor_type
+from deepseek.ir.shape import shape_of as given_shape
+from deepseek.ops.define import (
+    as_tensor,
+    converted,
+    filled,
+    op_of,
+    primitive,
+    shape_of,
+)
+from deepseek.ops.elementwise import where
+from deepseek.ops.view import stack
+
+Index = tuple[Expr, ...]
+DEVICES = (CPU.type,)
+
+
+def check_device(device: Any) -> None:
+    """Raises ArgumentError, listing the valid ones, unless tensors can live on the device."""
+    if device is not None and str(device).partition(":")[0] not in DEVICES:
+        raise unknown("device", str(device), DEVICES)
+
+
+def finished(x: Tensor, requires_grad: bool) -> Tensor:
+    """A new tensor with its gradient flag set."""
+    return x.requires_grad_() if requires_grad else x
+
+
+# ------------------------------------------------------------------------------------------- full
+
+
+def _full_meaning(index: Index, out: TensorType, *, shape: Shape, value: Any, dtype: DType) -> Expr:
+    if isinstance(value, Expr):
+        return cast(value, dtype)
+    return const(value, dtype)
+
+
+def _full_reference(*, shape: Any, value: Any, dtype: DType) -> Any:
+    if dtype.is_integer and isinstance(value, int):  # wraps, as a cast does
+        value = np.asarray(value & (2**dtype.bits - 1), np.uint64).astype(dtype.numpy)
+    return np.full(shape, value, dtype.numpy)
+
+
+@primitive(
+    Kind.CREATE,
+    infer=lambda *, shape, value, dtype: (tensor_type(dtype, shape),),
+    meaning=_full_meaning,
+    reference=_full_reference,
+    samples=lambda: [
+        *(Sample((), {"shape": (3, 5), "fill_value": 1, "dtype": d}) for d in DTYPES.values()),
+        Sample((), {"shape": (37,), "fill_value": -1.5}),
+        Sample((), {"shape": (), "fill_value": -math.inf}),
+        Sample((), {"shape": (2, 0), "fill_value": True}),
+    ],
+    onnx="ConstantOfShape",
+)
+def full(
+    shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor of the given shape, every element `fill_value`."""
+    check_device(device)
+    if isinstance(fill_value, Tensor):
+        value = fill_value if dtype is None else converted(fill_value, dtype_of(dtype))
+        return finished(value.broadcast_to(given_shape(shape)), requires_grad)
+    if type(fill_value) is not Dim and not isinstance(fill_value, (bool, int, float)):
+        fill_value = np.asarray(fill_value).item()
+    made = dtype_of(dtype) if dtype is not None else scalar_dtype(fill_value)
+    return finished(filled(given_shape(shape), fill_value, made), requires_grad)
+
+
+def zeros(
+    *shape: Any, dtype: Any = float32, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor of zeros: `zeros((2, 3))` or `zeros(2, 3)`."""
+    return full(sizes(shape), 0, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def ones(
+    *shape: Any, dtype: Any = float32, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor of ones: `ones((2, 3))` or `ones(2, 3)`."""
+    return full(sizes(shape), 1, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def empty(
+    *shape: Any, dtype: Any = float32, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor whose elements are not promised to be anything; they are zeros."""
+    return zeros(*shape, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def sizes(shape: tuple[Any, ...]) -> Any:
+    """A shape given as one tuple or as separate sizes."""
+    return shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+
+
+def full_like(
+    x: Tensor, /, fill_value: Any, *, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """A tensor of x's shape and (by default) dtype, every element `fill_value`."""
+    made = x.dtype if dtype is None else dtype
+    return full(shape_of(x), fill_value, dtype=made, device=device, requires_grad=requires_grad)
+
+
+def zeros_like(
+    x: Tensor, /, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """Zeros of x's shape and (by default) dtype."""
+    return full_like(x, 0, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def ones_like(
+    x: Tensor, /, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """Ones of x's shape and (by default) dtype."""
+    return full_like(x, 1, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def empty_like(
+    x: Tensor, /, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor like x whose elements are not promised to be anything; they are zeros."""
+    return zeros_like(x, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+# ----------------------------------------------------------------------------------------- arange
+
+
+def _arange_meaning(
+    index: Index, out: TensorType, *, size: Size, first: float, step: float, dtype: DType
+) -> Expr:
+    if dtype.is_integer:
+        return cast(scalar.add(scalar.mul(index[0], as_expr(step)), as_expr(first)), dtype)  # type: ignore[arg-type]
+    # In float64, so that long ranges do not drift.
+    at = cast(index[0], float64)
+    scaled = scalar.mul(at, const(step, float64))
+    return cast(scalar.add(scaled, const(first, float64)), dtype)
+
+
+@primitive(
+    Kind.CREATE,
+    infer=lambda *, size, first, step, dtype: (tensor_type(dtype, (size,)),),
+    meaning=_arange_meaning,
+    reference=lambda *, size, first, step, dtype: (first + np.arange(size) * step).astype(dtype.numpy),
+    samples=lambda: [
+        Sample((), {"start": 37}),
+        Sample((), {"start": 5, "stop": -6, "step": -3, "dtype": DTYPES["int8"]}),
+        Sample((), {"start": 0.5, "stop": 3, "step": 0.3}),
+        Sample((), {"start": 7, "dtype": DTYPES["bfloat16"]}),
+        Sample((), {"start": -1, "stop": 1, "step": 1e-3, "dtype": float64}),
+        Sample((), {"start": 3, "stop": 3}),
+    ],
+    onnx="Range",
+)
+def arange(
+    start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """start, start + step, ... below stop; from 0 where only one bound is given."""
+    check_device(device)
+    if stop is None:
+        start, stop = 0, start
+    if step == 0:
+        raise op_error(ArgumentError, "arange", "step 0", "a step that is not 0", user_line())
+    whole = all(isinstance(v, int) for v in (start, stop, step))
+    first: Any
+    if whole:
+        count = -((start - stop) // step)
+        size, first, step = size_of(count) if count > 0 else 0, size_of(start), size_of(step)
+    else:
+        first, step = float(start), float(step)
+        size = max(0, math.ceil((float(stop) - first) / step))
+    made = dtype_of(dtype) if dtype is not None else int64 if whole else float32
+    if made is bool_:
+        raise op_error(DTypeError, "arange", "dtype bool", "a dtype of numbers", user_line())
+    out: Tensor = record(op_of(arange), size=size, first=first, step=step, dtype=made)
+    return finished(out, requires_grad)
+
+
+def linspace(
+    start: float, stop: float, /, num: int, *, dtype: Any = None, device: Any = None,
+    endpoint: bool = True, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """`num` evenly spaced numbers from start to stop, which `endpoint` says is one of them."""
+    made = dtype_of(dtype) if dtype is not None else float32
+    gaps = max(num - 1 if endpoint else num, 1)
+    step = (stop - start) / gaps
+    i = arange(num, dtype=float64, device=device)
+    # Counted from both ends, so that both are exact.
+    x = where(i < gaps / 2, start + i * step, stop - (gaps - i) * step)
+    if num == 1:
+        x = full((1,), float(start), dtype=float64)
+    return finished(converted(x, made), requires_grad)
+
+
+def eye(
+    n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = float32,
+    device: Any = None, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """A matrix with ones on the k-th diagonal and zeros elsewhere."""
+    rows = arange(n_rows, device=device).reshape((-1, 1))
+    columns = arange(n_rows if n_cols is None else n_cols)
+    return finished(converted(rows + k == columns, dtype_of(dtype)), requires_grad)
+
+
+def tril(x: Tensor, /, *, k: int = 0) -> Tensor:
+    """The lower triangles of x's matrices, up to the k-th diagonal; zeros above."""
+    rows, columns = _matrix_places(x)
+    return where(columns <= rows + k, x, 0)
+
+
+def triu(x: Tensor, /, *, k: int = 0) -> Tensor:
+    """The upper triangles of x's matrices, from the k-th diagonal on; zeros below."""
+    rows, columns = _matrix_places(x)
+    return where(columns >= rows + k, x, 0)
+
+
+def _matrix_places(x: Tensor) -> tuple[Tensor, Tensor]:
+    m, n = x.shape[-2:]
+    return arange(m).reshape((m, 1)), arange(n)
+
+
+# ---------------------------------------------------------------------------- from other things
+
+
+def asarray(
+    obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """A tensor from a tensor, number, NumPy array, nested list or DLPack exporter.
+
+    Python floats become float32, NumPy arrays keep their dtype. The elements are copied unless obj is a
+    tensor. Raises DTypeError for dtypes that deepseek does not have.
+    """
+    check_device(device)
+    wanted = None if dtype is None else dtype_of(dtype)
+    if isinstance(obj, Tensor):
+        out = obj if wanted is None else converted(obj, wanted)
+        return out.detach().requires_grad_() if requires_grad else out
+    if not isinstance(obj, (np.ndarray, np.generic)) and hasattr(obj, "__dlpack__"):
+        obj = np.from_dlpack(obj)
+    plain = not isinstance(obj, (np.ndarray, np.generic)) and not hasattr(obj, "__array__")
+    if plain and _holds_tensors(obj):
+        return finished(_stacked(obj, wanted), requires_grad)
+    try:
+        array = np.asarray(obj)
+    except ValueError as error:
+        raise op_error(
+            ShapeError, "asarray", f"a nested list ({error})", "rows of equal length", user_line()
+        ) from None
+    if wanted is None:
+        wanted = _natural_dtype(array, plain)
+    return finished(from_numpy(scalar.convert(array, wanted), wanted, label="asarray"), requires_grad)
+
+
+def _natural_dtype(array: np.ndarray[Any, Any], plain: bool) -> DType:
+    if plain and array.dtype.kind == "f":
+        return float32
+    try:
+        return dtype_of(array.dtype)
+    except ArgumentError:
+        raise op_error(
+            DTypeError, "asarray", f"an array of {array.dtype}", f"one of {', '.join(DTYPES)}",
+            user_line(), "convert it in NumPy first",
+        ) from None  # fmt: skip
+
+
+def _holds_tensors(obj: Any) -> bool:
+    return isinstance(obj, (list, tuple)) and any(
+        isinstance(item, Tensor) or _holds_tensors(item) for item in obj
+    )
+
+
+def _stacked(obj: Any, dtype: DType | None) -> Tensor:
+    if not isinstance(obj, (list, tuple)):
+        return as_tensor(obj, "asarray", dtype)
+    return stack([_stacked(item, dtype) for item in obj])
+
+
+def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
+    """A tensor with a copy of the elements of a DLPack exporter on the CPU."""
+    check_device(device)
+    array = np.from_dlpack(x)
+    return from_numpy(array, _natural_dtype(array, False), label="from_dlpack")
+
+
+def tensor(
+    data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """PyTorch's name for a copying `asarray`."""
+    out = asarray(data, dtype=dtype, device=device, copy=True)
+    return (out.detach() if isinstance(data, Tensor) else out).requires_grad_(requires_grad)

@@ -1,0 +1,95 @@
+"""Host ops: Python functions on NumPy arrays, run under the GIL at their place in the recorded order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from deepseek.errors import ShapeError, op_error, user_line
+from deepseek.frontend.tensor import Tensor, record
+from deepseek.ir.dtype import float32, float64
+from deepseek.ir.op import Kind, Sample
+from deepseek.ir.shape import TensorType, same, tensor_type
+from deepseek.ops.define import FLOATS, converted, op_of, primitive, promoted
+
+LAPACK = (float32, float64)
+
+
+def _square(name: str, a: TensorType) -> None:
+    if a.rank < 2 or not same(a.shape[-1], a.shape[-2]):
+        raise op_error(ShapeError, name, a, "square matrices [..., n, n]", user_line())
+
+
+def _well_conditioned(*shape: int) -> Any:
+    random = np.random.default_rng(0)
+    return (random.uniform(-1, 1, shape) + shape[-1] * np.eye(shape[-1])).astype(np.float32)
+
+
+def _inv_infer(a: TensorType) -> tuple[TensorType, ...]:
+    _square("inv", a)
+    return (a,)
+
+
+def _inv_reference(a: Any) -> Any:
+    return np.linalg.inv(a) if a.size else a
+
+
+@primitive(
+    Kind.HOST,
+    infer=_inv_infer,
+    reference=_inv_reference,
+    vjp=lambda g, y, a: (-(y.mT @ g @ y.mT),),
+    takes=LAPACK,
+    samples=lambda: [
+        Sample((_well_conditioned(4, 4),)),
+        Sample((_well_conditioned(2, 3, 5, 5),)),
+        Sample((np.zeros((0, 3, 3), np.float32),)),
+    ],
+    tolerance=256,
+    precision="high",
+)
+def inv(a: Tensor, /) -> Tensor:
+    """The inverse of each matrix of a, by LAPACK. Raises numpy.linalg.LinAlgError where there is none."""
+    (a,) = promoted("inv", (a,), FLOATS)
+    out: Tensor = record(op_of(inv), converted(a, a.dtype.accumulator))
+    return converted(out, a.dtype)
+
+
+def _solve_infer(a: TensorType, b: TensorType) -> tuple[TensorType, ...]:
+    _square("solve", a)
+    if b.rank != a.rank or not all(map(same, a.shape[:-1], b.shape[:-1])):
+        raise op_error(
+            ShapeError, "solve", (a, b), "[..., n, n] and [..., n, k] with equal leading axes",
+            user_line(),
+        )  # fmt: skip
+    return (tensor_type(a.dtype, b.shape),)
+
+
+def _solve_vjp(g: Tensor, y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    from_b = solve(a.mT, g)
+    return -(from_b @ y.mT), from_b
+
+
+@primitive(
+    Kind.HOST,
+    infer=_solve_infer,
+    reference=lambda a, b: np.linalg.solve(a, b),
+    vjp=_solve_vjp,
+    takes=LAPACK,
+    samples=lambda: [
+        Sample((_well_conditioned(4, 4), (4, 2))),
+        Sample((_well_conditioned(2, 3, 3), (2, 3, 1))),
+        Sample((_well_conditioned(3, 3), (3,))),
+    ],
+    tolerance=256,
+    precision="high",
+)
+def solve(a: Tensor, b: Tensor, /) -> Tensor:
+    """x with a @ x == b for each matrix of a; b is [..., n, k], or [n] for one matrix."""
+    a, b = promoted("solve", (a, b), FLOATS)
+    carried = a.dtype.accumulator
+    column = b.ndim == 1
+    right = b.reshape((-1, 1)) if column else b
+    out: Tensor = record(op_of(solve), converted(a, carried), converted(right, carried))
+    return converted(out.reshape((-1,)) if column else out, a.dtype)

@@ -1,0 +1,246 @@
+"""Normalisation: layer, batch and instance, as composites with two plain passes over the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
+from deepseek.frontend.tensor import Tensor
+from deepseek.ir.op import Sample
+from deepseek.ir.shape import Size, same
+from deepseek.ops.define import (
+    composite,
+    converted,
+    describe,
+    filled,
+    shape_of,
+)
+from deepseek.ops.elementwise import stop_gradient
+from deepseek.ops.nn import widened
+from deepseek.ops.reduce import element_count
+
+
+def standardized(x: Tensor, axes: Sequence[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """x with mean 0 and variance 1 over some axes; the mean and the variance, with those axes kept."""
+    mean = x.mean(axis=axes, keepdims=True)
+    distance = x - mean
+    variance = (distance * distance).mean(axis=axes, keepdims=True)
+    return distance * (variance + eps).rsqrt(), mean, variance
+
+
+def _channels(x: Tensor, vector: Tensor) -> Tensor:
+    """A value for each channel (axis 1) of x, in shape and dtype to compute with."""
+    return widened(vector).reshape((1, -1) + (1,) * (x.ndim - 2))
+
+
+def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """y * weight + bias for each channel."""
+    if weight is not None:
+        y = y * _channels(y, weight)
+    return y if bias is None else y + _channels(y, bias)
+
+
+# ------------------------------------------------------------------------------------- layer norm
+
+
+def _layer_norm_reference(x: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float) -> Any:
+    count = 1 if isinstance(normalized_shape, int) else len(normalized_shape)
+    axes = tuple(range(-count, 0))
+    y = (x - np.mean(x, axes, keepdims=True)) / np.sqrt(np.var(x, axes, keepdims=True) + eps)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
+@composite(
+    reference=_layer_norm_reference,
+    samples=lambda: [
+        Sample(((3, 37), (37,), (37,)), {"normalized_shape": (37,)}),
+        Sample(((2, 3, 5),), {"normalized_shape": (3, 5)}),
+        Sample(((2, 3, 5), (5,)), {"normalized_shape": 5, "eps": 1e-3}),
+        Sample(((0, 5),), {"normalized_shape": (5,)}),
+    ],
+    tolerance=64,
+    precision="high",
+    onnx="LayerNormalization",
+)
+def layer_norm(
+    x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
+    bias: Tensor | None = None, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """x with mean 0 and variance 1 over its last axes, times weight, plus bias."""
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    last = shape_of(x)[x.ndim - len(shape) :]
+    if len(shape) > x.ndim or not all(map(same, last, shape)):
+        raise op_error(
+            ShapeError, "layer_norm", f"{describe(x)} and normalized_shape {shape}",
+            "the sizes of its last axes", user_line(),
+        )  # fmt: skip
+    y, _, _ = standardized(widened(x), tuple(range(x.ndim - len(shape), x.ndim)), eps)
+    if weight is not None:
+        y = y * widened(weight)
+    if bias is not None:
+        y = y + widened(bias)
+    return converted(y, x.dtype)
+
+
+# ------------------------------------------------------------------------------------- batch norm
+
+
+def _batch_norm_reference(
+    x: Any, running_mean: Any, running_var: Any, weight: Any, bias: Any, training: bool,
+    momentum: float, eps: float,
+) -> Any:  # fmt: skip
+    axes = (0, *range(2, x.ndim))
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    if training:
+        mean, var = np.mean(x, axis=axes), np.var(x, axis=axes)
+    else:
+        mean, var = running_mean, running_var
+    y = (x - mean.reshape(shape)) / np.sqrt(var.reshape(shape) + eps)
+    y = y if weight is None else y * weight.reshape(shape)
+    y = y if bias is None else y + bias.reshape(shape)
+    if not training or running_mean is None:
+        return y
+    count = x.size / x.shape[1]
+    unbiased = var * count / (count - 1)
+    return (
+        y,
+        running_mean * (1 - momentum) + mean * momentum,
+        running_var * (1 - momentum) + unbiased * momentum,
+    )
+
+
+def _batch_norm_samples() -> list[Sample]:
+    ones = np.linspace(0.5, 2, 5).astype(np.float32)
+    train = {"training": True, "momentum": 0.1, "eps": 1e-5}
+    return [
+        Sample(((4, 5, 3, 2), (5,), ones, (5,), (5,)), train),
+        Sample(((6, 5), (5,), ones, None, None), train),
+        Sample(((6, 5, 3), None, None, (5,), (5,)), train),
+        Sample(((4, 5, 3, 2), (5,), ones, (5,), (5,)), train | {"training": False}),
+        Sample(((2, 5), (5,), ones, None, (5,)), train | {"training": False, "eps": 1e-3}),
+    ]
+
+
+@composite(
+    reference=_batch_norm_reference,
+    samples=_batch_norm_samples,
+    tolerance=64,
+    precision="high",
+    onnx="BatchNormalization",
+)
+def batch_norm_(
+    x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None,
+    bias: Tensor | None, training: bool, momentum: float, eps: float,
+) -> Any:  # fmt: skip
+    """Batch normalisation as a function: in training the new running statistics are further results."""
+    wide = widened(x)
+    if not training:
+        assert running_mean is not None and running_var is not None
+        y = (wide - _channels(x, running_mean)) * (_channels(x, running_var) + eps).rsqrt()
+        return converted(_affine(y, weight, bias), x.dtype)
+    axes = (0, *range(2, x.ndim))
+    y, mean, variance = standardized(wide, axes, eps)
+    out = converted(_affine(y, weight, bias), x.dtype)
+    if running_mean is None or running_var is None:
+        return out
+    count = element_count(shape_of(x), axes)
+    return (
+        out,
+        _moved(running_mean, mean, momentum),
+        _moved(running_var, _unbiased(variance, count), momentum),
+    )
+
+
+def _unbiased(variance: Tensor, count: Size) -> Tensor:
+    number = filled((), count, variance.dtype)
+    return variance * (number / (number - 1))
+
+
+def _moved(running: Tensor, now: Tensor, momentum: float) -> Tensor:
+    """A running statistic moved towards the present one."""
+    now = stop_gradient(now.reshape(shape_of(running)))
+    return converted(stop_gradient(widened(running)) * (1 - momentum) + now * momentum, running.dtype)
+
+
+def batch_norm(
+    x: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
+    weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False,
+    momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """x with mean 0 and variance 1 in each channel (axis 1), times weight, plus bias.
+
+    In training by the batch's own statistics, towards which running_mean and running_var (variance over
+    n - 1) are moved by `momentum`; otherwise by running_mean and running_var.
+    """
+    if x.ndim < 2:
+        raise op_error(ShapeError, "batch_norm", describe(x), "(batch, channels, ...)", user_line())
+    if not training and (running_mean is None or running_var is None):
+        raise op_error(
+            ArgumentError, "batch_norm", "no running statistics", "them, or training=True", user_line()
+        )
+    args = (running_mean, running_var, weight, bias)
+    done = batch_norm_(x, *args, bool(training), float(momentum), float(eps))
+    if not isinstance(done, tuple):
+        return done  # type: ignore[no-any-return]
+    out, mean, variance = done
+    assert running_mean is not None and running_var is not None
+    running_mean._rebind(mean._value)
+    running_var._rebind(variance._value)
+    return out  # type: ignore[no-any-return]
+
+
+# ---------------------------------------------------------------------------------- instance norm
+
+
+def _instance_norm_reference(x: Any, weight: Any, bias: Any, eps: float) -> Any:
+    axes = tuple(range(2, x.ndim))
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    y = (x - np.mean(x, axes, keepdims=True)) / np.sqrt(np.var(x, axes, keepdims=True) + eps)
+    y = y if weight is None else y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
+
+
+@composite(
+    reference=_instance_norm_reference,
+    samples=lambda: [
+        Sample(((2, 3, 4, 5), (3,), (3,)), {"eps": 1e-5}),
+        Sample(((2, 3, 4, 5, 2), None, None), {"eps": 1e-5}),
+        Sample(((1, 3, 17), (3,), None), {"eps": 1e-3}),
+    ],
+    tolerance=64,
+    precision="high",
+    onnx="InstanceNormalization",
+)
+def instance_norm_(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Each channel of each sample with mean 0 and variance 1, times weight, plus bias."""
+    y, _, _ = standardized(widened(x), tuple(range(2, x.ndim)), eps)
+    return converted(_affine(y, weight, bias), x.dtype)
+
+
+def instance_norm(
+    x: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
+    weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True,
+    momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """x with mean 0 and variance 1 in each channel of each sample, times weight, plus bias.
+
+    Running statistics, where given, are moved towards the mean of the samples' statistics; without
+    `use_input_stats` they are what x is normalised by.
+    """
+    if x.ndim < 3:
+        raise op_error(
+            ShapeError, "instance_norm", describe(x), "(batch, channels, sizes...)", user_line()
+        )
+    if not use_input_stats:
+        return batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
+    if running_mean is not None and running_var is not None:
+        axes = tuple(range(2, x.ndim))
+        still = stop_gradient(widened(x))
+        variance = still.var(axis=axes, correction=1).mean(axis=0)
+        running_mean._rebind(_moved(running_mean, still.mean(axis=(0, *axes)), momentum)._value)
+        running_var._rebind(_moved(running_var, variance, momentum)._value)
+    return instance_norm_(x, weight, bias, float(eps))
