@@ -1,0 +1,209 @@
+"""What a contraction region computes, as loop templates see it.
+
+In flow the region's evaluator, shape and outputs; out flows an Equation: axes sorted by which operand they
+index, each operand as one scalar expression with its loads, and the stores of everything that follows the
+sum. Views around the operands are looked through, and axes that every index treats as one are merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deepseek.ir import scalar
+from deepseek.ir.access import Index, axes_of, linear
+from deepseek.ir.dtype import DTYPES, DType
+from deepseek.ir.graph import Node, Value
+from deepseek.ir.op import Kind, Operand
+from deepseek.ir.scalar import Expr
+from deepseek.ir.shape import Shape, exprs
+from deepseek.kernel.evaluate import Evaluator, working
+from deepseek.kernel.ir import Buffer, Store
+from deepseek.kernel.loops import Span, coalesce, store_to, substituted
+
+
+@dataclass
+class Equation:
+    """stores(sum over folded of left * right), for all batch, rows and columns.
+
+    `left` depends on batch, rows and folded, `right` on batch, columns and folded; both have the dtype
+    of `total`, the variable that stands for the sum in the stores.
+    """
+
+    batch: list[Span]
+    rows: list[Span]
+    columns: list[Span]
+    folded: list[Span]
+    left: Expr
+    right: Expr
+    total: Expr
+    stores: list[Store]
+
+    @property
+    def dtype(self) -> DType:
+        return self.total.dtype
+
+
+def accumulator(dtype: DType) -> DType:
+    """The type a contraction sums in: small integers wrap around in 32 bits just as well."""
+    if dtype.is_integer and dtype.bits < 32:
+        return DTYPES["uint32" if dtype.kind == "u" else "int32"]
+    return dtype.accumulator
+
+
+def equation_of(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer]) -> Equation:
+    """The equation of a region with one contraction."""
+    node = next(n for n in ev.body.nodes if n.op.kind is Kind.CONTRACT)
+    out = node.outputs[0]
+    assert node.op.meaning is not None
+    contraction = node.op.meaning([v.type for v in node.inputs], out.type, **node.attrs)
+    index = axes_of(shape)
+    rename = dict(zip(contraction.axes, index, strict=True))
+    rename |= {k: scalar.ZERO for k in contraction.folded if k.attr[2] is scalar.ONE}
+    total = scalar.var("total", accumulator(out.type.dtype))
+    operands = [
+        _operand(ev, node, number, operand, rename, total.dtype)
+        for number, operand in enumerate((contraction.left, contraction.right))
+    ]
+    ev.known[out] = (index, scalar.cast(total, working(out.type.dtype)))
+    offset = linear(index, shape)
+    stores = [store_to(buffer, offset, ev.at(value, index)) for value, buffer in outputs.items()]
+    kept = [
+        Span(x, size) for x, size in zip(index, exprs(shape), strict=True) if size is not scalar.ONE
+    ]
+    folded = [
+        Span(k, k.attr[2], True) for k in contraction.folded if k.attr[2] is not scalar.ONE
+    ]
+    return _sorted(kept, folded, operands, total, stores)
+
+
+def _operand(
+    ev: Evaluator, node: Node, number: int, operand: Operand, rename: dict[Expr, Expr], dtype: DType
+) -> Expr:
+    index: Index = tuple(scalar.substitute(x, rename) for x in operand.index)
+    guard = scalar.substitute(operand.guard, rename)
+    return scalar.cast(ev.at(node.inputs[number], index, guard), dtype)
+
+
+def _sorted(
+    kept: list[Span], folded: list[Span], operands: list[Expr], total: Expr, stores: list[Store]
+) -> Equation:
+    """Split and merge axes, decide which operand is left, and sort the axes."""
+    kept, change = split_axes(kept, operands)
+    operands = [scalar.substitute(e, change) for e in operands]
+    stores = [substituted(s, change) for s in stores]
+    folded, change = split_axes(folded, operands)
+    operands = [scalar.substitute(e, change) for e in operands]
+    if reads(operands[0], kept[-1]) and not reads(operands[1], kept[-1]) if kept else False:
+        operands.reverse()  # vector lanes run along columns, and along the output's last axis
+    groups: dict[tuple[bool, bool], list[Span]] = {}
+    for span in kept:
+        where = reads(operands[0], span), reads(operands[1], span)
+        groups.setdefault((where[0] or not where[1], where[1]), []).append(span)
+    found = [groups.get(k, []) for k in ((True, True), (True, False), (False, True))]
+    for number, group in enumerate([*found, folded]):
+        roots = [*operands, *(s.value for s in stores)]
+        merged, change = coalesce(group, roots, [s.index for s in stores])
+        if number == len(found):
+            folded = merged
+        else:
+            found[number] = merged
+        operands = [scalar.substitute(e, change) for e in operands]
+        stores = [substituted(s, change) for s in stores]
+    return Equation(*found, folded, *operands, total, stores)
+
+
+def reads(e: Expr, span: Span) -> bool:
+    return not scalar.free_of(e, span.var)
+
+
+# ---------------------------------------------------------------------------------- splitting axes
+
+
+def split_axes(spans: list[Span], roots: list[Expr]) -> tuple[list[Span], dict[Expr, Expr]]:
+    """Split axes of constant size so that divisions of them by constants go away.
+
+    A view of merged axes, or a group of channels, reads at `i // 4` and `i % 4`: as (i // 4, i % 4) the
+    axis is two, and all indices are affine again.
+    """
+    change: dict[Expr, Expr] = {}
+    while True:
+        step = _split_one(spans, roots)
+        if step is None:
+            return spans, change
+        spans, moved = step
+        roots = [scalar.substitute(e, moved) for e in roots]
+        change = {k: scalar.substitute(v, moved) for k, v in change.items()} | moved
+
+
+def _split_one(
+    spans: list[Span], roots: list[Expr]
+) -> tuple[list[Span], dict[Expr, Expr]] | None:
+    for node in scalar.walk(roots):
+        if node.fn not in ("floordiv", "mod") or node.args[1].fn != "const":
+            continue
+        by = node.args[1].value
+        for number, span in enumerate(spans):
+            size = span.extent
+            if node.args[0] is not span.var or size.fn != "const" or size.value % by:
+                continue
+            name = span.var.name
+            outer = scalar.var(f"{name}o", low=0, extent=size.value // by)
+            inner = scalar.var(f"{name}e", low=0, extent=by)
+            parts = [
+                Span(outer, scalar.const(size.value // by), span.folded),
+                Span(inner, scalar.const(by), span.folded),
+            ]
+            whole = scalar.add(scalar.mul(outer, scalar.const(by)), inner)
+            return [*spans[:number], *parts, *spans[number + 1 :]], {span.var: whole}
+    return None
+
+
+# ----------------------------------------------------------------------------------------- reading
+
+
+def stride(e: Expr, var: Expr) -> int | None:
+    """How far apart in memory an operand is read for neighbours along an axis; None if that varies."""
+    found: set[int] = set()
+    for node in scalar.walk([e]):
+        if node.fn != "load" or scalar.free_of(node.args[0], var):
+            continue
+        step = scalar.coefficient(node.args[0], var)
+        if step is None or step.fn != "const":
+            return None
+        found.add(step.value)
+    return found.pop() if len(found) == 1 else 0 if not found else None
+
+
+def guarded_variables(e: Expr) -> set[Expr]:
+    """The variables that decide whether something is read."""
+    return {
+        v
+        for node in scalar.walk([e])
+        if node.fn == "where" or node.fn == "load" and len(node.args) > 1
+        for v in scalar.variables(node.args[1 if node.fn == "load" else 0])
+    }
+
+
+def guarded(e: Expr, guard: Expr) -> Expr:
+    """`e` with every load made only where the guard holds."""
+    if guard is scalar.TRUE:
+        return e
+    done: dict[Expr, Expr] = {}
+    for node in scalar.walk([e]):
+        args = tuple([done[a] for a in node.args])
+        if node.fn == "load":
+            both = scalar.and_(guard, args[1]) if len(args) > 1 else guard
+            otherwise = args[2] if len(args) > 1 else None
+            done[node] = scalar.load(node.name, node.dtype, args[0], both, otherwise)
+        else:
+            done[node] = node if args == node.args else scalar.rebuild(node, args)
+    return done[e]
+
+
+def offset_in(positions: Sequence[Expr], extents: Sequence[Expr | int]) -> Expr:
+    """The row-major number of a position in a box."""
+    at = scalar.ZERO
+    for position, extent in zip(positions, extents, strict=True):
+        at = scalar.add(scalar.mul(at, scalar.as_expr(extent)), position)
+    return at

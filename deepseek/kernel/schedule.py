@@ -1,0 +1,284 @@
+"""How a contraction is tiled: form, micro-tile, panels of a task, depth of a panel.
+
+In flow the sizes of its axes and how its operands lie in memory; out flows a Schedule. It depends on the
+sizes and on the vector width alone, never on the number of threads, so that results do not either.
+
+    packed    panels of both operands are copied to scratch, a register tile runs over them
+    columns   lanes along the last output axis, a register tile straight on the operands
+    rows      lanes along the last summed axis, for operands that both lie along it
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+PACKED, COLUMNS, ROWS = "packed", "columns", "rows"
+
+Sizes = tuple[int | None, ...]  # None: known at run time only
+
+DEPTH = 1024  # the longest sum whose panels are packed at once
+SUPPOSED = 512  # what a size is taken for that is known at run time only
+TASK_CYCLES = 1 << 20  # work worth a task of its own
+MAX_TASKS = 32
+PANEL_ELEMENTS = 1 << 18  # of the left operand that a task keeps packed
+DIRECT_ELEMENTS = 1 << 14  # a right operand of at most so many is read in place
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a micro-tile has to fit: lanes of a vector of the accumulators, and registers."""
+
+    lanes: int
+    registers: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Sizes of the axes, outermost first, and the strides along the last ones (None: not constant)."""
+
+    batch: Sizes
+    rows: Sizes
+    columns: Sizes
+    folded: Sizes
+    machine: Machine
+    fused: bool  # whether the element type has multiply-add panels
+    left_along_folded: int | None = None
+    right_along_folded: int | None = None
+    right_along_columns: int | None = None
+    left_guarded: bool = False
+    right_guarded: bool = False
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`row_tile` and `column_tile` say how many places of each axis a micro-tile has.
+
+    packed: a micro-tile has `width` columns, of which the tile uses the first; a task makes
+    `row_panels` x `column_panels` micro-tiles; sums run over pieces of `block` places of folded axis
+    `split` and all of the axes after it.
+    """
+
+    form: str
+    row_tile: tuple[int, ...]
+    column_tile: tuple[int, ...]
+    width: int = 0
+    row_panels: int = 1
+    column_panels: int = 1
+    split: int = 0
+    block: int = 1
+
+    @property
+    def height(self) -> int:
+        return math.prod(self.row_tile)
+
+
+def machine_of(lanes: int, itemsize: int) -> Machine:
+    """The machine for accumulators of a size, from its number of float32 lanes."""
+    return Machine(max(1, lanes * 4 // itemsize), 32 if lanes >= 16 else 16)
+
+
+def schedule_of(p: Problem) -> Schedule:
+    """The cheapest schedule."""
+    form = _form(p)
+    if form == COLUMNS:
+        return Schedule(form, _last(p.rows, _column_rows(p)), _last(p.columns, 1))
+    if form == ROWS:
+        return Schedule(
+            form, _last(p.rows, _divisor(p.rows, 4)), _last(p.columns, _divisor(p.columns, 4))
+        )
+    return _packed(p)
+
+
+def _form(p: Problem) -> str:
+    m, n, k = _size(p.rows), _size(p.columns), _size(p.folded)
+    if not m * n * k:
+        return COLUMNS
+    if not p.columns:
+        return ROWS if p.left_along_folded == 1 == p.right_along_folded and k >= 8 else COLUMNS
+    if not p.fused:
+        return COLUMNS
+    along = p.left_along_folded == 1 and p.right_along_folded in (0, 1)
+    if along and p.right_along_columns != 1 and k >= 32 and m <= 8:
+        return ROWS
+    if p.right_along_columns == 1 and (m <= 4 or k <= 4 or _in_place(p, m, n, k)):
+        return COLUMNS
+    return PACKED
+
+
+def _in_place(p: Problem, m: int, n: int, k: int) -> bool:
+    if None in (*p.rows, *p.columns, *p.folded) or p.right_guarded or p.left_guarded:
+        return False
+    return n * k <= DIRECT_ELEMENTS and n >= p.machine.lanes // 2
+
+
+def _size(sizes: Sizes) -> int:
+    return math.prod(SUPPOSED if s is None else s for s in sizes)
+
+
+def _last(sizes: Sizes, tile: int) -> tuple[int, ...]:
+    return (*[1] * (len(sizes) - 1), tile) if sizes else ()
+
+
+def _divisor(sizes: Sizes, most: int) -> int:
+    """The tile of the last axis: at most `most`, and without a rest where that is nearly as large."""
+    size = sizes[-1] if sizes else 1
+    if size is None:
+        return most
+    best = max((t for t in range(1, most + 1) if size % t == 0), default=1)
+    return best if best * 2 > min(most, size) else min(most, size)
+
+
+def _column_rows(p: Problem) -> int:
+    return _divisor(p.rows, 8 if p.machine.registers >= 32 else 4)
+
+
+# ------------------------------------------------------------------------------------------ packed
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """A way to lay micro-tiles over the columns."""
+
+    tile: tuple[int, ...]
+    vectors: int
+    count: float  # micro-tiles, not rounded up along axes of unknown size
+    segments: int  # runs of neighbours in a micro-tile
+
+
+def _packed(p: Problem) -> Schedule:
+    lanes = p.machine.lanes
+    depth = _size(p.folded)
+    best: tuple[float, _Columns, tuple[int, ...]] | None = None
+    for columns in _column_tiles(p):
+        for rows in _row_tiles(p, columns.vectors):
+            cost = _cost(p, columns, rows, depth)
+            if best is None or cost < best[0]:
+                best = cost, columns, rows
+    assert best is not None
+    _, columns, rows = best
+    split, block, panel = _depth(p.folded)
+    width = columns.vectors * lanes
+    row_panels, column_panels = _task(p, columns, rows, depth, panel)
+    return Schedule(
+        PACKED, rows, columns.tile, width, row_panels, column_panels, split, block
+    )
+
+
+def _depth(folded: Sizes) -> tuple[int, int, int]:
+    """(split axis, its block, places of a panel): as many places as DEPTH allows."""
+    inner = 1
+    for axis in range(len(folded) - 1, -1, -1):
+        size = folded[axis]
+        if size is None:
+            return axis, max(1, DEPTH // inner), inner * max(1, DEPTH // inner)
+        if inner * size > DEPTH:
+            pieces = math.ceil(inner * size / DEPTH)
+            block = math.ceil(size / min(pieces, size))
+            return axis, block, inner * block
+        inner *= size
+    return 0, folded[0] if folded and folded[0] is not None else 1, inner
+
+
+def _tiles(sizes: Sizes, most: int) -> Iterator[tuple[int, ...]]:
+    """Tiles of at most `most` places over the last three axes; the ones further out get 1."""
+    inner = [SUPPOSED if s is None else s for s in sizes[-3:]]
+    ranges = [range(1, min(most, max(1, s)) + 1) for s in reversed(inner)]
+    outer = [1] * (len(sizes) - len(inner))
+    if len(ranges) < 2:
+        yield from ((*outer, *t) for t in itertools.product(*ranges))
+        return
+    for last in ranges[0]:
+        for middle in ranges[1]:
+            if last * middle > most:
+                break
+            if len(ranges) == 2:
+                yield *outer, middle, last
+            else:
+                yield *outer, min(ranges[2][-1], most // (last * middle)), middle, last
+
+
+def _count(sizes: Sizes, tile: Sequence[int]) -> float:
+    return math.prod(
+        SUPPOSED / t if s is None else math.ceil(s / t) for s, t in zip(sizes, tile, strict=True)
+    )
+
+
+def _column_tiles(p: Problem) -> Iterator[_Columns]:
+    """The best layouts for each number of vectors."""
+    lanes = p.machine.lanes
+    for vectors in range(1, 5):
+        found = []
+        for tile in _tiles(p.columns, vectors * lanes):
+            if math.prod(tile) <= (vectors - 1) * lanes:
+                continue
+            segments = math.prod(tile[:-1]) * math.ceil(tile[-1] / lanes)
+            count = _count(p.columns, tile)
+            slack = 0.0 if math.prod(tile) == vectors * lanes else 0.1
+            found.append((count * (8 * vectors + segments + slack), _Columns(tile, vectors, count, segments)))
+        yield from (c for _, c in sorted(found, key=lambda f: f[0])[:2])
+
+
+def _row_tiles(p: Problem, vectors: int) -> Iterator[tuple[int, ...]]:
+    """The best layout for each height."""
+    most = min((p.machine.registers - vectors - 1) // vectors, 16)
+    best: dict[int, tuple[float, tuple[int, ...]]] = {}
+    for tile in _tiles(p.rows, most) if p.rows else [()]:
+        height = math.prod(tile)
+        found = _count(p.rows, tile), tile
+        best[height] = min(best.get(height, found), found)
+    yield from (tile for _, tile in best.values())
+
+
+def _cost(p: Problem, columns: _Columns, rows: tuple[int, ...], depth: int) -> float:
+    """Cycles of all micro-tiles and of packing the right operand once."""
+    height, vectors = math.prod(rows), columns.vectors
+    row_count = _count(p.rows, rows)
+    step = max(height * vectors, 0.6 * (height + 2 * vectors), 5) + 0.3
+    tiles = row_count * columns.count * (depth * step + 5 * height * vectors + 30)
+    return tiles + columns.count * depth * _pack_right(p, columns)
+
+
+def _pack_right(p: Problem, columns: _Columns) -> float:
+    """Cycles to pack one place of one panel."""
+    if p.right_along_columns == 1:
+        return 1 + (2.5 if p.right_guarded else 1.5) * columns.segments
+    return 1 + 0.8 * math.prod(columns.tile)
+
+
+def _pack_left(p: Problem) -> float:
+    """Cycles to pack one element."""
+    return 0.15 if p.left_along_folded == 1 else 0.5
+
+
+def _task(
+    p: Problem, columns: _Columns, rows: tuple[int, ...], depth: int, panel: int
+) -> tuple[int, int]:
+    """Panels of a task: few enough tasks that packing is cheap, enough of them to share out."""
+    height = math.prod(rows)
+    row_count, column_count = (math.ceil(c) for c in (_count(p.rows, rows), columns.count))
+    batch = _size(p.batch) if p.batch else 1
+    cycles = row_count * column_count * depth * height * columns.vectors
+    wanted = max(1, min(MAX_TASKS / batch, cycles / TASK_CYCLES))
+    most = max(1, PANEL_ELEMENTS // (height * panel))
+    best: tuple[float, int, int] | None = None
+    for pieces in range(1, row_count + 1):
+        row_panels = math.ceil(row_count / pieces)
+        if row_panels > most and pieces < row_count:
+            continue
+        pieces = math.ceil(row_count / row_panels)
+        column_panels = max(1, math.floor(column_count / max(1, wanted / pieces)))
+        column_pieces = math.ceil(column_count / column_panels)
+        column_panels = math.ceil(column_count / column_pieces)
+        cost = (
+            pieces * column_count * depth * _pack_right(p, columns)
+            + column_pieces * row_count * height * depth * _pack_left(p)
+        )
+        if best is None or cost < best[0]:
+            best = cost, row_panels, column_panels
+        if pieces > 2 * wanted and row_panels <= most:
+            break
+    assert best is not None
+    return best[1], best[2]
