@@ -162,12 +162,12 @@ def _arange_meaning(
     meaning=_arange_meaning,
     reference=lambda *, size, first, step, dtype: (first + np.arange(size) * step).astype(dtype.numpy),
     samples=lambda: [
-        Sample((), {"start": 37}),
-        Sample((), {"start": 5, "stop": -6, "step": -3, "dtype": DTYPES["int8"]}),
-        Sample((), {"start": 0.5, "stop": 3, "step": 0.3}),
-        Sample((), {"start": 7, "dtype": DTYPES["bfloat16"]}),
-        Sample((), {"start": -1, "stop": 1, "step": 1e-3, "dtype": float64}),
-        Sample((), {"start": 3, "stop": 3}),
+        Sample((37,), {}),
+        Sample((5,), {"stop": -6, "step": -3, "dtype": DTYPES["int8"]}),
+        Sample((0.5,), {"stop": 3, "step": 0.3}),
+        Sample((7,), {"dtype": DTYPES["bfloat16"]}),
+        Sample((-1,), {"stop": 1, "step": 1e-3, "dtype": float64}),
+        Sample((3,), {"stop": 3}),
     ],
     onnx="Range",
 )

@@ -328,7 +328,7 @@ def _astype_samples() -> list[Sample]:
     method=("astype",),
     onnx="Cast",
 )
-def astype(x: Tensor, dtype: Any, /) -> Tensor:
+def astype(x: Tensor, /, dtype: Any, *, copy: bool = True) -> Tensor:
     """x with its elements converted to `dtype`; float to integer truncates."""
     x = as_tensor(x, "astype")
     return converted(x, dtype_of(dtype))

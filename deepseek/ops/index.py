@@ -248,9 +248,9 @@ def _scatter_vjp(
     vjp=_scatter_vjp,
     takes=NUMERIC,
     samples=lambda: [
-        Sample(((5, 3), np.array([[4, 0, 4], [4, 1, -1]]), (2, 3)), {"dim": 0}),
-        Sample(((2, 4), np.array([[1, 1, 1, 9, 0], [0, 3, 0, 3, 0]]), (2, 5)), {"dim": 1}),
-        Sample(((3,), np.zeros((0,), np.int64), (0,)), {"dim": 0}),
+        Sample(((5, 3), 0, np.array([[4, 0, 4], [4, 1, -1]]), (2, 3))),
+        Sample(((2, 4), 1, np.array([[1, 1, 1, 9, 0], [0, 3, 0, 3, 0]]), (2, 5))),
+        Sample(((3,), 0, np.zeros((0,), np.int64), (0,))),
     ],
     tolerance=16,
     method="scatter_add",

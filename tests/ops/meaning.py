@@ -64,7 +64,8 @@ class Grid:
         def read(name: str, index: Any, guard: Any, otherwise: Any) -> Any:
             flat = arrays[int(name[1:])].reshape(-1)
             inside = np.asarray(True if guard is None else guard)
-            index, inside = np.broadcast_arrays(index, inside)
+            index = np.broadcast_to(index, self.shape)
+            inside = np.broadcast_to(inside, self.shape)
             assert np.all((index >= 0) & (index < flat.size) | ~inside), f"{name} read out of range"
             found = np.zeros(index.shape, flat.dtype)
             found[inside] = flat[index[inside]]
