@@ -89,7 +89,7 @@ class _Printer:
                 self.line(
                     indent,
                     f"mma({stmt.acc}, {stmt.a}, {a_at}, {stmt.b}, {b_at}, {depth}, "
-                    f"{stmt.m}, {stmt.n})",
+                    f"{stmt.m}, {stmt.n}, {stmt.row}, {stmt.step})",
                 )
             case Barrier():
                 self.line(indent, "barrier")

@@ -289,11 +289,11 @@ class _Parser:
     def mma(self, text: str) -> Mma:
         call = ast.parse(text, mode="eval").body
         assert isinstance(call, ast.Call)
-        acc, a, a_at, b, b_at, depth, m, n = call.args
+        acc, a, a_at, b, b_at, depth, *numbers = call.args
         names = [node.id for node in (acc, a, b) if isinstance(node, ast.Name)]
         return Mma(
             names[0], names[1], self.build(a_at), names[2], self.build(b_at), self.build(depth),
-            ast.literal_eval(m), ast.literal_eval(n),
+            *map(ast.literal_eval, numbers),
         )  # fmt: skip
 
     def declare(self, text: str, usual: tuple[Any, Any] = (None, None),
