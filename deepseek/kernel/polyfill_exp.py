@@ -14,6 +14,7 @@ from deepseek.kernel.polyfill_form import (
     at_least,
     at_most,
     div,
+    exact_product,
     fma,
     horner,
     lt,
@@ -58,10 +59,6 @@ def _expm1_parts(form: Form, x: Expr, offset: int) -> tuple[Expr, Expr]:
 
 def expm1(form: Form, x: Expr) -> Expr:
     x = at_least(at_most(x, form.c(form.exp_range[1])), form.c(form.expm1_low))
-    return _expm1_in_range(form, x)
-
-
-def _expm1_in_range(form: Form, x: Expr) -> Expr:
     # 2**n (q + 1) - 1, halved on the way so that 2**n may be the largest power.
     power, q = _expm1_parts(form, x, form.bias - 1)
     half = fma(power, q, sub(power, form.c(0.5)))
@@ -88,8 +85,13 @@ def erf(form: Form, x: Expr) -> Expr:
     first = form.c(form.erf[0]).value
     rest = horner(form, size, (form.erf[0] - first, *form.erf[1:]))
     minus = call("neg", size)
-    exponent = fma(minus, form.c(first), mul(minus, rest))
-    return _with_sign(form, _expm1_in_range(form, exponent), x)
+    if form.fused:
+        exponent = fma(minus, form.c(first), mul(minus, rest))
+    else:
+        product, product_rest = exact_product(form, minus, form.c(first))
+        exponent = add(product, fma(minus, rest, product_rest))
+    power, q = _expm1_parts(form, exponent, form.bias)
+    return _with_sign(form, fma(power, q, sub(power, form.one)), x)
 
 
 def _with_sign(form: Form, size: Expr, x: Expr) -> Expr:

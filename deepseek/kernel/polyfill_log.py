@@ -196,8 +196,7 @@ def _pow64(form: Form, size: Expr, y: Expr) -> Expr:
     p_rest = fma(y, log_rest, p_rest)
     p = _product_with(form, size, log_, y, p)
     low, top = form.exp_range
-    usual = both(lt(p, form.c(top)), lt(form.c(low), p))
-    p_rest = where(usual, p_rest, form.c(0.0))
+    p_rest = where(lt(call("abs", p_rest), form.one), p_rest, form.c(0.0))
     p = at_least(at_most(p, form.c(top)), form.c(low))
     return _exp_of_sum(form, p, p_rest)
 

@@ -128,19 +128,21 @@ def _rounded_down(form: Form, a: Expr, b: Expr) -> tuple[Expr, Expr]:
     )
 
 
-def _in_float64(form: Form, a: Expr, b: Expr, which: int) -> Expr:
+def _in_float64(form: Form, a: Expr, b: Expr) -> tuple[Expr, Expr]:
     wide = FORMS[float64].with_fused(form.fused)
-    return cast(_rounded_down(wide, cast(a, float64), cast(b, float64))[which], form.dtype)
+    quotient, remainder = _rounded_down(wide, cast(a, float64), cast(b, float64))
+    return cast(quotient, form.dtype), cast(remainder, form.dtype)
 
 
 def mod(form: Form, a: Expr, b: Expr) -> Expr:
-    remainder = _in_float64(form, a, b, 1)
     # Dividing by zero has no remainder.
-    return where(eq(b, form.c(0.0)), form.c(math.nan), remainder)
+    return where(eq(b, form.c(0.0)), form.c(math.nan), _in_float64(form, a, b)[1])
 
 
 def floordiv(form: Form, a: Expr, b: Expr) -> Expr:
-    return where(eq(b, form.c(0.0)), div(a, b), _in_float64(form, a, b, 0))
+    quotient, remainder = _in_float64(form, a, b)
+    quotient = where(eq(remainder, remainder), quotient, remainder)
+    return where(eq(b, form.c(0.0)), div(a, b), quotient)
 
 
 def integer_power(x: Expr, y: Expr) -> Expr:
