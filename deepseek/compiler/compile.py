@@ -105,7 +105,9 @@ def compile_graph(
     if backend.claims:
         context.claim = claimed_by(backend)
     fused = run_passes(graph, context)
-    program = build(fused, symbols, backend.lanes(), takes, labels)
+    program = build(
+        fused, symbols, backend.lanes(), takes, labels, lambda body: run_passes(body, context)
+    )
     loaded = load(program, compiled_kernels(backend, program.kernels))
     return Compiled(graph, program, loaded, output_sources(program))
 

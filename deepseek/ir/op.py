@@ -12,7 +12,9 @@ and never names. `meaning` is a function whose form depends on the kind:
     CONTRACT     (inputs, out, **attrs) -> Contraction
     SCATTER      (index, read, inputs, out, **attrs) -> Scatter    index: one per axis of the update
     COMPOSITE    the op's own Python function (`expand`), on Tensors
-    CONTROL, ORDER, HOST, COLLECTIVE: run by the Program; no scalar meaning
+    CONTROL      (**attrs) -> Branch | Repeat | Walk               how its body graphs are run
+    ORDER        (inputs, outputs, **attrs) -> sizes               what the runtime's routine takes
+    HOST, COLLECTIVE: run by the Program; no scalar meaning
 """
 
 from __future__ import annotations
@@ -107,6 +109,34 @@ class Scatter:
     guard: Expr
     value: Expr
     combine: str = "add"
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Input 0 is a bool: it chooses the graph that runs on the other inputs."""
+
+    then: Any
+    otherwise: Any
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """`body` runs on (constants, state) while `condition` holds for them. The first `consts` inputs are constants."""
+
+    condition: Any
+    body: Any
+    consts: int
+
+
+@dataclass(frozen=True)
+class Walk:
+    """`body` runs once per row of the inputs after constants and state; its outputs after the state are rows."""
+
+    body: Any
+    consts: int
+    carries: int
+    length: Any
+    reverse: bool
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,7 @@ from deepseek.ir.graph import Graph, Node, Value
 from deepseek.ir.op import Kind
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Shape
-from deepseek.kernel import loops
-try:
-    from deepseek.kernel import contraction
-except ImportError:
-    contraction = None
+from deepseek.kernel import contraction, loops
 from deepseek.kernel.evaluate import Evaluator
 from deepseek.kernel.ir import Buffer, Kernel, Loop, Stmt, Store, expressions, statements
 

@@ -16,7 +16,7 @@ from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, use
 from deepseek.frontend.tensor import Tensor, no_grad, record, state, tracing
 from deepseek.ir.dtype import bool_, int64
 from deepseek.ir.graph import Graph, Value, input_value, sequence
-from deepseek.ir.op import Kind, Sample
+from deepseek.ir.op import Branch, Kind, Repeat, Sample, Walk
 from deepseek.ir.shape import Size, TensorType, same, simplify, tensor_type
 from deepseek.ops.create import arange
 from deepseek.ops.define import as_tensor, describe, op_of, primitive, shape_of
@@ -234,6 +234,7 @@ def _cond_infer(pred: TensorType, *operands: TensorType, true_graph: Graph, fals
 @primitive(
     Kind.CONTROL,
     infer=_cond_infer,
+    meaning=lambda *, true_graph, false_graph: Branch(true_graph, false_graph),
     reference=lambda pred, *xs, run, true_graph, false_graph: run(
         true_graph if pred else false_graph, xs
     ),
@@ -297,6 +298,7 @@ def _count_up(state: Any) -> Any:
 @primitive(
     Kind.CONTROL,
     infer=lambda *xs, condition, body, consts: outputs_of(body),
+    meaning=Repeat,
     reference=_while_reference,
     vjp=_while_vjp,
     samples=lambda: [
@@ -422,6 +424,7 @@ def _running(total: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 @primitive(
     Kind.CONTROL,
     infer=_scan_infer,
+    meaning=Walk,
     reference=_scan_reference,
     vjp=_scan_vjp,
     samples=lambda: [

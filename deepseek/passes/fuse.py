@@ -82,6 +82,9 @@ class Fuser:
         for node in self.graph.nodes:
             if not node.op.kind.pointwise and node.op.kind not in FORMS:
                 needed.update(node.inputs)
+        for node in reversed(self.graph.nodes):
+            if any(v in needed for v in node.outputs) and is_alias(node):
+                needed.update(node.inputs)
         return needed - self.inputs
 
     # ------------------------------------------------------------------------------- grouping

@@ -17,13 +17,13 @@ from deepseek.ir import scalar
 from deepseek.ir.access import is_alias
 from deepseek.ir.graph import CONSTANT, Graph, Node, Value
 from deepseek.ir.interpret import call_reference
-from deepseek.ir.op import Kind
+from deepseek.ir.op import Branch, Kind, Repeat, Walk
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import TensorType
 from deepseek.kernel.ir import Kernel
 from deepseek.kernel.lower import lower
 from deepseek.program import ir
-from deepseek.program.ir import Extern, Host, Launch, Program, Ref, Row, Slot, Step
+from deepseek.program.ir import Extern, For, Host, If, Launch, Program, Ref, Row, Slot, Step, While
 
 Env = dict[Value, Ref]
 
@@ -31,9 +31,10 @@ Env = dict[Value, Ref]
 class Builder:
     """One program under construction."""
 
-    def __init__(self, symbols: Sequence[Expr], lanes: int) -> None:
+    def __init__(self, symbols: Sequence[Expr], lanes: int, optimize: Callable[[Graph], Graph]) -> None:
         self.symbols = tuple(symbols)
         self.lanes = lanes
+        self.optimize = optimize  # what is done to the body graphs of control flow before they are built
         self.slots: list[Slot] = []
         self.kernels: dict[Kernel, int] = {}
         self.loops = 0
@@ -111,29 +112,82 @@ class Builder:
         return [Host(function, refs, len(node.outputs), sizes, label)]
 
     def control(self, node: Node, env: Env, label: str) -> list[Step]:
-        """Control ops say what they are by the blocks they have; see deepseek/ops/control.py."""
         assert node.op.meaning is not None
-        return node.op.meaning(node, env, self, label)  # type: ignore[no-any-return]
+        inputs = [env[v] for v in node.inputs]
+        outputs = [env[v] for v in node.outputs]
+        match node.op.meaning(**node.attrs):
+            case Branch(then, otherwise):
+                pair = [self.nested(g, inputs[1:], outputs) for g in (then, otherwise)]
+                return [If(inputs[0], pair[0], pair[1], label)]
+            case Repeat(condition, body, consts):
+                return self.repeat(condition, body, inputs[:consts], inputs[consts:], node, outputs, label)
+            case Walk() as walk:
+                return self.walk(walk, inputs, node, outputs, label)
+        raise CompileError(f"op '{node.op.name}': no such control flow{at(node)}")
+
+    def repeat(
+        self, condition: Graph, body: Graph, consts: list[Ref], start: list[Ref], node: Node,
+        state: list[Ref], label: str,
+    ) -> list[Step]:  # fmt: skip
+        first = [copy(to, source, v) for to, source, v in zip(state, start, node.outputs, strict=True)]
+        predicate = self.temp(condition.outputs[0].type, label)
+        test = self.nested(condition, [*consts, *state], [predicate])
+        return [*first, While(test, predicate, self.nested(body, [*consts, *state], state), label)]
+
+    def walk(
+        self, walk: Walk, inputs: list[Ref], node: Node, outputs: list[Ref], label: str
+    ) -> list[Step]:
+        consts, carries = walk.consts, walk.carries
+        state = outputs[:carries]
+        first = [
+            copy(to, source, v)
+            for to, source, v in zip(state, inputs[consts : consts + carries], node.outputs, strict=False)
+        ]
+        self.loops += 1
+        length = scalar.as_expr(walk.length)
+
+        def row(ref: Ref, value: Value) -> Ref:
+            stride = scalar.mul(
+                scalar.product(value.type.shape[1:]), scalar.const(value.type.dtype.itemsize)
+            )
+            if not walk.reverse:
+                return Ref(ref.slot, ref.offset, self.loops, stride)
+            last = scalar.mul(scalar.sub(length, scalar.ONE), stride)
+            return Ref(ref.slot, scalar.add(ref.offset, last), self.loops, scalar.neg(stride))
+
+        number = self.loops
+        rows_in = [row(r, v) for r, v in zip(inputs, node.inputs, strict=True)][consts + carries :]
+        rows_out = [row(r, v) for r, v in zip(outputs, node.outputs, strict=True)][carries:]
+        body = self.nested(
+            walk.body, [*inputs[:consts], *state, *rows_in], [*state, *rows_out]
+        )
+        return [*first, For(number, length, body, label)]
 
     # ------------------------------------------------------------------- pieces for control flow
 
     def nested(self, graph: Graph, operands: Sequence[Ref], targets: Sequence[Ref]) -> tuple[Step, ...]:
         """A body graph as a block that reads `operands` and leaves its outputs in `targets`."""
+        graph = self.optimize(graph)
         env: Env = dict(zip(graph.inputs, operands, strict=True))
         steps = self.block(graph, env, {})
-        copies: list[Step] = []
+        early: list[Step] = []
+        late: list[Step] = []
         for value, target in zip(graph.outputs, targets, strict=True):
             source = env[value]
+            if source in targets and source != target:  # another state: it may be overwritten first
+                held = self.temp(value.type, "state")
+                early.append(copy(held, source, value))
+                source = held
             if source != target:
-                copies.append(ir.Copy(target, source, scalar.as_expr(value.type.nbytes), "carry"))
-        return (*steps, *copies)
+                late.append(copy(target, source, value))
+        return (*steps, *early, *late)
 
     def temp(self, type_: TensorType, label: str) -> Ref:
         return Ref(self.slot(ir.TEMP, type_, label))
 
-    def loop(self) -> int:
-        self.loops += 1
-        return self.loops - 1
+
+def copy(target: Ref, source: Ref, value: Value) -> Step:
+    return ir.Copy(target, source, scalar.as_expr(value.type.nbytes), "state")
 
 
 def build(
@@ -142,12 +196,13 @@ def build(
     lanes: int = 16,
     takes: dict[int, int] | None = None,
     labels: Sequence[str] = (),
+    optimize: Callable[[Graph], Graph] = lambda graph: graph,
 ) -> Program:
     """The Program of a graph of regions.
 
     `takes[o] = i`: output o may take over input i's buffer if that is donated, where its kernel allows it.
     """
-    builder = Builder(symbols, lanes)
+    builder = Builder(symbols, lanes, optimize)
     env: Env = {}
     for i, value in enumerate(graph.inputs):
         label = labels[i] if i < len(labels) else f"input {i}"
