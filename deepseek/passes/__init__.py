@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from deepseek.config import options
 from deepseek.errors import CompileError, DeepseekError
 from deepseek.ir.graph import Graph
-from deepseek.ir.text import print_graph
 from deepseek.ir.verify import verify
 from deepseek.passes.expand import Claimed, expand
 
@@ -52,8 +51,10 @@ def run_passes(graph: Graph, context: PassContext, check: Callable[[str, Graph, 
         except DeepseekError:
             raise
         except Exception as error:
-            text = print_graph(graph, lines=True)
-            raise CompileError(f"pass '{name}' failed: {error!r} on\n{text}") from error
+            raise CompileError(
+                f"pass '{name}' failed: {error!r}\n"
+                "  help: this is a bug in deepseek; DS_DUMP=folder writes the graph it failed on"
+            ) from error
         context.seconds[name] = context.seconds.get(name, 0.0) + time.perf_counter() - start
         if after is not graph:
             if options.verify:

@@ -311,10 +311,10 @@ class Fuser:
     def _forget(self, source: Group, target: Group) -> None:
         """Everything that depended on source depends on target."""
         old, new = 1 << source.number, 1 << target.number
+        target.before &= ~old
         for other in self.groups:
             if other is not target and other.before & old:
                 other.before = other.before & ~old | new | target.before
-        target.before &= ~old
         source.nodes = []
         source.before = 0
 
