@@ -55,10 +55,17 @@ class Evaluator:
             result = scalar.const(array.reshape(-1)[0].item(), working(value.type.dtype))
             return result if guard is TRUE else scalar.where(guard, result, zero(result.dtype))
 
-        def read(k: int, position: Index, inner: Expr = TRUE) -> Expr:
-            return self.at(node.inputs[k], tuple(position), scalar.and_(guard, inner))
+        reads: list[Expr] = []
 
-        return widened(point_value(node, index, read))
+        def read(k: int, position: Index, inner: Expr = TRUE) -> Expr:
+            reads.append(self.at(node.inputs[k], tuple(position), scalar.and_(guard, inner)))
+            return reads[-1]
+
+        result = widened(point_value(node, index, read))
+        if guard is TRUE or result in reads:
+            return result
+        # What is computed from guarded reads need not be 0 itself: exp(0) is 1, a padding any value.
+        return scalar.where(guard, result, zero(result.dtype))
 
 
 def widened(e: Expr) -> Expr:

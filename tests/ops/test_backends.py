@@ -1,0 +1,45 @@
+"""Every op on every backend against the graph's meaning in float64, in all swept dtypes.
+
+The samples of an op are computed in one flush, so that their kernels are compiled together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from compare import assert_near
+from sampling import Case, case_name, cases
+
+import deepseek as ds
+from deepseek.config import override
+from deepseek.frontend.tensor import hooks
+from deepseek.ir.interpret import interpret
+from deepseek.ops.define import REGISTRY
+
+BACKENDS = ["reference", "cpu"]
+# Where each 16-bit op rounds on its own, a chain of them may lose a few digits more.
+CHAIN = 4.0
+
+
+def cases_of(op: str) -> list[Case]:
+    return [case for case in cases(every=True) if case.op.name == op]
+
+
+@pytest.mark.parametrize("op", list(REGISTRY))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_backend_agrees_with_meaning(backend: str, op: str) -> None:
+    tried = cases_of(op)
+    assert tried
+    with override(backend=backend):
+        results = [case.call(case.tensors()) for case in tried]
+        hooks.evaluate([t._value for outputs in results for t in outputs])
+        for case, outputs in zip(tried, results, strict=True):
+            with np.errstate(all="ignore"):
+                wanted = interpret(case.graph(), case.arrays, wide=True)
+            for got, exact in zip(outputs, wanted, strict=True):
+                tolerance = case.op.tolerance * (CHAIN if got.dtype.bits == 16 else 1)
+                assert_near(got.numpy(), exact, tolerance, f"{case_name(case)} on {backend}")
+
+
+def test_every_backend_is_swept() -> None:
+    assert set(BACKENDS) <= set(ds.backends.names())
