@@ -35,7 +35,12 @@ class NativeKernel(Launchable):
             arguments = dict(zip(kernel.sizes, row.sizes, strict=True))
             scratch = scalar.maximum(scratch, scalar.substitute(scratch_bytes(kernel), arguments))
         block.launch(
-            self.code, self.symbol, loader.rows(rows), loader.expr(scratch), loader.expr(grain), label
+            self.code,
+            self.symbol,
+            loader.rows(rows),
+            loader.expr(scratch),
+            loader.expr(grain),
+            label,
         )
 
 

@@ -72,6 +72,8 @@ class Function(Mmas):
         for _ in grid:
             assert isinstance(body[0], Loop)
             body = body[0].body
+        names = [b.name for b in kernel.buffers if b.space == REGISTER]
+        self.prepare_registers(names, kernel.body)
         self._grid(grid, body)
         self.do("ret void")
         return self._text(kernel)

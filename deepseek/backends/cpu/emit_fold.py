@@ -7,14 +7,14 @@ carries whole vectors, one fold a lane.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from deepseek.backends.cpu.emit_builder import Vector
 from deepseek.backends.cpu.emit_expr import Expressions
 from deepseek.backends.cpu.emit_types import NOTHING, Value, iota, register_type, vector_type
 from deepseek.ir.dtype import DType
 from deepseek.ir.scalar import Expr, bounds, terms
-from deepseek.kernel.ir import VECTOR, Axis, Carry, Fold, Let, Store
+from deepseek.kernel.ir import VECTOR, Axis, Carry, Fold, Let, Stmt, Store
 
 Carried = list[list[str]]  # for each carry, the operand of each copy
 
@@ -28,6 +28,14 @@ class Folds(Expressions):
     def flush(self) -> None:
         raise NotImplementedError
 
+    def enter_loop(self, body: Iterable[Stmt]) -> None:
+        """Before a loop that runs these statements."""
+        raise NotImplementedError
+
+    def leave_loop(self, body: Iterable[Stmt]) -> None:
+        """At the end of such a loop's body."""
+        raise NotImplementedError
+
     def bind(self, var: Expr, value: Value) -> None:
         """Define a variable until the current scope closes."""
         self.known.pop(var, None)
@@ -39,6 +47,7 @@ class Folds(Expressions):
 
     def fold(self, stmt: Fold) -> None:
         self.flush()
+        self.enter_loop((stmt,))
         if stmt.axes[-1].kind == VECTOR and stmt.lanes > 1:
             results, lanes = self._vector_fold(stmt), 0
         else:
@@ -78,6 +87,7 @@ class Folds(Expressions):
         for store in stmt.prefix:
             self.store_statement(store)
         self.flush()
+        self.leave_loop(stmt.prefix)
 
     def _axes(self, axes: Sequence[Axis], carries: tuple[Carry, ...], first: Carried, lanes: int,
               element: Callable[[Carried], Carried], stores: frozenset[str]) -> Carried:  # fmt: skip

@@ -1,79 +1,75 @@
-"""The outer-product micro-kernel: all accumulators in registers through one loop over the depth.
+"""The outer-product micro-kernel: acc[i, j] += sum over k of a[i, k] * b[k, j].
 
-A step loads one row of b as vectors and one scalar of a for each row of accumulators, which a
-multiply-add reads straight from memory where the target can.
+The accumulators are m * n / W registers through the loop over k. Each step loads a row of b as vectors and
+each element of a into all lanes. Unrolling the loop gains nothing: it is bound by the multiplications.
 """
 
 from __future__ import annotations
 
-from deepseek.backends.cpu.emit_statements import Statements
+from deepseek.backends.cpu.emit_registers import Registers
 from deepseek.backends.cpu.emit_types import memory_type, register_type, vector_type
-from deepseek.errors import CompileError
 from deepseek.ir.dtype import DType
-from deepseek.ir.scalar import bounds
+from deepseek.ir.scalar import bounds, terms
 from deepseek.kernel.ir import Mma
 
 
-class Mmas(Statements):
+class Mmas(Registers):
     """Mma statements."""
 
     def mma(self, stmt: Mma) -> None:
-        dtype = self.buffers[stmt.acc].dtype
-        lanes = self.target.lanes(dtype)
-        while stmt.n % lanes:
-            lanes //= 2
-        if self.vector is not None or lanes < 2:
-            raise CompileError(f"an mma of {stmt.m} x {stmt.n} {dtype} inside vector lanes or too narrow")
-        count = stmt.n // lanes
-        acc = self.pointers[stmt.acc]
-        whole = vector_type(register_type(dtype), lanes)
-        slots = [
-            self.step(stmt.acc, acc, str(number * lanes), self.level) if number else acc
-            for number in range(stmt.m * count)
-        ]
-        align = min(64, lanes * dtype.itemsize)
-        sums = [self.ins(f"load {whole}, ptr {p}, align {align}", self.level) for p in slots]
-        a = self.place(stmt.a, stmt.a_at).pointer
-        b = self.place(stmt.b, stmt.b_at).pointer
+        acc = self.buffers[stmt.acc].dtype
+        columns = self._columns(stmt.n, acc)
+        tiles = [(i, at, lanes) for i in range(stmt.m) for at, lanes in columns]
+        types = [vector_type(register_type(acc), lanes) for _, _, lanes in tiles]
+        sums = [self.get(stmt.acc, i * stmt.n + at, lanes) for i, at, lanes in tiles]
+        a, _, _ = self.pointer(stmt.a, terms(stmt.a_at))
+        b, _, _ = self.pointer(stmt.b, terms(stmt.b_at))
         depth = self.value(stmt.depth).ops[0]
-        step = stmt.step or stmt.m
-
-        def element(_: str, carried: list[str]) -> list[str]:
-            a, b, *sums = carried
-            row = [self._panel(stmt.b, b, j * lanes, dtype, lanes) for j in range(count)]
-            for i in range(stmt.m):
-                scalar = self._panel(stmt.a, a, i * stmt.row, dtype, 0)
-                every = self.splat(register_type(dtype), scalar, lanes, self.level)
-                for j in range(count):
-                    at = i * count + j
-                    sums[at] = self._multiply_add(dtype, whole, every, row[j], sums[at], lanes)
-            return [self._ahead(stmt.a, a, step), self._ahead(stmt.b, b, stmt.n), *sums]
-
-        types = ["ptr", "ptr", *[whole] * len(sums)]
-        nonempty = (bounds(stmt.depth)[0] or 0) > 0
-        _, _, *sums = self.loop("0", depth, 1, types, [a, b, *sums], element, nonempty=nonempty)
-        for p, value in zip(slots, sums, strict=True):
-            self.do(f"store {whole} {value}, ptr {p}, align {align}")
+        flat = self.loop(
+            "0", depth, 1, ["ptr", "ptr", *types], [a, b, *sums],
+            lambda _, values: self._outer_product(stmt, acc, columns, values),
+            nonempty=(bounds(stmt.depth)[0] or 0) > 0,
+        )  # fmt: skip
         self.forget_reads(frozenset((stmt.acc,)))
+        for (i, at, lanes), op in zip(tiles, flat[2:], strict=True):
+            self.put(stmt.acc, i * stmt.n + at, lanes, op, self.level)
 
-    def _panel(self, buffer: str, pointer: str, offset: int, dtype: DType, lanes: int) -> str:
-        """Elements of a panel in the accumulators' type."""
-        own = self.buffers[buffer].dtype
-        at = self._ahead(buffer, pointer, offset)
-        whole = vector_type(memory_type(own), lanes)
-        found = self.ins(f"load {whole}, ptr {at}, align {own.itemsize}", self.level)
-        return found if own is dtype else self.convert(found, own, dtype, lanes, self.level)
+    def _columns(self, n: int, dtype: DType) -> list[tuple[int, int]]:
+        """The row as (first column, lanes), in registers as wide as fit; lanes 0 is a scalar."""
+        out: list[tuple[int, int]] = []
+        at = 0
+        lanes = self.target.lanes(dtype)
+        while at < n:
+            while lanes > n - at:
+                lanes //= 2
+            out.append((at, lanes if lanes > 1 else 0))
+            at += max(1, lanes)
+        return out
 
-    def _ahead(self, buffer: str, pointer: str, offset: int) -> str:
-        if not offset:
-            return pointer
-        type_ = memory_type(self.buffers[buffer].dtype)
-        return self.ins(f"getelementptr inbounds {type_}, ptr {pointer}, i64 {offset}", self.level)
+    def _outer_product(self, stmt: Mma, acc: DType, columns: list[tuple[int, int]],
+                       values: list[str]) -> list[str]:  # fmt: skip
+        """One k: the pointers and sums after it."""
+        a, b, *sums = values
+        level = self.level
+        rows = [self._element(stmt.b, b, at, lanes, acc) for at, lanes in columns]
+        number = 0
+        for i in range(stmt.m):
+            one = self._element(stmt.a, a, i, 0, acc)
+            for (_, lanes), row in zip(columns, rows, strict=True):
+                every = self.splat(register_type(acc), one, lanes, level) if lanes else one
+                sums[number] = self.instruction(
+                    "fma", acc, [every, row, sums[number]], lanes, level, None
+                )
+                number += 1
+        a_next = self.step(stmt.a, a, str(stmt.m), level)
+        b_next = self.step(stmt.b, b, str(stmt.n), level)
+        return [a_next, b_next, *sums]
 
-    def _multiply_add(
-        self, dtype: DType, whole: str, a: str, b: str, c: str, lanes: int
-    ) -> str:
-        if dtype.is_float:
-            return self.instruction("fma", dtype, [a, b, c], lanes, self.level, None)
-        product = self.ins(f"mul {whole} {a}, {b}", self.level)
-        return self.ins(f"add {whole} {product}, {c}", self.level)
+    def _element(self, buffer: str, pointer: str, offset: int, lanes: int, acc: DType) -> str:
+        """Elements of a panel, in the accumulators' type."""
+        dtype = self.buffers[buffer].dtype
+        level = self.level
+        at = self.step(buffer, pointer, str(offset), level) if offset else pointer
+        whole = vector_type(memory_type(dtype), lanes)
+        found = self.ins(f"load {whole}, ptr {at}, align {dtype.itemsize}", level)
+        return self.convert(found, dtype, acc, lanes, level)

@@ -60,6 +60,9 @@ class Statements(Folds):
     def mma(self, stmt: Mma) -> None:
         raise NotImplementedError
 
+    def whole_at_once(self, stmt: Loop, lanes: int) -> bool:
+        raise NotImplementedError
+
     # ------------------------------------------------------------------------------------- stores
 
     def store_statement(self, stmt: Store) -> None:
@@ -90,17 +93,22 @@ class Statements(Folds):
         if axis.kind == VECTOR:
             self._vector_loop(stmt)
         elif axis.kind == UNROLL:
-            for i in range(axis.extent.value):
-                with self.inline_scope():
-                    self.body(substitute_body(stmt.body, axis.var, i))
+            self.unrolled_loop(stmt)
         else:
 
             def inside(index: str, _: list[str]) -> list[str]:
                 self.bind(axis.var, Value((index,), 0, self.level))
                 self.body(stmt.body)
+                self.leave_loop(stmt.body)
                 return []
 
+            self.enter_loop(stmt.body)
             self.axis_loop(axis, [], [], inside, stored(stmt.body))
+
+    def unrolled_loop(self, stmt: Loop) -> None:
+        for i in range(stmt.axis.extent.value):
+            with self.inline_scope():
+                self.body(substitute_body(stmt.body, stmt.axis.var, i))
 
     def _vector_loop(self, stmt: Loop) -> None:
         if self.vector is not None:
@@ -116,16 +124,19 @@ class Statements(Folds):
 
         def whole(index: str, _: list[str]) -> list[str]:
             run(Vector(lanes, copies, axis.var, index, self.level))
+            self.leave_loop(stmt.body)
             return []
 
         def masked(index: str, _: list[str]) -> list[str]:
             run(self._masked(axis.var, index, n, lanes))
+            self.leave_loop(stmt.body)
             return []
 
         total = lanes * copies
         if extent.fn == "const":
             full, rest = divmod(extent.attr, total)
             if full > 1:
+                self.enter_loop(stmt.body)
                 self.loop("0", str(full * total), total, [], [], whole, nonempty=True,
                           stores=stores)  # fmt: skip
             elif full == 1:
@@ -139,6 +150,7 @@ class Statements(Folds):
             return
         n = self.value(extent).ops[0]
         end = self.ins(f"and i64 {n}, {-total}", self.level)
+        self.enter_loop(stmt.body)
         self.loop("0", end, total, [], [], whole, nonempty=False, certain=certain, stores=stores)
         if not all(c % total == 0 for c in terms(extent).values()):
             self.loop(end, n, lanes, [], [], masked, nonempty=False, certain=certain, stores=stores)
@@ -151,6 +163,8 @@ class Statements(Folds):
             default=self.target.width,
         )
         cost = sum(polyfill.cost(e.fn, e.args[0].dtype if e.args else e.dtype) for e in nodes)
+        if self.whole_at_once(stmt, lanes):
+            return lanes, -(-stmt.axis.extent.value // lanes)
         copies = 4 if cost <= 12 else 2 if cost <= 40 else 1
         most = bounds(stmt.axis.extent)[1]
         while most is not None and copies > 1 and lanes * (copies // 2) >= most:
