@@ -25,7 +25,7 @@ TREE = """
 errors config
 ir/ dtype expr integer scalar shape op graph text verify rewrite interpret
 frontend/ tensor guards tracer
-ops/ define elementwise reduce prefix view index contract create random nn control ordering host *
+ops/ define forms elementwise reduce prefix view index contract create random nn control ordering *
 autograd
 passes/ *
 kernel/ ir text verify interpret lower schedule tune *

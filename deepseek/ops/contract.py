@@ -18,6 +18,7 @@ from deepseek.ir.op import Contraction, Kind, Operand, Sample
 from deepseek.ir.scalar import TRUE, ZERO, Expr, as_expr, call, const, var
 from deepseek.ir.shape import Shape, Size, TensorType, is_true, numel, same, tensor_type
 from deepseek.ir.shape import broadcast as broadcast_shapes
+from deepseek.ops import forms
 from deepseek.ops.define import (
     FLOATS,
     NUMERIC,
@@ -258,7 +259,7 @@ def _convolution_samples() -> list[Sample]:
     samples=_convolution_samples,
     tolerance=32,
     precision="low",
-    onnx="Conv",
+    onnx=forms.convolution,
 )
 def convolution(
     x: Tensor, w: Tensor, /, *, stride: Ints, padding: Pairs, dilation: Ints, groups: int
@@ -358,6 +359,7 @@ def _output_shape(sample: Sample) -> Any:
     samples=_input_grad_samples,
     tolerance=32,
     precision="low",
+    onnx=forms.convolution_input_grad,
 )
 def convolution_input_grad(
     g: Tensor, w: Tensor, /, *, size: Shape, stride: Ints, padding: Pairs, dilation: Ints, groups: int

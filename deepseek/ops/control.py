@@ -18,6 +18,7 @@ from deepseek.ir.dtype import bool_, int64
 from deepseek.ir.graph import Graph, Value, input_value, sequence
 from deepseek.ir.op import Branch, Kind, Repeat, Sample, Walk
 from deepseek.ir.shape import Size, TensorType, same, simplify, tensor_type
+from deepseek.ops import forms
 from deepseek.ops.create import arange
 from deepseek.ops.define import as_tensor, describe, op_of, primitive, shape_of
 from deepseek.ops.random import next_draw
@@ -244,7 +245,7 @@ def _cond_infer(pred: TensorType, *operands: TensorType, true_graph: Graph, fals
         Sample((np.array(False), lambda x, y: (x + y, y), lambda x, y: (x * y, x), (4,), (4,))),
     ],
     takes=(),
-    onnx="If",
+    onnx=forms.cond,
 )
 def cond(
     pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], /, *operands: Any
@@ -306,7 +307,7 @@ def _count_up(state: Any) -> Any:
         Sample((lambda s: s[0] < 0, _count_up, [np.array(0), (2, 2)])),
     ],
     takes=(),
-    onnx="Loop",
+    onnx=forms.while_loop,
 )
 def while_loop(
     cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any, /
@@ -434,7 +435,7 @@ def _running(total: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         Sample((_running, (3,), (0, 3))),
     ],
     takes=(),
-    onnx="Scan",
+    onnx=forms.scan,
 )
 def scan(
     f: Callable[..., Any], init: Any, xs: Any = None, /, *, length: Any = None, reverse: bool = False

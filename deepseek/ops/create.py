@@ -18,6 +18,7 @@ from deepseek.ir.op import Kind, Sample
 from deepseek.ir.scalar import Expr, as_expr, cast, const
 from deepseek.ir.shape import Dim, Shape, Size, TensorType, size_of, tensor_type
 from deepseek.ir.shape import shape_of as given_shape
+from deepseek.ops import forms
 from deepseek.ops.define import (
     as_tensor,
     converted,
@@ -70,7 +71,7 @@ def _full_reference(*, shape: Any, value: Any, dtype: DType) -> Any:
         Sample((), {"shape": (), "fill_value": -math.inf}),
         Sample((), {"shape": (2, 0), "fill_value": True}),
     ],
-    onnx="ConstantOfShape",
+    onnx=forms.filled,
 )
 def full(
     shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
@@ -169,7 +170,6 @@ def _arange_meaning(
         Sample((-1,), {"stop": 1, "step": 1e-3, "dtype": float64}),
         Sample((3,), {"stop": 3}),
     ],
-    onnx="Range",
 )
 def arange(
     start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,

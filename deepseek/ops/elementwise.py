@@ -15,6 +15,7 @@ from deepseek.ir.dtype import DTYPES, dtype_of
 from deepseek.ir.op import Kind, Sample
 from deepseek.ir.scalar import Expr, call, const
 from deepseek.ir.shape import TensorType, tensor_type
+from deepseek.ops import forms
 from deepseek.ops.define import (
     ALL,
     BOOLEAN,
@@ -326,7 +327,7 @@ def _astype_samples() -> list[Sample]:
     vjp=lambda g, y, x, *, dtype: (g.astype(x.dtype) if dtype.is_float else None,),
     samples=_astype_samples,
     method=("astype",),
-    onnx="Cast",
+    onnx=forms.cast,
 )
 def astype(x: Tensor, /, dtype: Any, *, copy: bool = True) -> Tensor:
     """x with its elements converted to `dtype`; float to integer truncates."""

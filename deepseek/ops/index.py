@@ -17,6 +17,7 @@ from deepseek.ir.dtype import int64
 from deepseek.ir.op import Kind, Sample, Scatter
 from deepseek.ir.scalar import ONE, TRUE, ZERO, Expr, as_expr, call, cast
 from deepseek.ir.shape import Size, TensorType, same, tensor_type
+from deepseek.ops import forms
 from deepseek.ops.define import (
     NUMERIC,
     as_tensor,
@@ -116,7 +117,7 @@ def _take_vjp(g: Tensor, y: Tensor, x: Tensor, indices: Tensor, *, axis: int) ->
         Sample(((4, 3), np.zeros((0,), np.int64)), {"axis": 0}),
     ],
     method="take",
-    onnx="Gather",
+    onnx=forms.take,
 )
 def take(x: Tensor, indices: Any, /, *, axis: int | None = None) -> Tensor:
     """The elements (or slices) at the given indices of an axis, which the axes of `indices` replace."""
@@ -173,7 +174,7 @@ def _along_vjp(g: Tensor, y: Tensor, x: Tensor, indices: Tensor, *, axis: int) -
         Sample(((3, 5), np.array([[2]])), {"axis": -1}),
         Sample(((3, 5), np.zeros((3, 0), np.int64)), {"axis": 1}),
     ],
-    onnx="GatherElements",
+    onnx=forms.take_along,
 )
 def take_along_axis(x: Tensor, indices: Any, /, *, axis: int = -1) -> Tensor:
     """out[..., i, ...] = x[..., indices[..., i, ...], ...] on an axis; the others broadcast."""
@@ -254,7 +255,7 @@ def _scatter_vjp(
     ],
     tolerance=16,
     method="scatter_add",
-    onnx="ScatterElements",
+    onnx=forms.scatter_add,
 )
 def scatter_add(x: Tensor, /, dim: int, index: Any, src: Tensor) -> Tensor:
     """x plus src, src[..., i, ...] being added at index[..., i, ...] of axis `dim`; repeats add up."""

@@ -18,6 +18,7 @@ from deepseek.ir.dtype import int64, uint32
 from deepseek.ir.op import Sample
 from deepseek.ir.scalar import FUNCTIONS
 from deepseek.ir.shape import same
+from deepseek.ops import forms
 from deepseek.ops.create import arange
 from deepseek.ops.define import (
     axis_of,
@@ -64,7 +65,7 @@ def _gelu_reference(x: Any, approximate: str) -> Any:
 @composite(
     reference=_gelu_reference,
     samples=lambda: [*plain_samples(), *plain_samples(approximate="tanh")],
-    onnx="Gelu",
+    onnx=forms.renamed("Gelu", approximate="approximate"),
 )
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """x times the probability that a standard normal variable is below x; "tanh" approximates it."""
@@ -108,7 +109,7 @@ def _shifted(x: Tensor, axis: int) -> Tensor:
 
 
 @composite(reference=_softmax_reference, samples=_softmax_samples, tolerance=16, precision="high",
-           method="softmax", onnx="Softmax")  # fmt: skip
+           method="softmax", onnx=forms.renamed("Softmax", axis="dim"))  # fmt: skip
 def softmax(x: Tensor, dim: int) -> Tensor:
     """exp(x) / sum(exp(x)) along an axis."""
     axis = axis_of("softmax", x, dim)
@@ -121,7 +122,7 @@ def _log_softmax_reference(x: Any, dim: int) -> Any:
 
 
 @composite(reference=_log_softmax_reference, samples=_softmax_samples, tolerance=16,
-           precision="high", method="log_softmax", onnx="LogSoftmax")  # fmt: skip
+           precision="high", method="log_softmax", onnx=forms.renamed("LogSoftmax", axis="dim"))  # fmt: skip
 def log_softmax(x: Tensor, dim: int) -> Tensor:
     """The logarithm of softmax."""
     axis = axis_of("log_softmax", x, dim)
@@ -235,7 +236,13 @@ def _nll_samples(**kwargs: Any) -> list[Sample]:
     return out
 
 
-@composite(reference=_nll_reference, samples=_nll_samples, tolerance=32, precision="high")
+@composite(
+    reference=_nll_reference,
+    samples=_nll_samples,
+    tolerance=32,
+    precision="high",
+    onnx=forms.class_loss("NegativeLogLikelihoodLoss"),
+)
 def nll_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,  # noqa: A002
     reduction: str = "mean",
@@ -267,7 +274,7 @@ def _cross_entropy_reference(
     ],
     tolerance=32,
     precision="high",
-    onnx="SoftmaxCrossEntropyLoss",
+    onnx=forms.class_loss("SoftmaxCrossEntropyLoss"),
 )
 def cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,  # noqa: A002
@@ -312,7 +319,7 @@ def _linear_reference(x: Any, weight: Any, bias: Any) -> Any:
     ],
     tolerance=32,
     precision="low",
-    onnx="Gemm",
+    onnx=forms.linear,
 )
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weight.T + bias, the weight being (out, in)."""
@@ -337,7 +344,7 @@ def _embedding_reference(input: Any, weight: Any, padding_idx: Any) -> Any:  # n
         Sample((np.zeros((0,), np.int64), (4, 6))),
     ],
     precision="low",
-    onnx="Gather",
+    onnx=forms.embedding,
 )
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:  # noqa: A002
     """The rows of weight at the given indices; the row `padding_idx` gets no gradient."""
@@ -351,7 +358,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
 @composite(
     reference=lambda x, num_classes: np.eye(num_classes, dtype=np.int64)[x],
     samples=lambda: [Sample((np.array([[0, 3], [1, 1]]),), {"num_classes": 4})],
-    onnx="OneHot",
+    onnx=forms.one_hot,
 )
 def one_hot(x: Tensor, num_classes: int) -> Tensor:
     """For each integer a row of int64 zeros with a one at that place."""
@@ -381,7 +388,6 @@ def _dropout_reference(x: Any, seed: Any, draw: Any, p: float) -> Any:
         Sample(((4, 5), np.uint64(7), np.int64(2)), {"p": 0.1}),
         Sample(((4, 5), np.uint64(7), np.int64(3)), {"p": 1.0}),
     ],
-    onnx="Dropout",
 )
 def dropout_(x: Tensor, seed: Tensor, draw: Tensor, p: float) -> Tensor:
     """x with each element dropped where the bits of (seed, draw) say so, the others scaled up."""

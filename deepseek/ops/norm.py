@@ -11,6 +11,7 @@ from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.op import Sample
 from deepseek.ir.shape import Size, same
+from deepseek.ops import forms
 from deepseek.ops.define import (
     composite,
     converted,
@@ -64,7 +65,7 @@ def _layer_norm_reference(x: Any, normalized_shape: Any, weight: Any, bias: Any,
     ],
     tolerance=64,
     precision="high",
-    onnx="LayerNormalization",
+    onnx=forms.layer_norm,
 )
 def layer_norm(
     x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
@@ -130,7 +131,7 @@ def _batch_norm_samples() -> list[Sample]:
     samples=_batch_norm_samples,
     tolerance=64,
     precision="high",
-    onnx="BatchNormalization",
+    onnx=forms.batch_norm,
 )
 def batch_norm_(
     x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None,
@@ -213,7 +214,7 @@ def _instance_norm_reference(x: Any, weight: Any, bias: Any, eps: float) -> Any:
     ],
     tolerance=64,
     precision="high",
-    onnx="InstanceNormalization",
+    onnx=forms.instance_norm,
 )
 def instance_norm_(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Each channel of each sample with mean 0 and variance 1, times weight, plus bias."""

@@ -12,6 +12,7 @@ from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir.dtype import DTYPES, int64
 from deepseek.ir.op import Kind, Sample
 from deepseek.ir.shape import Size, TensorType, numel, tensor_type
+from deepseek.ops import forms
 from deepseek.ops.define import (
     ALL,
     as_tensor,
@@ -77,7 +78,7 @@ def _samples() -> list[Sample]:
     takes=ALL,
     samples=_samples,
     routine="sort",
-    onnx=None,
+    onnx=forms.sort,
 )
 def sort_(x: Tensor, /, *, axis: int = -1, descending: bool = False) -> tuple[Tensor, Tensor]:
     """(values, indices) of x in order along an axis; equal elements stay in theirs."""

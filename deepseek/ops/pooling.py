@@ -10,6 +10,7 @@ import numpy as np
 from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.op import Sample
+from deepseek.ops import forms
 from deepseek.ops.conv import spatial
 from deepseek.ops.create import full
 from deepseek.ops.define import composite, converted, describe, shape_of
@@ -64,7 +65,7 @@ def _max_reference(x: Any, kernel_size: Ints, stride: Ints, padding: Ints, dilat
         Sample(((1, 2, 9, 8),), {"kernel_size": (3, 2), "stride": (1, 2), "padding": (1, 1), "dilation": (2, 1)}),
         Sample(((2, 4, 5, 4),), {"kernel_size": (2,) * 3, "stride": (2,) * 3, "padding": (1,) * 3, "dilation": (1,) * 3}),
     ],
-    onnx="MaxPool",
+    onnx=forms.pool("MaxPool", dilations="dilation"),
 )  # fmt: skip
 def max_pool(x: Tensor, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints) -> Tensor:
     """The largest element of each window over the last axes; equal ones share the gradient."""
@@ -90,7 +91,7 @@ def _avg_reference(
         Sample(((2, 4, 5, 4),), {"kernel_size": (2,) * 3, "stride": (2,) * 3, "padding": (0,) * 3, "count_include_pad": True}),
     ],
     tolerance=16,
-    onnx="AveragePool",
+    onnx=forms.pool("AveragePool", count_include_pad="count_include_pad"),
 )  # fmt: skip
 def avg_pool(
     x: Tensor, kernel_size: Ints, stride: Ints, padding: Ints, count_include_pad: bool

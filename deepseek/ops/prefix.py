@@ -11,6 +11,7 @@ from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir.dtype import dtype_of, int64, uint64
 from deepseek.ir.op import Kind, Sample
 from deepseek.ir.shape import TensorType
+from deepseek.ops import forms
 from deepseek.ops.define import (
     NUMERIC,
     as_tensor,
@@ -47,7 +48,7 @@ def _infer(x: TensorType, *, axis: int) -> tuple[TensorType, ...]:
     ],
     tolerance=32,
     method="cumulative_sum",
-    onnx="CumSum",
+    onnx=forms.cumulative_sum,
 )
 def cumulative_sum(
     x: Tensor, /, axis: int | None = None, *, dtype: Any = None, include_initial: bool = False

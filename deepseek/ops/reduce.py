@@ -19,6 +19,7 @@ from deepseek.ir.op import Folding, Kind, Sample
 from deepseek.ir.scalar import Expr, call, cast, const
 from deepseek.ir.scalar import where as choose
 from deepseek.ir.shape import Shape, TensorType, numel, simplify, tensor_type
+from deepseek.ops import forms
 from deepseek.ops.define import (
     BOOLEAN,
     FLOATS,
@@ -204,7 +205,7 @@ def over_count(total: Tensor, count: Any) -> Tensor:
 
 
 @composite(
-    reference=_mean_reference, samples=_samples(), tolerance=32, method="mean", onnx="ReduceMean"
+    reference=_mean_reference, samples=_samples(), tolerance=32, method="mean", onnx=forms.mean
 )
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The mean over some axes (all by default); integers as float32, NaN for none."""
@@ -270,6 +271,7 @@ def _variance_vjp(
     samples=lambda: [*_samples(empty=False)()[:4], *_samples(empty=False, correction=1)()[:4]],
     tolerance=64,
     method="var",
+    onnx=forms.variance,
 )
 def var(x: Tensor, /, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """The variance over some axes: squared distances from the mean, over (count - correction)."""
@@ -389,7 +391,7 @@ def _position_samples() -> list[Sample]:
     takes=NUMERIC,
     samples=_position_samples,
     method="argmax",
-    onnx="ArgMax",
+    onnx=forms.position("ArgMax"),
 )
 def argmax(x: Tensor, /, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """Where the largest element is along an axis, or in the flattened tensor; the first of equals."""
@@ -405,7 +407,7 @@ def argmax(x: Tensor, /, axis: int | None = None, keepdims: bool = False) -> Ten
     takes=NUMERIC,
     samples=_position_samples,
     method="argmin",
-    onnx="ArgMin",
+    onnx=forms.position("ArgMin"),
 )
 def argmin(x: Tensor, /, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """Where the smallest element is along an axis, or in the flattened tensor; the first of equals."""
@@ -433,6 +435,7 @@ def _truth_samples() -> list[Sample]:
     takes=BOOLEAN,
     samples=_truth_samples,
     method="any",
+    onnx=forms.some,
 )
 def any(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:  # noqa: A001
     """Whether some element is true (or not zero)."""
@@ -447,6 +450,7 @@ def any(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:  # n
     takes=BOOLEAN,
     samples=_truth_samples,
     method="all",
+    onnx=forms.every,
 )
 def all(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:  # noqa: A001
     """Whether every element is true (or not zero)."""

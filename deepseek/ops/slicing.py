@@ -18,6 +18,7 @@ from deepseek.ir import scalar
 from deepseek.ir.op import Kind, Sample
 from deepseek.ir.scalar import TRUE, ZERO, Expr, as_expr, call, const
 from deepseek.ir.shape import Shape, Size, TensorType, is_true, size_of, tensor_type
+from deepseek.ops import forms
 from deepseek.ops.define import (
     as_tensor,
     axes_of,
@@ -117,7 +118,7 @@ def _slice_samples() -> list[Sample]:
     reference=lambda x, *, start, step, shape: x[_slices(start, step, shape)],
     vjp=_slice_vjp,
     samples=_slice_samples,
-    onnx="Slice",
+    onnx=forms.sliced,
 )
 def slice_(x: Tensor, /, *, start: Shape, shape: Shape, step: Ints | None = None) -> Tensor:
     """The elements at start + i * step for 0 <= i < shape, on each axis."""
@@ -256,7 +257,7 @@ def _pad_vjp(
         Sample(((),), {"padding": ()}),
     ],
     method="pad",
-    onnx="Pad",
+    onnx=forms.padded,
 )
 def pad(
     x: Tensor, /, padding: Sequence[Any], mode: str = "constant", value: float = 0,

@@ -29,6 +29,7 @@ from deepseek.ir.shape import (
 )
 from deepseek.ir.shape import broadcast as broadcast_shapes
 from deepseek.ir.shape import shape_of as given_shape
+from deepseek.ops import forms
 from deepseek.ops.define import (
     ALL,
     as_tensor,
@@ -153,7 +154,7 @@ def _resolved(x: Tensor, shape: Shape) -> Shape:
         Sample(((),), {"shape": (1,)}),
     ],
     method=("reshape", "view"),
-    onnx="Reshape",
+    onnx=forms.reshape,
 )
 def reshape(x: Tensor, /, shape: Any, *more: int, copy: bool | None = None) -> Tensor:
     """The same elements in another shape, row-major; one size may be -1."""
@@ -225,7 +226,7 @@ def _permute_meaning(index: Index, read: Any, inputs: Types, out: TensorType, *,
         Sample(((0, 3),), {"axes": (1, 0)}),
     ],
     method=("permute_dims",),
-    onnx="Transpose",
+    onnx=forms.renamed("Transpose", perm="axes"),
 )
 def permute_dims(x: Tensor, /, axes: Sequence[int]) -> Tensor:
     """x with its axes in another order."""
@@ -331,7 +332,7 @@ def _broadcast_vjp(g: Tensor, y: Tensor, x: Tensor, *, shape: Shape) -> tuple[Te
         Sample(((1,),), {"shape": (0,)}),
     ],
     method=("broadcast_to", "expand"),
-    onnx="Expand",
+    onnx=forms.broadcast,
 )
 def broadcast_to(x: Tensor, /, shape: Any, *more: int) -> Tensor:
     """x repeated along new leading axes and along axes of size 1."""
@@ -403,7 +404,7 @@ def _concat_vjp(g: Tensor, y: Tensor, *xs: Tensor, axis: int) -> tuple[Tensor, .
         Sample(([(2, 0, 2), (2, 3, 2)],), {"axis": -2}),
         Sample(([(5,)],)),
     ],
-    onnx="Concat",
+    onnx=forms.renamed("Concat", axis="axis"),
 )
 def concat(arrays: Sequence[Tensor], /, *, axis: int | None = 0) -> Tensor:
     """The tensors joined along an axis; flattened first for None."""

@@ -26,7 +26,7 @@ from deepseek.ops.define import (
     quotient,
     shape_of,
 )
-from deepseek.ops.slicing import affine, divided
+from deepseek.ops.slicing import affine, divided, slice_
 
 Index = tuple[Expr, ...]
 Types = tuple[TensorType, ...]
@@ -169,9 +169,11 @@ def _spread_reference(g: Any, *, size: Ints, stride: Ints, dilation: Ints) -> An
 def _spread_vjp(
     u: Tensor, y: Tensor, g: Tensor, *, size: Shape, stride: Ints, dilation: Ints
 ) -> tuple[Tensor]:
-    sizes = shape_of(g)[-len(size) :]
-    window = tuple(s for s in sizes if isinstance(s, int))
-    return (windows(u, window, stride, dilation, apart=True),)
+    shape = shape_of(g)
+    window = tuple(s for s in shape[-len(size) :] if isinstance(s, int))
+    found = windows(u, window, stride, dilation, apart=True)
+    # More windows may fit than there were.
+    return (slice_(found, start=(0,) * g.ndim, shape=shape) if shape_of(found) != shape else found,)
 
 
 @primitive(

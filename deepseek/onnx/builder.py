@@ -1,0 +1,312 @@
+"""The pieces of an ONNX model: nodes, initializers and sizes, under names that stand for values.
+
+`Builder` is what the `onnx=` functions of op records are given. A value is its name; the builder
+knows each one's dtype, casts around operators whose schema does not take it, computes symbolic
+sizes, and writes the user's line on every node. Out flow NodeProtos and initializers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from deepseek.errors import CompileError, Line, format_line
+from deepseek.ir import scalar
+from deepseek.ir.dtype import DTYPES, DType, int64
+from deepseek.ir.scalar import Expr
+from deepseek.ir.shape import Shape, Size
+from deepseek.onnx.scalars import DIRECT, SPECIAL
+
+ONNX_NAMES = {d: d.name.upper() for d in DTYPES.values()} | {
+    DTYPES["float32"]: "FLOAT",
+    DTYPES["float64"]: "DOUBLE",
+}
+DTYPE_OF_ONNX = {name.lower(): dtype for dtype, name in ONNX_NAMES.items()}
+CARRIERS = {
+    "f": ("float32", "float64"),
+    "i": ("int64", "int32", "float64", "float32"),
+    "u": ("uint64", "int64", "uint32", "int32", "float64", "float32"),
+    "b": ("int32", "int64", "float32"),
+}
+"""What an operator computes in, by kind, where it does not take the type itself."""
+
+KNOWN = 1024  # arrays of at most so many elements are computed while exporting
+
+
+class Builder:
+    """Collects nodes; `line` and `scope` say whose they are."""
+
+    def __init__(self, opset: int) -> None:
+        import onnx
+
+        self.onnx = onnx
+        self.opset = opset
+        self.scopes: list[list[Any]] = [[]]
+        self.initializers: dict[str, Any] = {}
+        self.dtypes: dict[str, DType] = {}
+        self.known: dict[str, np.ndarray[Any, Any]] = {}
+        self.expanded: dict[str, tuple[str, Shape]] = {}
+        self.sizes: dict[Expr, str] = {}
+        self.constants: dict[Any, str] = {}
+        self.line: Line | None = None
+        self.scope: list[str] = []  # the ops being written, outermost first
+        self.count = 0
+
+    # ------------------------------------------------------------------------------ nodes
+
+    def name(self, hint: str) -> str:
+        """A name that nothing else has."""
+        self.count += 1
+        return f"{hint}_{self.count}"
+
+    def node(
+        self,
+        operator: str,
+        *inputs: str,
+        outputs: int = 1,
+        dtype: DType | None = None,
+        **attrs: Any,
+    ) -> Any:
+        """Add a node; gives its output's name, or a tuple of them.
+
+        An empty name leaves an optional input out. `dtype` is that of outputs whose type the inputs
+        do not settle.
+        """
+        schema = self.onnx.defs.get_schema(operator, self.opset, "")
+        bound: dict[str, tuple[DType, DType]] = {}
+        for i, value in enumerate(inputs):
+            if value:
+                self._bind(schema, i, self.dtypes[value], bound)
+        given = [
+            self.cast(v, bound[_parameter(schema.inputs, i).type_str][1])
+            if v and _parameter(schema.inputs, i).type_str in bound
+            else v
+            for i, v in enumerate(inputs)
+        ]
+        made = [self.name(operator.lower()) for _ in range(outputs)]
+        self.append(operator, given, made, attrs)
+        return self._typed(schema, made, bound, dtype)
+
+    def append(
+        self, operator: str, inputs: Sequence[str], outputs: Sequence[str], attrs: dict[str, Any]
+    ) -> None:
+        """Add a node as it is."""
+        where = "/".join(self.scope)
+        doc = None if self.line is None else format_line(self.line)
+        self.scopes[-1].append(
+            self.onnx.helper.make_node(
+                operator, inputs, outputs, name=f"{where}/{outputs[0]}", doc_string=doc, **attrs
+            )
+        )
+
+    def _bind(
+        self, schema: Any, i: int, dtype: DType, bound: dict[str, tuple[DType, DType]]
+    ) -> None:
+        """Settle what the type variable of input i is, and what is computed in."""
+        parameter = _parameter(schema.inputs, i)
+        if parameter.type_str in bound or len(parameter.types) == 0:
+            return
+        allowed = {DTYPE_OF_ONNX.get(t[7:-1]) for t in parameter.types if t.startswith("tensor(")}
+        carrier = dtype
+        if dtype not in allowed:
+            fitting = [DTYPES[n] for n in CARRIERS[dtype.kind] if DTYPES[n] in allowed]
+            if not fitting:
+                raise CompileError(f"ONNX operator {schema.name} takes nothing like {dtype}")
+            carrier = fitting[0]
+        bound[parameter.type_str] = (dtype, carrier)
+
+    def _typed(
+        self,
+        schema: Any,
+        made: list[str],
+        bound: dict[str, tuple[DType, DType]],
+        dtype: DType | None,
+    ) -> Any:
+        """The outputs in the types that were asked for."""
+        out = []
+        for i, value in enumerate(made):
+            variable = _parameter(schema.outputs, i).type_str
+            if variable in bound:
+                asked, carrier = bound[variable]
+                self.dtypes[value] = carrier
+                out.append(self.cast(value, asked))
+                continue
+            fixed = DTYPE_OF_ONNX.get(variable[7:-1]) if variable.startswith("tensor(") else dtype
+            assert fixed is not None, (schema.name, variable)
+            self.dtypes[value] = fixed
+            out.append(value)
+        return out[0] if len(out) == 1 else tuple(out)
+
+    def cast(self, value: str, dtype: DType) -> str:
+        """The value in another dtype."""
+        if self.dtypes[value] is dtype:
+            return value
+        if value in self.known:
+            return self.array(scalar.convert(self.known[value], dtype), dtype)
+        made = self.name("cast")
+        self.append("Cast", [value], [made], {"to": self.code(dtype)})
+        self.dtypes[made] = dtype
+        return made
+
+    def code(self, dtype: DType) -> int:
+        """ONNX's number for a dtype."""
+        return int(getattr(self.onnx.TensorProto, ONNX_NAMES[dtype]))
+
+    @contextmanager
+    def inside(self, name: str, line: Line | None) -> Iterator[None]:
+        """Nodes added meanwhile belong to an op; the outermost line stays."""
+        before = self.line
+        self.scope.append(name)
+        self.line = before if len(self.scope) > 1 and before is not None else line
+        try:
+            yield
+        finally:
+            self.scope.pop()
+            self.line = before
+
+    # ------------------------------------------------------------------------- constants
+
+    def initializer(self, name: str, array: np.ndarray[Any, Any], dtype: DType) -> str:
+        """A constant under a name of its own."""
+        array = np.ascontiguousarray(array, dtype.numpy).reshape(np.shape(array))
+        self.initializers[name] = self.onnx.helper.make_tensor(
+            name, self.code(dtype), array.shape, array.tobytes(), raw=True
+        )
+        self.dtypes[name] = dtype
+        return name
+
+    def array(self, elements: Any, dtype: DType = int64) -> str:
+        """A constant; equal ones are the same."""
+        array = np.asarray(elements).astype(dtype.numpy)
+        key = (dtype, array.shape, array.tobytes())
+        if key not in self.constants:
+            name = self.initializer(self.name("constant"), array, dtype)
+            self.constants[key] = name
+            if array.size <= KNOWN:
+                self.known[name] = array
+        return self.constants[key]
+
+    # ---------------------------------------------------------------------------- sizes
+
+    def size(self, size: Size) -> str:
+        """A size as an int64 tensor of shape [1]."""
+        if isinstance(size, int):
+            return self.array([size])
+        if size.fn == "const":
+            return self.array([size.attr])
+        with self.outermost():  # once, where every scope can see it
+            return self.expression(size, self.sizes)
+
+    def shape(self, shape: Shape) -> str:
+        """A shape as an int64 tensor of one axis."""
+        if all(isinstance(s, int) for s in shape):
+            return self.array(np.array(shape, np.int64))
+        parts: list[str] = []
+        run: list[int] = []
+        for s in shape:
+            if isinstance(s, int):
+                run.append(s)
+                continue
+            parts += [self.array(run)] * bool(run) + [self.size(s)]
+            run = []
+        parts += [self.array(run)] * bool(run)
+        return parts[0] if len(parts) == 1 else str(self.node("Concat", *parts, axis=0))
+
+    @contextmanager
+    def outermost(self) -> Iterator[None]:
+        """Nodes added meanwhile go to the main graph."""
+        scopes = self.scopes
+        self.scopes = scopes[:1]
+        try:
+            yield
+        finally:
+            self.scopes = scopes
+
+    # --------------------------------------------------------------- reshaping, broadcasting
+
+    def reshape(self, value: str, source: Shape, target: Shape) -> str:
+        """The value in another shape, with as few computed sizes as can be."""
+        if 0 in target:
+            return str(self.node("Reshape", value, self.shape(target), allowzero=1))
+        written: list[int] = []
+        for axis, size in enumerate(target):
+            if isinstance(size, int):
+                written.append(size)
+            elif axis < len(source) and source[axis] is size:
+                written.append(0)  # as it is
+            else:
+                written.append(-1)
+        if written.count(-1) > 1:
+            return str(self.node("Reshape", value, self.shape(target)))
+        return str(self.node("Reshape", value, self.array(np.array(written, np.int64))))
+
+    def expand(self, value: str, source: Shape, target: Shape) -> str:
+        """The value broadcast to a shape; operators that broadcast themselves use it as it was."""
+        # A size that is there already may be written as 1.
+        lead = len(target) - len(source)
+        written = tuple(
+            1 if isinstance(size, Expr) and axis >= lead and source[axis - lead] is size else size
+            for axis, size in enumerate(target)
+        )
+        made = str(self.node("Expand", value, self.shape(written)))
+        self.expanded[made] = (value, source)
+        return made
+
+    def unexpanded(self, values: Sequence[str], shapes: Sequence[Shape], out: Shape) -> list[str]:
+        """The values with broadcasts undone where the operator's own gives the same shape."""
+        sources = [self.expanded.get(v, (v, s)) for v, s in zip(values, shapes, strict=True)]
+        if _broadcast([s for _, s in sources]) == out:
+            return [v for v, _ in sources]
+        for kept in range(len(values)):
+            mixed = [s if i != kept else shapes[i] for i, (_, s) in enumerate(sources)]
+            if _broadcast(mixed) == out:
+                return [v if i != kept else values[i] for i, (v, _) in enumerate(sources)]
+        return list(values)
+
+    # ------------------------------------------------------------------------ expressions
+
+    def expression(self, e: Expr, env: dict[Expr, str]) -> str:
+        """A scalar expression over named values, elementwise; `env` is extended by what it made."""
+        for part in scalar.walk([e]):
+            if part not in env:
+                env[part] = self._expression(part, [env[a] for a in part.args])
+        return env[e]
+
+    def _expression(self, e: Expr, args: list[str]) -> str:
+        if e.fn == "const":
+            return self.array(np.asarray(e.attr), e.dtype)
+        if e.fn == "cast":
+            return self.cast(args[0], e.dtype)
+        special = SPECIAL.get(e.fn)
+        if special is not None:
+            return special(self, e.args[0].dtype, *args)
+        if e.fn in DIRECT:
+            return str(self.node(DIRECT[e.fn], *args))
+        raise CompileError(f"the scalar function {e.fn!r} has no ONNX form")
+
+    def number(self, value: float, dtype: DType) -> str:
+        """A 0-d constant."""
+        return self.array(np.asarray(value), dtype)
+
+
+def _parameter(parameters: Sequence[Any], i: int) -> Any:
+    """The schema's parameter for a position; the last one may be variadic."""
+    return parameters[min(i, len(parameters) - 1)]
+
+
+def _broadcast(shapes: Sequence[Shape]) -> Shape | None:
+    """The shape that shapes broadcast to, sizes being equal only if they are the same."""
+    rank = max(map(len, shapes), default=0)
+    out: list[Size] = []
+    for axis in range(-rank, 0):
+        size: Size = 1
+        for shape in shapes:
+            if len(shape) >= -axis and shape[axis] != 1:
+                if size != 1 and size != shape[axis]:
+                    return None
+                size = shape[axis]
+        out.append(size)
+    return tuple(out)

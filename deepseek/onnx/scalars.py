@@ -1,0 +1,122 @@
+"""Scalar functions as ONNX operators: the names of those there are, and a few nodes for the others.
+
+Each function of SPECIAL takes the exporter's builder, the dtype of its arguments and their names,
+and gives the name of the result. Meanings are those of `ir.expr.FUNCTIONS`, zero divisors and all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from deepseek.ir.dtype import DTYPES, DType, bool_
+
+DIRECT = {
+    "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "abs": "Abs", "minimum": "Min",
+    "maximum": "Max", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "sin": "Sin", "cos": "Cos",
+    "tanh": "Tanh", "atan": "Atan", "erf": "Erf", "pow": "Pow", "floor": "Floor", "ceil": "Ceil",
+    "round": "Round", "eq": "Equal", "where": "Where",
+}  # fmt: skip
+"""Scalar functions that are ONNX operators."""
+
+
+def _neg(b: Any, dtype: DType, x: str) -> str:
+    if dtype.kind == "u":
+        return str(b.node("Sub", b.number(0, dtype), x))
+    return str(b.node("Neg", x))
+
+
+def _not_equal(b: Any, dtype: DType, x: str, y: str) -> str:
+    return str(b.node("Not", b.node("Equal", x, y)))
+
+
+# Truth values have an order in the grammar and none in ONNX.
+
+
+def _less(b: Any, dtype: DType, x: str, y: str) -> str:
+    if dtype is bool_:
+        return str(b.node("And", b.node("Not", x), y))
+    return str(b.node("Less", x, y))
+
+
+def _less_equal(b: Any, dtype: DType, x: str, y: str) -> str:
+    if dtype is bool_:
+        return str(b.node("Or", b.node("Not", x), y))
+    return str(b.node("LessOrEqual", x, y))
+
+
+def _bits(logical: str) -> Callable[..., str]:
+    def form(b: Any, dtype: DType, x: str, y: str) -> str:
+        return str(b.node(logical if dtype is bool_ else f"Bitwise{logical}", x, y))
+
+    return form
+
+
+def _mod(b: Any, dtype: DType, x: str, y: str) -> str:
+    if dtype.is_float:
+        return str(b.node("Sub", x, b.node("Mul", b.node("Floor", b.node("Div", x, y)), y)))
+    zero, one = b.number(0, dtype), b.number(1, dtype)
+    none = b.node("Equal", y, zero)
+    return str(b.node("Where", none, zero, b.node("Mod", x, b.node("Where", none, one, y))))
+
+
+def _floordiv(b: Any, dtype: DType, x: str, y: str) -> str:
+    if dtype.is_float:
+        return str(b.node("Floor", b.node("Div", x, y)))
+    zero, one = b.number(0, dtype), b.number(1, dtype)
+    none = b.node("Equal", y, zero)
+    divisor = b.node("Where", none, one, y)
+    # ONNX rounds towards zero; what the remainder takes off leaves a whole multiple.
+    whole = b.node("Sub", x, b.node("Mod", x, divisor))
+    return str(b.node("Where", none, zero, b.node("Div", whole, divisor)))
+
+
+def _shift(direction: str) -> Callable[..., str]:
+    def form(b: Any, dtype: DType, x: str, y: str) -> str:
+        unsigned = DTYPES[f"uint{dtype.bits}"]
+        bits, by = b.cast(x, unsigned), b.cast(y, unsigned)
+        moved = b.node("BitShift", bits, by, direction=direction)
+        if dtype.kind == "i" and direction == "RIGHT":  # ones come in where the sign is set
+            below = b.node("Less", x, b.number(0, dtype))
+            turned = b.node("BitShift", b.node("BitwiseNot", bits), by, direction=direction)
+            moved = b.node("Where", below, b.node("BitwiseNot", turned), moved)
+        return str(b.cast(moved, dtype))
+
+    return form
+
+
+def _fma(b: Any, dtype: DType, x: str, y: str, z: str) -> str:
+    return str(b.node("Add", b.node("Mul", x, y), z))
+
+
+def _expm1(b: Any, dtype: DType, x: str) -> str:
+    # 2 * exp(x/2) * sinh(x/2) keeps its digits near 0, where exp(x) - 1 loses them.
+    half = b.node("Mul", x, b.number(0.5, dtype))
+    grown = b.node("Mul", b.node("Exp", half), b.node("Sinh", half))
+    return str(b.node("Mul", b.number(2, dtype), grown))
+
+
+def _log1p(b: Any, dtype: DType, x: str) -> str:
+    # Scaled by how much of x the sum kept, so that no digits are lost near 0.
+    one = b.number(1, dtype)
+    total = b.node("Add", one, x)
+    kept = b.node("Sub", total, one)
+    some = b.node("Not", b.node("Equal", kept, b.number(0, dtype)))
+    finite = b.node("And", some, b.node("Less", total, b.number(np.inf, dtype)))
+    share = b.node("Div", x, b.node("Where", finite, kept, one))
+    scaled = b.node("Mul", b.node("Log", total), share)
+    return str(b.node("Where", finite, scaled, b.node("Where", some, total, x)))
+
+
+def _trunc(b: Any, dtype: DType, x: str) -> str:
+    return str(b.node("Mul", b.node("Sign", x), b.node("Floor", b.node("Abs", x))))
+
+
+SPECIAL: dict[str, Callable[..., str]] = {
+    "neg": _neg, "ne": _not_equal, "lt": _less, "le": _less_equal, "mod": _mod,
+    "floordiv": _floordiv, "bitand": _bits("And"), "bitor": _bits("Or"), "bitxor": _bits("Xor"),
+    "shl": _shift("LEFT"), "shr": _shift("RIGHT"), "fma": _fma, "expm1": _expm1,
+    "log1p": _log1p, "trunc": _trunc,
+}  # fmt: skip

@@ -1,0 +1,233 @@
+"""From graph to ONNX nodes.
+
+Each op is written by the first of these that it has: what its record says under `onnx` (an
+operator's name, or a function of this builder), its expansion, its scalar meaning. Views, gathers
+and creation without an ONNX form of their own become one Gather by computed positions. What has
+none of these is an error that names the op and the user's line.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from deepseek.errors import CompileError, DeepseekError, op_error
+from deepseek.ir import scalar
+from deepseek.ir.dtype import DType, int64
+from deepseek.ir.graph import CONSTANT, Graph, Node, Value
+from deepseek.ir.interpret import interpret_node
+from deepseek.ir.op import Kind
+from deepseek.ir.scalar import FALSE, TRUE, ZERO, Expr, as_expr, var
+from deepseek.ir.shape import Shape, TensorType, exprs
+from deepseek.onnx.builder import KNOWN, Builder
+
+POINTWISE = (Kind.CREATE, Kind.VIEW, Kind.INDEX)
+
+_REMEDIES = {
+    Kind.RANDOM: "switch modules to eval(); draw random numbers outside, and pass them in",
+    Kind.HOST: "call it outside, and pass the result in",
+}
+
+
+class Translator(Builder):
+    """A builder that knows how to write graphs."""
+
+    def __init__(self, opset: int) -> None:
+        super().__init__(opset)
+        self.whole: Counter[str] = Counter()  # composites that ONNX has
+        self.opened: Counter[str] = Counter()  # composites that were expanded
+
+    # ------------------------------------------------------------------------------ graphs
+
+    def graph(self, graph: Graph, inputs: Sequence[str]) -> list[str]:
+        """The names of a graph's outputs, computed from named inputs."""
+        env: dict[Value, str] = dict(zip(graph.inputs, inputs, strict=True))
+        for node in graph.nodes:
+            names = self.translate(node, [env[v] for v in node.inputs])
+            env.update(zip(node.outputs, names, strict=True))
+        return [env[v] for v in graph.outputs]
+
+    def body(self, graph: Graph, inputs: Sequence[str]) -> tuple[list[Any], list[str]]:
+        """A graph's nodes apart from the others, and the names of its outputs; it may read all."""
+        self.scopes.append([])
+        outputs = [self.fresh(name) for name in self.graph(graph, inputs)]
+        return self.scopes.pop(), outputs
+
+    def fresh(self, value: str) -> str:
+        """The value under a new name, made in this scope."""
+        return str(self.node("Identity", value))
+
+    def parameter(self, hint: str, type_: TensorType | None, dtype: DType | None = None) -> Any:
+        """An input of a body: of a type, or a 0-d one."""
+        dtype = type_.dtype if type_ is not None else dtype
+        assert dtype is not None
+        sizes = type_.shape if type_ is not None else ()
+        shape = [s if isinstance(s, int) else None for s in sizes]
+        name = self.name(hint)
+        self.dtypes[name] = dtype
+        return self.onnx.helper.make_tensor_value_info(name, self.code(dtype), shape)
+
+    def result(self, name: str) -> Any:
+        """An output of a body, whose shape is left to inference."""
+        return self.onnx.helper.make_tensor_value_info(name, self.code(self.dtypes[name]), None)
+
+    def translate(self, node: Node, inputs: list[str]) -> list[str]:
+        """The names of a node's outputs."""
+        if node.op is CONSTANT:
+            array = node.attrs["array"]
+            return [self.array(array.numpy, array.type.dtype)]
+        with self.inside(node.op.name, node.line):
+            try:
+                made = self.computed(node, inputs) or self.written(node, inputs)
+            except DeepseekError as error:
+                if "\n  at " in str(error):
+                    raise
+                raise self.refused(node, str(error)) from None
+        for name, value in zip(made, node.outputs, strict=True):
+            assert self.dtypes[name] is value.type.dtype, (node, self.dtypes[name])
+        return made
+
+    def refused(self, node: Node, why: str) -> CompileError:
+        """The error for an op that ONNX cannot say, named by what the user called."""
+        remedy = _REMEDIES.get(node.op.kind, "compute it outside, and pass the result in")
+        return op_error(
+            CompileError, self.scope[0], f"{'/'.join(self.scope)}: {why}", "ops that ONNX has",
+            self.line, remedy,
+        )  # fmt: skip
+
+    def computed(self, node: Node, inputs: Sequence[str]) -> list[str] | None:
+        """Constants, where all inputs are known and there is little to compute."""
+        types = [v.type for v in (*node.inputs, *node.outputs)]
+        small = all(t.static and t.numel <= KNOWN for t in types)  # type: ignore[operator]
+        pure = node.op.kind not in (Kind.RANDOM, Kind.HOST, Kind.COLLECTIVE, Kind.CONTROL)
+        if not small or not pure or any(n not in self.known for n in inputs):
+            return None
+        if any(_is_symbolic(v) for v in node.attrs.values()):
+            return None
+        results = interpret_node(node, [self.known[n] for n in inputs])
+        return [
+            self.array(r, v.type.dtype) for r, v in zip(results, node.outputs, strict=True)
+        ]
+
+    def written(self, node: Node, inputs: list[str]) -> list[str]:
+        """The outputs by the first of the ways there is."""
+        op = node.op
+        form = op.onnx
+        made: Any = None
+        if isinstance(form, str):
+            made = self.direct(node, form, inputs)
+        elif form is not None:
+            made = form(self, node, *inputs)
+        if made is not None:
+            if op.kind is Kind.COMPOSITE:
+                self.whole[op.name] += 1
+            return [made] if isinstance(made, str) else list(made)
+        if op.expand is not None:
+            self.opened[op.name] += 1
+            return self.graph(op.expand(tuple(v.type for v in node.inputs), node.attrs), inputs)
+        if op.kind is Kind.ELEMENTWISE:
+            return [self.elementwise(node, inputs)]
+        if op.kind in POINTWISE:
+            return [self.pointwise(node, inputs)]
+        raise self.refused(node, f"a {op.kind.value} op without an ONNX form")
+
+    def direct(self, node: Node, operator: str, inputs: list[str]) -> str:
+        """An operator that takes the same inputs; reductions give it their axes."""
+        kind, attrs = node.op.kind, node.attrs
+        if kind is Kind.REDUCE and set(attrs) == {"axes"}:
+            axes = self.array(np.array(attrs["axes"], np.int64))
+            return str(self.node(operator, inputs[0], axes, keepdims=0))
+        assert not attrs, f"{node.op.name}: {operator} needs a function that maps {list(attrs)}"
+        if kind is Kind.ELEMENTWISE:
+            inputs = self.operands(node, inputs)
+        return str(self.node(operator, *inputs))
+
+    # ------------------------------------------------------------------------- elementwise
+
+    def operands(self, node: Node, inputs: Sequence[str]) -> list[str]:
+        """An elementwise node's inputs, not broadcast where the operator does it."""
+        shapes = [v.type.shape for v in node.inputs]
+        return self.unexpanded(inputs, shapes, node.outputs[0].type.shape)
+
+    def elementwise(self, node: Node, inputs: Sequence[str]) -> str:
+        """A node by its scalar meaning."""
+        assert node.op.meaning is not None
+        scalars = [var(f"x{i}", v.type.dtype) for i, v in enumerate(node.inputs)]
+        env = dict(zip(scalars, self.operands(node, inputs), strict=True))
+        meaning = node.op.meaning(*scalars, **node.attrs)
+        if set(scalar.variables(meaning)) == set(scalars):
+            return self.expression(meaning, env)
+        # An input that does not count must give its shape all the same.
+        made = self.expression(meaning, dict(zip(scalars, inputs, strict=True)))
+        return str(self.node("Expand", made, self.shape(node.outputs[0].type.shape)))
+
+    # --------------------------------------------------------------------------- pointwise
+
+    def pointwise(self, node: Node, inputs: Sequence[str]) -> str:
+        """A node by its index map: positions are computed, and the input read there by Gather."""
+        op, out = node.op, node.outputs[0].type
+        types = tuple(v.type for v in node.inputs)
+        env: dict[Expr, str] = dict(self.sizes)
+        index = tuple(
+            ZERO if size == 1 else self.place(axis, out.shape, env)
+            for axis, size in enumerate(out.shape)
+        )
+
+        def read(k: int, at: tuple[Expr, ...], guard: Expr = TRUE) -> Expr:
+            result = var(f"read{len(env)}", types[k].dtype)
+            env[result] = self.read(inputs[k], types[k], at, guard, env)
+            return result
+
+        assert op.meaning is not None
+        if op.kind is Kind.CREATE:
+            value = op.meaning(index, out, **node.attrs)
+        else:
+            value = op.meaning(index, read, types, out, **node.attrs)
+        made = self.expression(value, env)
+        return self.expand(made, (1,) * len(out.shape), out.shape)
+
+    def place(self, axis: int, shape: Shape, env: dict[Expr, str]) -> Expr:
+        """The index variable of an axis, which varies along that axis only."""
+        size = shape[axis]
+        index = var(f"i{axis}", low=0, extent=as_expr(size))
+        column = (-1,) + (1,) * (len(shape) - axis - 1)
+        if isinstance(size, int) and size <= KNOWN:
+            env[index] = self.array(np.arange(size).reshape(column))
+        else:
+            end = self.node("Squeeze", self.size(size))
+            steps = self.node("Range", self.number(0, int64), end, self.number(1, int64))
+            env[index] = self.node("Reshape", steps, self.array(np.array(column)))
+        return index
+
+    def read(
+        self, value: str, type_: TensorType, at: Sequence[Expr], guard: Expr, env: dict[Expr, str]
+    ) -> str:
+        """The elements of a value at an index, 0 where the guard is false."""
+        zero = self.number(0, type_.dtype)
+        if guard is FALSE or type_.numel == 0:
+            return zero
+        place = ZERO
+        for i, size in zip(at, exprs(type_.shape), strict=True):
+            place = scalar.add(scalar.mul(place, size), i)
+        position = self.sized(scalar.where(guard, place, ZERO), env)
+        flat = self.node("Reshape", value, self.array([-1]))
+        found = str(self.node("Gather", flat, position, axis=0))
+        if guard is TRUE:
+            return found
+        return str(self.node("Where", self.sized(guard, env), found, zero))
+
+    def sized(self, e: Expr, env: dict[Expr, str]) -> str:
+        """An expression that may also be over size symbols."""
+        for symbol in scalar.variables(e):
+            if symbol not in env:
+                env[symbol] = self.size(symbol)
+        return self.expression(e, env)
+
+
+def _is_symbolic(attr: Any) -> bool:
+    if isinstance(attr, tuple):
+        return any(map(_is_symbolic, attr))
+    return isinstance(attr, Expr)

@@ -1,0 +1,471 @@
+"""How ops are written in ONNX: what stands under `onnx` in a record that is no operator's name.
+
+Each form takes the exporter's builder, the node and the names of its inputs, and gives the name(s)
+of its outputs, or None where ONNX's operator does not mean the same; the op is then expanded, or
+written by its scalar meaning. `form.operator` names the operator, for the documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from deepseek.ir import scalar
+from deepseek.ir.dtype import bool_, float64, int64
+from deepseek.ir.graph import Graph, Node
+from deepseek.ir.scalar import as_expr, const
+from deepseek.ir.shape import Shape, TensorType
+
+Form = Callable[..., Any]
+BELOW_ALL = -(2**63)  # where a slice that runs backwards to the first element ends
+
+
+def form(operator: str) -> Callable[[Form], Form]:
+    """Decorator that says which operator a form writes."""
+
+    def decorate(function: Form) -> Form:
+        function.operator = operator  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def renamed(operator: str, **attrs: str) -> Form:
+    """The operator on the same inputs, each of its attributes from one of the op's."""
+
+    @form(operator)
+    def write(b: Any, node: Node, *inputs: str) -> Any:
+        return b.node(operator, *inputs, **{k: node.attrs[v] for k, v in attrs.items()})
+
+    return write
+
+
+def given(node: Node, inputs: tuple[str, ...], *names: str) -> list[str | None]:
+    """A composite's tensor arguments by name, None for those that are attributes."""
+    values = iter(inputs)
+    found = {p: None if p in node.attrs else next(values) for p in node.op.parameters}
+    return [found[n] for n in names]
+
+
+def types_of(node: Node) -> list[TensorType]:
+    return [v.type for v in node.inputs]
+
+
+def normal(axes: Any, rank: int) -> list[int]:
+    """Axes as an op takes them, sorted and counted from the front."""
+    some = range(rank) if axes is None else [axes] if isinstance(axes, int) else axes
+    return sorted(a % rank for a in some)
+
+
+# --------------------------------------------------------------------------------- elementwise
+
+
+@form("Cast")
+def cast(b: Any, node: Node, x: str) -> Any:
+    return b.fresh(x) if b.dtypes[x] is node.attrs["dtype"] else b.cast(x, node.attrs["dtype"])
+
+
+# ---------------------------------------------------------------------------------- reductions
+
+
+@form("ReduceMean")
+def mean(b: Any, node: Node, x: str) -> Any:
+    """ReduceMean, which has no result for integers and over no axis."""
+    (type_,) = types_of(node)
+    axes = normal(node.attrs["axis"], type_.rank) if type_.rank else []
+    if not type_.dtype.is_float or not axes:
+        return None
+    keepdims = int(node.attrs["keepdims"])
+    return b.node("ReduceMean", x, b.array(np.array(axes, np.int64)), keepdims=keepdims)
+
+
+@form("ReduceSum")
+def variance(b: Any, node: Node, x: str) -> Any:
+    """Squared distances from the mean over (count - correction)."""
+    (type_,), axes = types_of(node), node.attrs["axes"]
+    over = b.array(np.array(axes, np.int64))
+    carried = type_.dtype.accumulator
+    wide = b.cast(x, carried)
+    distance = b.node("Sub", wide, b.node("ReduceMean", wide, over, keepdims=1))
+    total = b.node("ReduceSum", b.node("Mul", distance, distance), over, keepdims=0)
+    count = b.size(scalar.product(type_.shape[a] for a in axes))
+    free = b.node("Sub", b.cast(b.node("Squeeze", count), carried),
+                  b.number(node.attrs["correction"], carried))  # fmt: skip
+    floor = b.node("Max", free, b.number(0, carried))
+    return b.cast(b.node("Div", total, floor), type_.dtype)
+
+
+def position(operator: str) -> Form:
+    """ArgMax or ArgMin; several axes are merged into one first."""
+
+    @form(operator)
+    def write(b: Any, node: Node, x: str) -> Any:
+        (type_,), axes = types_of(node), node.attrs["axes"]
+        at = axes[0]
+        if len(axes) > 1:
+            kept = [a for a in range(type_.rank) if a not in axes]
+            shape = tuple(type_.shape[a] for a in kept)
+            if kept:
+                x = b.node("Transpose", x, perm=[*kept, *axes])
+            count = scalar.product(type_.shape[a] for a in axes)
+            merged = (*shape, count.attr if count.fn == "const" else count)
+            x, at = b.node("Reshape", x, b.shape(merged)), len(kept)
+        return b.node(operator, x, axis=at, keepdims=0)
+
+    return write
+
+
+@form("ReduceSum")
+def some(b: Any, node: Node, x: str) -> Any:
+    """Whether the count of true elements is not 0."""
+    axes = b.array(np.array(node.attrs["axes"], np.int64))
+    count = b.node("ReduceSum", b.cast(x, int64), axes, keepdims=0)
+    return b.node("Greater", count, b.number(0, int64))
+
+
+@form("ReduceSum")
+def every(b: Any, node: Node, x: str) -> Any:
+    """Whether the count of false elements is 0."""
+    return b.node("Not", some(b, node, b.node("Not", x)))
+
+
+@form("CumSum")
+def cumulative_sum(b: Any, node: Node, x: str) -> Any:
+    return b.node("CumSum", x, b.number(node.attrs["axis"], int64))
+
+
+# --------------------------------------------------------------------------------------- views
+
+
+@form("Reshape")
+def reshape(b: Any, node: Node, x: str) -> Any:
+    return b.reshape(x, types_of(node)[0].shape, node.outputs[0].type.shape)
+
+
+@form("Expand")
+def broadcast(b: Any, node: Node, x: str) -> Any:
+    return b.expand(x, types_of(node)[0].shape, node.outputs[0].type.shape)
+
+
+@form("Expand")
+def filled(b: Any, node: Node) -> Any:
+    """A number, or a size, broadcast."""
+    value, dtype, shape = (node.attrs[k] for k in ("value", "dtype", "shape"))
+    if isinstance(value, scalar.Expr):
+        element = b.cast(b.node("Squeeze", b.size(value)), dtype)
+    else:
+        element = b.number(scalar.const(value, dtype).value, dtype)
+    return b.expand(element, (), shape) if shape else element
+
+
+@form("Slice")
+def sliced(b: Any, node: Node, x: str) -> Any:
+    """Slice, along the axes where something is left out or turned round."""
+    (type_,) = types_of(node)
+    start, step, shape = (node.attrs[k] for k in ("start", "step", "shape"))
+    axes = [
+        i
+        for i, size in enumerate(type_.shape)
+        if start[i] != 0 or step[i] != 1 or shape[i] is not size and shape[i] != size
+    ]
+    if not axes:
+        return b.fresh(x)
+    ends = tuple(_end(start[i], step[i], shape[i]) for i in axes)
+    if None in ends:
+        return None
+    begins = tuple(0 if shape[i] == 0 else start[i] for i in axes)
+    steps = [1 if shape[i] == 0 else step[i] for i in axes]
+    return b.node(
+        "Slice", x, b.shape(begins), b.shape(ends), b.array(np.array(axes)), b.array(steps)
+    )
+
+
+def _end(start: Any, step: int, count: Any) -> Any:
+    """Where a slice ends; None where that might have to be counted from the other side."""
+    if isinstance(count, int) and count == 0:
+        return 0
+    first, total = as_expr(start), as_expr(count)
+    end = scalar.add(first, scalar.mul(total, const(step)))
+    if end.fn == "const":
+        return end.attr if end.attr >= 0 else BELOW_ALL
+    return end if scalar.is_nonnegative(end) else None
+
+
+@form("Pad")
+def padded(b: Any, node: Node, x: str) -> Any:
+    """Pad, which has no room for values between neighbours."""
+    (type_,) = types_of(node)
+    low, high, interior, value = (node.attrs[k] for k in ("low", "high", "interior", "value"))
+    if any(interior) or not type_.rank or type_.numel == 0:
+        return None
+    return b.node("Pad", x, b.shape((*low, *high)), b.number(value, type_.dtype))
+
+
+# ------------------------------------------------------------------------------ computed places
+
+
+def _bounded(b: Any, indices: str, size: Any) -> str:
+    """Indices moved into range; negative ones count from the end in ONNX too."""
+    wide = b.cast(indices, int64)
+    if isinstance(size, int) and wide in b.known:
+        at = b.known[wide]
+        if ((-size <= at) & (at < size)).all():
+            return str(wide)
+    last, first = scalar.sub(as_expr(size), scalar.ONE), scalar.neg(as_expr(size))
+    low, high = (b.node("Squeeze", b.size(e)) for e in (first, last))
+    return str(b.node("Clip", wide, low, high))
+
+
+@form("Gather")
+def take(b: Any, node: Node, x: str, indices: str) -> Any:
+    (type_, _), axis = types_of(node), node.attrs["axis"]
+    return b.node("Gather", x, _bounded(b, indices, type_.shape[axis]), axis=axis)
+
+
+@form("GatherElements")
+def take_along(b: Any, node: Node, x: str, indices: str) -> Any:
+    (type_, _), axis = types_of(node), node.attrs["axis"]
+    return b.node("GatherElements", x, _bounded(b, indices, type_.shape[axis]), axis=axis)
+
+
+@form("ScatterElements")
+def scatter_add(b: Any, node: Node, x: str, indices: str, updates: str) -> Any:
+    axis = node.attrs["axis"]
+    places = _bounded(b, indices, types_of(node)[0].shape[axis])
+    return b.node("ScatterElements", x, places, updates, axis=axis, reduction="add")
+
+
+@form("Gather")
+def embedding(b: Any, node: Node, indices: str, weight: str) -> Any:
+    """Gather as it is: an index out of range is the runtime's error."""
+    return b.node("Gather", weight, indices, axis=0)
+
+
+@form("OneHot")
+def one_hot(b: Any, node: Node, x: str) -> Any:
+    depth = b.size(node.attrs["num_classes"])
+    return b.node("OneHot", b.cast(x, int64), depth, b.array([0, 1]))
+
+
+@form("TopK")
+def sort(b: Any, node: Node, x: str) -> Any:
+    """TopK of all elements; equal ones stay in order."""
+    (type_,), axis = types_of(node), node.attrs["axis"]
+    count = b.size(type_.shape[axis])
+    largest = int(node.attrs["descending"])
+    return b.node("TopK", x, count, outputs=2, axis=axis, largest=largest, sorted=1)
+
+
+# -------------------------------------------------------------------------------- contractions
+
+
+@form("Conv")
+def convolution(b: Any, node: Node, x: str, w: str) -> Any:
+    a = node.attrs
+    pads = [side[i] for i in (0, 1) for side in a["padding"]]
+    window = list(types_of(node)[1].shape[2:])
+    return b.node(
+        "Conv", x, w, strides=a["stride"], pads=pads, dilations=a["dilation"], group=a["groups"],
+        kernel_shape=window,
+    )  # fmt: skip
+
+
+@form("ConvTranspose")
+def convolution_input_grad(b: Any, node: Node, g: str, w: str) -> Any:
+    """ConvTranspose; what the strides left over at the end comes as further padding."""
+    a = node.attrs
+    (cotangent, weight) = types_of(node)
+    sizes = (*a["size"], *cotangent.shape[2:])
+    if not all(isinstance(s, int) for s in sizes):
+        return None
+    left = []
+    for i, (low, high) in enumerate(a["padding"]):
+        whole = (cotangent.shape[2 + i] - 1) * a["stride"][i]  # type: ignore[operator]
+        whole += (weight.shape[2 + i] - 1) * a["dilation"][i] + 1  # type: ignore[operator]
+        left.append(a["size"][i] - (whole - low - high))
+    pads = [side[i] for i in (0, 1) for side in a["padding"]]
+    return b.node(
+        "ConvTranspose", g, w, strides=a["stride"], pads=pads, dilations=a["dilation"],
+        group=a["groups"], output_padding=left, kernel_shape=list(weight.shape[2:]),
+    )  # fmt: skip
+
+
+@form("Gemm")
+def linear(b: Any, node: Node, *inputs: str) -> Any:
+    """Gemm for matrices, else MatMul and Add."""
+    x, weight, bias = given(node, inputs, "x", "weight", "bias")
+    type_ = types_of(node)[0]
+    if any(t.dtype is not type_.dtype for t in types_of(node)):
+        return None
+    if type_.rank == 2:
+        return b.node("Gemm", x, weight, *([bias] if bias else []), transB=1)
+    product = b.node("MatMul", x, b.node("Transpose", weight, perm=[1, 0]))
+    return product if bias is None else b.node("Add", product, bias)
+
+
+# ------------------------------------------------------------------------ networks: losses, norms
+
+
+def _alike(node: Node) -> bool:
+    """Whether all inputs that are floats have the first one's dtype."""
+    floats = [t.dtype for t in types_of(node) if t.dtype.is_float]
+    return all(d is floats[0] for d in floats)
+
+
+def class_loss(operator: str) -> Form:
+    """SoftmaxCrossEntropyLoss or NegativeLogLikelihoodLoss: of classes, without smoothing."""
+
+    @form(operator)
+    def write(b: Any, node: Node, *inputs: str) -> Any:
+        scores, target, weight = given(node, inputs, "input", "target", "weight")
+        types = types_of(node)
+        smooth = node.attrs.get("label_smoothing", 0)
+        if smooth or types[0].rank < 2 or not types[1].dtype.is_integer or not _alike(node):
+            return None
+        return b.node(
+            operator, scores, target, *([weight] if weight else []),
+            ignore_index=node.attrs["ignore_index"], reduction=node.attrs["reduction"],
+        )  # fmt: skip
+
+    return write
+
+
+def _or_ones(b: Any, value: str | None, shape: Shape, dtype: Any) -> str:
+    """A weight, ones where there is none."""
+    return b.array(np.ones(shape), dtype) if value is None else value
+
+
+@form("LayerNormalization")
+def layer_norm(b: Any, node: Node, *inputs: str) -> Any:
+    x, weight, bias = given(node, inputs, "x", "weight", "bias")
+    type_ = types_of(node)[0]
+    shape = node.attrs["normalized_shape"]
+    count = 1 if isinstance(shape, int) else len(shape)
+    last = type_.shape[type_.rank - count :]
+    static = all(isinstance(s, int) for s in last)
+    if not static or not _alike(node) or type_.dtype is float64:
+        return None  # the operator's statistics are float32
+    scale = _or_ones(b, weight, last, type_.dtype)
+    return b.node(
+        "LayerNormalization", x, scale, *([bias] if bias else []), axis=-count,
+        epsilon=node.attrs["eps"],
+    )  # fmt: skip
+
+
+@form("BatchNormalization")
+def batch_norm(b: Any, node: Node, *inputs: str) -> Any:
+    names = ("x", "weight", "bias", "running_mean", "running_var")
+    x, weight, bias, mean_, var = given(node, inputs, *names)
+    type_ = types_of(node)[0]
+    channels = type_.shape[1]
+    if node.attrs["training"] or not isinstance(channels, int):
+        return None
+    dtype = type_.dtype if weight is None and bias is None else b.dtypes[weight or bias]
+    scale = _or_ones(b, weight, (channels,), dtype)
+    shift = b.array(np.zeros(channels), dtype) if bias is None else bias
+    return b.node("BatchNormalization", x, scale, shift, mean_, var, epsilon=node.attrs["eps"])
+
+
+@form("InstanceNormalization")
+def instance_norm(b: Any, node: Node, *inputs: str) -> Any:
+    x, weight, bias = given(node, inputs, "x", "weight", "bias")
+    type_ = types_of(node)[0]
+    channels = type_.shape[1]
+    if not isinstance(channels, int) or not _alike(node):
+        return None
+    scale = _or_ones(b, weight, (channels,), type_.dtype)
+    shift = b.array(np.zeros(channels), type_.dtype) if bias is None else bias
+    return b.node("InstanceNormalization", x, scale, shift, epsilon=node.attrs["eps"])
+
+
+def pool(operator: str, **names: str) -> Form:
+    """MaxPool or AveragePool; an axis is put in front where there is no batch."""
+
+    @form(operator)
+    def write(b: Any, node: Node, x: str) -> Any:
+        (type_,), a = types_of(node), node.attrs
+        lead = len(a["kernel_size"]) + 2 - type_.rank
+        axes = b.array(np.arange(lead))
+        if lead > 0:
+            x = b.node("Unsqueeze", x, axes)
+        elif lead < 0:
+            return None
+        further = {k: int(a[n]) if isinstance(a[n], bool) else a[n] for k, n in names.items()}
+        out = b.node(
+            operator, x, kernel_shape=a["kernel_size"], strides=a["stride"],
+            pads=(*a["padding"], *a["padding"]), **further,
+        )  # fmt: skip
+        return b.node("Squeeze", out, axes) if lead > 0 else out
+
+    return write
+
+
+# -------------------------------------------------------------------------------- control flow
+
+
+def _graph(b: Any, name: str, nodes: list[Any], inputs: list[Any], outputs: list[str]) -> Any:
+    made = [b.result(o) for o in outputs]
+    return b.onnx.helper.make_graph(nodes, b.name(name), inputs, made)
+
+
+def _finished(b: Any, node: Node, operator: str, inputs: list[str], **attrs: Any) -> Any:
+    """The node of a control flow operator, its outputs typed as ours."""
+    made = [b.name(operator.lower()) for _ in node.outputs]
+    b.append(operator, inputs, made, attrs)
+    for name, value in zip(made, node.outputs, strict=True):
+        b.dtypes[name] = value.type.dtype
+    return made
+
+
+@form("If")
+def cond(b: Any, node: Node, pred: str, *operands: str) -> Any:
+    """If: the branches read the operands from outside."""
+    branches = {}
+    for side in ("true", "false"):
+        nodes, outputs = b.body(node.attrs[f"{side}_graph"], operands)
+        branches["then_branch" if side == "true" else "else_branch"] = _graph(
+            b, side, nodes, [], outputs
+        )
+    return _finished(b, node, "If", [pred], **branches)
+
+
+@form("Loop")
+def while_loop(b: Any, node: Node, *inputs: str) -> Any:
+    """Loop: the condition is computed before the first step and at the end of each."""
+    condition, body, consts = (node.attrs[k] for k in ("condition", "body", "consts"))
+    outside, carried = inputs[:consts], inputs[consts:]
+    (before,) = b.graph(condition, inputs)
+    states = [b.parameter("state", v.type) for v in body.inputs[consts:]]
+    turn, going = b.parameter("turn", None, int64), b.parameter("going", None, bool_)
+    b.scopes.append([])
+    after = [b.fresh(n) for n in b.graph(body, (*outside, *(s.name for s in states)))]
+    (again,) = b.graph(condition, (*outside, *after))
+    again = b.fresh(again)
+    inner = _graph(b, "body", b.scopes.pop(), [turn, going, *states], [again, *after])
+    return _finished(b, node, "Loop", ["", before, *carried], body=inner)
+
+
+@form("Scan")
+def scan(b: Any, node: Node, *inputs: str) -> Any:
+    """Scan: the step's number is one more row to go over."""
+    body: Graph = node.attrs["body"]
+    consts, carries, length = (node.attrs[k] for k in ("consts", "carries", "length"))
+    outside, carried = inputs[:consts], inputs[consts : consts + carries]
+    rows = inputs[consts + carries :]
+    if isinstance(length, int) and length == 0:
+        empty = [v.type for v in node.outputs[carries:]]
+        return [*map(b.fresh, carried), *(b.array(np.zeros(t.shape), t.dtype) for t in empty)]
+    end = b.node("Squeeze", b.size(length))
+    numbers = b.node("Range", b.number(0, int64), end, b.number(1, int64))
+    step, *others = [b.parameter("at", v.type) for v in body.inputs[consts:]]
+    states, elements = others[:carries], others[carries:]
+    nodes, outputs = b.body(body, (*outside, step.name, *(o.name for o in others)))
+    inner = _graph(b, "body", nodes, [*states, step, *elements], outputs)
+    back = int(node.attrs["reverse"])
+    return _finished(
+        b, node, "Scan", [*carried, numbers, *rows], body=inner, num_scan_inputs=1 + len(rows),
+        scan_input_directions=[back] * (1 + len(rows)),
+        scan_output_directions=[back] * (len(outputs) - carries),
+    )  # fmt: skip
