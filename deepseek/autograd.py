@@ -118,10 +118,17 @@ def _composite_vjp(node: Node, given: Sequence[Tensor | None], flows: Flows) -> 
         return out
     known = tuple(i for i, g in enumerate(given) if g is not None)
     operands = [g._value for g in given if g is not None] + list(node.inputs)
-    attrs = {"cotangents": known, "wanted": wanted} | node.attrs
+    which, of = vjp_attributes(node.op)
+    attrs = {which: known, of: wanted} | node.attrs
     for i, value in zip(wanted, record_values(vjp_op(node.op), tuple(operands), attrs), strict=True):
         out[i] = Tensor(value)
     return out
+
+
+def vjp_attributes(op: Op) -> tuple[str, str]:
+    """The names of the attributes that the gradient of an op adds to the op's own."""
+    order = op.name.count(".vjp")
+    return (f"cotangents{order + 1}", f"wanted{order + 1}") if order else ("cotangents", "wanted")
 
 
 @functools.cache
@@ -134,7 +141,7 @@ def vjp_op(op: Op) -> Op:
 
     def apply(tensors: Sequence[Tensor], attrs: dict[str, Any]) -> tuple[Tensor, ...]:
         attrs = dict(attrs)
-        known, wanted = attrs.pop("cotangents"), attrs.pop("wanted")
+        known, wanted = (attrs.pop(name) for name in vjp_attributes(op))
         seeds, primals = tensors[: len(known)], [t._value for t in tensors[len(known) :]]
         assert op.expand is not None
         expanded: Graph = op.expand(tuple(v.type for v in primals), attrs)
