@@ -311,6 +311,9 @@ class Expressions(Convert):
             return self.ins(
                 f"call {t} @llvm.abs.{mangled(scalar, lanes)}({t} {a}, i1 false)", level
             )
+        if fn == "fma":
+            product = self.ins(f"mul {t} {a}, {ops[1]}", level)
+            return self.ins(f"add {t} {product}, {ops[2]}", level)
         if fn in ("minimum", "maximum"):
             name = ("s" if signed else "u") + fn[:3]
             return self.ins(

@@ -54,14 +54,14 @@ class Mmas(Registers):
         rows = [self._element(stmt.b, b, at, lanes, acc) for at, lanes in columns]
         number = 0
         for i in range(stmt.m):
-            one = self._element(stmt.a, a, i, 0, acc)
+            one = self._element(stmt.a, a, i * stmt.row, 0, acc)
             for (_, lanes), row in zip(columns, rows, strict=True):
                 every = self.splat(register_type(acc), one, lanes, level) if lanes else one
                 sums[number] = self.instruction(
                     "fma", acc, [every, row, sums[number]], lanes, level, None
                 )
                 number += 1
-        a_next = self.step(stmt.a, a, str(stmt.m), level)
+        a_next = self.step(stmt.a, a, str(stmt.step or stmt.m), level)
         b_next = self.step(stmt.b, b, str(stmt.n), level)
         return [a_next, b_next, *sums]
 
