@@ -163,7 +163,7 @@ class _Packed:
         length = const(plan.block)
         if not _divides(split.extent, plan.block):
             length = scalar.minimum(length, scalar.sub(split.extent, start))
-        place = scalar.var("ki", low=0, extent=length)
+        place = ZERO if length is ONE else scalar.var("ki", low=0, extent=length)
         change[split.var] = scalar.add(start, place)
         return Depth(lets, change, [Span(place, length), *inner], number, count)
 
@@ -243,7 +243,8 @@ class _Packed:
         base = scalar.mul(panel, const(self.panel))
         if self.by_rows:
             at = scalar.add(scalar.add(base, scalar.mul(i, const(self.row))), self.depth.position)
-            depth, change = coalesce(self.depth.spans, [value], [at])
+            places = [s for s in self.depth.spans if s.extent is not ONE]
+            depth, change = coalesce(places, [value], [at])
             store = substituted(Store("a", at, value), change)
             return _loops([*inside, *depth], store, VECTOR)
         k = scalar.mul(self.depth.position, const(self.plan.height))

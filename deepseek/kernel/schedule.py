@@ -21,8 +21,8 @@ Sizes = tuple[int | None, ...]  # None: known at run time only
 
 DEPTH = 1024  # the longest sum whose panels are packed at once
 SUPPOSED = 512  # what a size is taken for that is known at run time only
-TASK_CYCLES = 1 << 20  # work worth a task of its own
-MAX_TASKS = 32
+TASK_CYCLES = 4000  # what starting a task costs
+THREADS = (1, 4, 16)  # numbers of them that a schedule should suit
 PANEL_ELEMENTS = 1 << 18  # of the left operand that a task keeps packed
 DIRECT_ELEMENTS = 1 << 14  # a right operand of at most so many is read in place
 
@@ -256,29 +256,32 @@ def _pack_left(p: Problem) -> float:
 def _task(
     p: Problem, columns: _Columns, rows: tuple[int, ...], depth: int, panel: int
 ) -> tuple[int, int]:
-    """Panels of a task: few enough tasks that packing is cheap, enough of them to share out."""
+    """(row panels, column panels) of a task: what is fast for few threads and for many.
+
+    A larger task packs less, a smaller one is easier to share out. The number of threads must not decide,
+    so that a few numbers of them are taken into account.
+    """
     height = math.prod(rows)
     row_count, column_count = (math.ceil(c) for c in (_count(p.rows, rows), columns.count))
-    batch = _size(p.batch) if p.batch else 1
-    cycles = row_count * column_count * depth * height * columns.vectors
-    wanted = max(1, min(MAX_TASKS / batch, cycles / TASK_CYCLES))
+    batch = _size(p.batch)
     most = max(1, PANEL_ELEMENTS // (height * panel))
+    pack_left = height * depth * _pack_left(p)
+    pack_right = depth * _pack_right(p, columns)
+    step = height * columns.vectors * depth
     best: tuple[float, int, int] | None = None
-    for pieces in range(1, row_count + 1):
-        row_panels = math.ceil(row_count / pieces)
-        if row_panels > most and pieces < row_count:
-            continue
-        pieces = math.ceil(row_count / row_panels)
-        column_panels = max(1, math.floor(column_count / max(1, wanted / pieces)))
-        column_pieces = math.ceil(column_count / column_panels)
-        column_panels = math.ceil(column_count / column_pieces)
-        cost = (
-            pieces * column_count * depth * _pack_right(p, columns)
-            + column_pieces * row_count * height * depth * _pack_left(p)
-        )
-        if best is None or cost < best[0]:
-            best = cost, row_panels, column_panels
-        if pieces > 2 * wanted and row_panels <= most:
-            break
+    for row_panels in _shares(row_count, most):
+        for column_panels in _shares(column_count, column_count):
+            row_pieces = math.ceil(row_count / row_panels)
+            tasks = batch * row_pieces * math.ceil(column_count / column_panels)
+            one = row_panels * (column_panels * step + pack_left) + column_panels * pack_right
+            cost = sum(t * math.ceil(tasks / t) * (one + TASK_CYCLES) for t in THREADS)
+            if best is None or cost < best[0]:
+                best = cost, row_panels, column_panels
     assert best is not None
     return best[1], best[2]
+
+
+def _shares(count: int, most: int) -> list[int]:
+    """Sizes of equal shares of so many panels."""
+    shares = {math.ceil(count / pieces) for pieces in range(1, min(count, 64) + 1)}
+    return sorted((s for s in shares if s <= most), reverse=True) or [min(most, max(1, count))]
