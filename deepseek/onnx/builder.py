@@ -128,8 +128,11 @@ class Builder:
         """The outputs in the types that were asked for."""
         out = []
         for i, value in enumerate(made):
-            variable = _parameter(schema.outputs, i).type_str
-            if variable in bound:
+            parameter = _parameter(schema.outputs, i)
+            variable = parameter.type_str
+            if len(parameter.types) == 1:
+                (variable,) = parameter.types
+            elif variable in bound:
                 asked, carrier = bound[variable]
                 self.dtypes[value] = carrier
                 out.append(self.cast(value, asked))

@@ -193,7 +193,9 @@ def broadcasted(op: str, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def expanded(x: Tensor, target: shape.Shape) -> Tensor:
     """x broadcast to a shape it is known to broadcast to."""
-    if shape.same_shape(x._value.type.shape, target):
+    source = x._value.type.shape
+    grows = any(is_size(s, 1) and not is_size(t, 1) for s, t in zip(source, target, strict=False))
+    if len(source) == len(target) and not grows:  # the other sizes are known to be equal
         return x
     return record(REGISTRY["broadcast_to"], x, shape=target)
 

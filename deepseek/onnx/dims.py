@@ -1,0 +1,88 @@
+"""The sizes that an export leaves open: each name the user gave becomes a size symbol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from deepseek.errors import ArgumentError, CompileError, format_line, unknown
+from deepseek.frontend.tensor import Tensor
+from deepseek.ir import scalar
+from deepseek.ir.scalar import Expr
+from deepseek.ir.shape import Shape, Size, Sizes, TensorType
+
+
+class Dims:
+    """Named axes of inputs, their symbols, and what the trace asked about them."""
+
+    def __init__(
+        self, inputs: Mapping[str, Tensor], dynamic: Mapping[Any, Mapping[int, str]]
+    ) -> None:
+        self.sizes = Sizes()
+        self.names: dict[Expr, str] = {}
+        self.places: dict[Expr, tuple[str, int]] = {}  # an input's axis that shows the size
+        self.axes: dict[tuple[str, int], Expr] = {}
+        order = list(inputs)
+        for key, axes in dynamic.items():
+            in_range = isinstance(key, int) and -len(order) <= key < len(order)
+            name = order[key] if in_range else key
+            if name not in inputs:
+                raise unknown("input in dynamic", key, order)
+            for axis, dim in axes.items():
+                self._add(name, axis, dim, inputs[name])
+
+    def _add(self, name: str, axis: int, dim: str, x: Tensor) -> None:
+        if not isinstance(dim, str) or not dim:
+            raise ArgumentError(
+                f"export: dynamic axis {axis} of {name!r}: got {dim!r}; wanted a name"
+            )
+        if not -x.ndim <= axis < x.ndim or x.shape[axis] == 0:
+            raise ArgumentError(
+                f"export: dynamic axis {axis} of {name!r}; wanted an axis of {x._value.type} that "
+                "has elements"
+            )
+        axis %= x.ndim
+        symbols = {n: s for s, n in self.names.items()}
+        symbol = symbols.get(dim)
+        if symbol is None:
+            symbol = scalar.var(f"n{len(symbols)}", low=1)
+            self.names[symbol] = dim
+            self.sizes.current[symbol] = x.shape[axis]
+            self.places[symbol] = name, axis
+        elif self.sizes.current[symbol] != x.shape[axis]:
+            raise ArgumentError(
+                f"export: the dynamic size {dim!r} is {self.sizes.current[symbol]} elsewhere and "
+                f"{x.shape[axis]} at axis {axis} of {name!r}\n"
+                "  help: use another name, or arguments that agree"
+            )
+        self.axes[name, axis] = symbol
+
+    def shape(self, name: str, x: Tensor) -> Shape:
+        """An input's shape with symbols at its dynamic axes."""
+        return tuple(self.axes.get((name, i), s) for i, s in enumerate(x._value.type.shape))
+
+    def conditions(self) -> list[str]:
+        """What was taken for granted. Raises CompileError where that fixes a dynamic size."""
+        out = []
+        for guard in self.sizes.guards.values():
+            condition = guard.condition
+            free = scalar.variables(condition)
+            if condition.fn == "eq" and len(free) == 1:
+                raise CompileError(
+                    f"export: the dynamic size {self.names[free[0]]!r} was fixed: the model needs "
+                    f"{self.text(condition)}\n  at {format_line(guard.line)}\n"
+                    "  help: compute with x.shape[i] without asking for its value, or leave the "
+                    "axis out of dynamic=..."
+                )
+            out.append(self.text(condition))
+        return out
+
+    def text(self, size: Size) -> str:
+        """A size in the user's names."""
+        if isinstance(size, int):
+            return str(size)
+        named = {s: scalar.var(n, low=1) for s, n in self.names.items()}
+        return scalar.substitute(size, named).text
+
+    def type_text(self, type_: TensorType) -> str:
+        return f"{type_.dtype}[{', '.join(map(self.text, type_.shape))}]"

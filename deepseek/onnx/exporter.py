@@ -1,0 +1,247 @@
+"""`ds.onnx.export`: a function or Module becomes an ONNX file that was checked and run.
+
+The function is traced on placeholders, named sizes being symbolic, and the graph translated.
+Parameters become initializers under their state-dict keys. The model passes ONNX's checker with
+strict shape inference, runs in onnxruntime where that is installed, and must agree with deepseek
+before the file appears.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from deepseek.errors import ArgumentError, TraceError, unknown
+from deepseek.frontend.tensor import Tensor, no_grad, tracing, view_of
+from deepseek.frontend.tracer import Trace, begin
+from deepseek.ir.graph import Graph, Value
+from deepseek.ir.shape import Shape, active
+from deepseek.nn.module import Module
+from deepseek.onnx.dims import Dims
+from deepseek.onnx.finish import compare, finish
+from deepseek.onnx.report import Report
+from deepseek.onnx.translate import Translator
+from deepseek.ops import asarray
+from deepseek.serialize import write_atomically
+
+OPSETS = range(21, 27)
+
+
+def export(
+    model: Callable[..., Any],
+    args: Any,
+    path: str | os.PathLike[str],
+    *,
+    dynamic: Mapping[Any, Mapping[int, str]] | None = None,
+    opset: int = 21,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    check: bool = True,
+) -> Report:
+    """Write `model(*args)` as an ONNX file and say what was written.
+
+    `args` are one tensor or a tuple, perhaps nested; what is not a tensor is fixed. `dynamic` names
+    sizes that may differ when the model runs: `{"x": {0: "batch"}}`, by the input's name or
+    position. A Module is exported as in evaluation. With `check` the model is run by onnxruntime on
+    `args`.
+
+    Raises ArgumentError for wrong arguments and CompileError for what ONNX cannot say, naming the
+    op and the line it was called at.
+    """
+    if opset not in OPSETS:
+        raise unknown("ONNX opset", opset, OPSETS)
+    args = tuple(args) if isinstance(args, (tuple, list)) else (args,)
+    leaves = dict(_leaves(args, _parameters(model, len(args))))
+    names = _names("input_names", input_names, list(leaves))
+    inputs = {n: asarray(x) for n, x in zip(names, leaves.values(), strict=True)}
+    args = _rebuilt(args, iter(inputs.values()))
+    dims = Dims(inputs, dynamic or {})
+    with evaluating(model), no_grad():
+        expected = list(_flat(model(*args)).values()) if check else []
+        proto, report = _translated(model, args, inputs, dims, output_names, opset)
+    report.path = os.fspath(path)
+    if check:
+        arrays = {n: np.asarray(x.numpy()) for n, x in inputs.items()}
+        wanted = dict(zip(report.outputs, [t.numpy() for t in expected], strict=True))
+        report.runtime, report.errors = compare(proto, arrays, wanted)
+    write_atomically(path, [proto.SerializeToString()])
+    return report
+
+
+def _translated(
+    model: Callable[..., Any],
+    args: tuple[Any, ...],
+    inputs: Mapping[str, Tensor],
+    dims: Dims,
+    output_names: Sequence[str] | None,
+    opset: int,
+) -> tuple[Any, Report]:
+    """The checked model and the account of it."""
+    trace = begin()
+    with active(dims.sizes):
+        shapes = [dims.shape(n, x) for n, x in inputs.items()]
+        graph, results = traced(trace, model, args, list(inputs.values()), shapes)
+        outputs = _names("output_names", output_names, results)
+        if set(inputs) & set(outputs):
+            raise ArgumentError(
+                f"export: inputs {list(inputs)} and outputs {outputs} share a name\n"
+                "  help: give other output_names=..."
+            )
+        b = Translator(opset)
+        for name, value in zip(inputs, graph.inputs, strict=False):
+            b.dtypes[name] = value.type.dtype
+        for symbol, (name, axis) in dims.places.items():
+            b.sizes[symbol] = b.node("Shape", name, start=axis, end=axis + 1)
+        hidden = initializers(b, trace, model, [*inputs, *outputs])
+        names = b.graph(graph, [*inputs, *hidden])
+    conditions = dims.conditions()
+    taken = dict(zip(inputs, [v.type for v in graph.inputs], strict=False))
+    given = dict(zip(outputs, [v.type for v in graph.outputs], strict=True))
+    title = getattr(model, "__name__", type(model).__name__)
+    proto = finish(b, names, taken, given, dims.names, title)
+    return proto, Report(
+        path="", opset=opset, bytes=proto.ByteSize(), whole=b.whole, opened=b.opened,
+        inputs={n: dims.type_text(t) for n, t in taken.items()},
+        outputs={n: dims.type_text(t) for n, t in given.items()},
+        operators=Counter(n.op_type for n in proto.graph.node), conditions=conditions,
+    )  # fmt: skip
+
+
+# --------------------------------------------------------------------------------- arguments
+
+
+def _parameters(model: Callable[..., Any], count: int) -> list[str]:
+    """The names of the positional parameters."""
+    called = model.forward if isinstance(model, Module) else model
+    try:
+        parameters = list(inspect.signature(called).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    names = []
+    for p in parameters:
+        if p.kind is p.VAR_POSITIONAL:
+            names += [f"{p.name}_{i}" for i in range(count - len(names))]
+        elif p.kind is not p.KEYWORD_ONLY:
+            names.append(p.name)
+    return names + [f"input_{i}" for i in range(len(names), count)]
+
+
+def _leaves(tree: Any, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """The tensors and arrays of nested arguments, with names."""
+    for name, x in zip(names, tree, strict=False):
+        if isinstance(x, (Tensor, np.ndarray)):
+            yield name, x
+        elif isinstance(x, (tuple, list)):
+            yield from _leaves(x, [f"{name}_{i}" for i in range(len(x))])
+        elif isinstance(x, Mapping):
+            yield from _leaves(x.values(), [f"{name}_{k}" for k in x])
+
+
+def _rebuilt(tree: Any, leaves: Iterator[Tensor]) -> Any:
+    """Nested arguments with their tensors replaced, in order."""
+    if isinstance(tree, (Tensor, np.ndarray)):
+        return next(leaves)
+    if isinstance(tree, (tuple, list)):
+        items = [_rebuilt(x, leaves) for x in tree]
+        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
+    if isinstance(tree, Mapping):
+        return {k: _rebuilt(x, leaves) for k, x in tree.items()}
+    return tree
+
+
+def _flat(out: Any) -> dict[str, Tensor]:
+    """The tensors of a result, with names."""
+    if isinstance(out, Tensor):
+        return {"output": out}
+    items = out if isinstance(out, Mapping) else {f"output_{i}": x for i, x in enumerate(out)}
+    found = {}
+    for name, x in items.items():
+        inner = {"": x} if isinstance(x, Tensor) else {f"_{k}": t for k, t in _flat(x).items()}
+        found.update({f"{name}{k}": t for k, t in inner.items()})
+    return found
+
+
+def _names(option: str, wanted: Sequence[str] | None, names: list[str]) -> list[str]:
+    """The names asked for, or those found. Raises ArgumentError unless there is one for each."""
+    given = names if wanted is None else list(wanted)
+    if len(given) != len(names) or len(set(given)) != len(given) or not all(given):
+        raise ArgumentError(
+            f"export: {option}={given}; wanted {len(names)} different names, for {names}"
+        )
+    return given
+
+
+# ------------------------------------------------------------------------------------ tracing
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """A Module in evaluation mode for a while."""
+    modules = list(model.modules()) if isinstance(model, Module) else []
+    training = [m for m in modules if m.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def traced(
+    trace: Trace,
+    model: Callable[..., Any],
+    args: tuple[Any, ...],
+    inputs: Sequence[Tensor],
+    shapes: Sequence[Shape],
+) -> tuple[Graph, list[str]]:
+    """The graph of a call, what it read from outside as further inputs, and the results' names."""
+    values = []
+    for x, shape in zip(inputs, shapes, strict=True):
+        placeholder = trace.placeholder(x.dtype, shape)
+        trace.shown[x._value] = placeholder
+        trace.show(x, placeholder)
+        values.append(placeholder)
+    with tracing(trace):
+        try:
+            results = _flat(model(*_rebuilt(args, iter(inputs))))
+            outputs = [trace.inside(t._value) for t in results.values()]
+        finally:
+            rebound, _ = trace.finish()
+    if rebound:
+        changed = ", ".join(str(handle._value.type) for handle in rebound)
+        raise TraceError(
+            f"export: the function changes tensors that it did not make: {changed}\n"
+            "  help: an ONNX model has no state; return the new values as results"
+        )
+    hidden = [h.placeholder for h in trace.hidden.values()]
+    hidden += [n.placeholder for n in trace.numbers.values()]
+    hidden += [v for d in trace.draws.values() for v in (d.seed, d.first)]
+    return Graph([*values, *hidden], outputs), list(results)
+
+
+def initializers(b: Translator, trace: Trace, model: Any, taken: Sequence[str]) -> list[str]:
+    """A name for everything that the trace read from outside, state-dict keys where there are."""
+    keys: dict[Value, str] = {}
+    if isinstance(model, Module):
+        for key, tensor in (*model.named_parameters(), *model.named_buffers()):
+            keys.setdefault(tensor._value, key)
+    names = []
+    for h in trace.hidden.values():
+        key = keys.get(h.value, "")
+        if not key or key in taken or key in b.initializers:
+            key = b.name(key or "captured")
+        names.append(b.initializer(key, view_of(h.value), h.value.type.dtype))
+    for n in trace.numbers.values():
+        names.append(b.number(n.number.current, n.placeholder.type.dtype))
+    for d in trace.draws.values():
+        for value in (d.seed, d.first):  # read by random ops only, which ONNX does not have
+            names.append(b.name("draw"))
+            b.dtypes[names[-1]] = value.type.dtype
+    return names
