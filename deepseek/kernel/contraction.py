@@ -17,14 +17,13 @@ from deepseek.kernel.equation import Equation, equation_of, guarded, guarded_var
 from deepseek.kernel.evaluate import Evaluator
 from deepseek.kernel.ir import (
     SERIAL,
-
     VECTOR,
     Axis,
     Buffer,
     Carry,
     Fold,
     Loop,
-
+    Stmt,
     Store,
 )
 from deepseek.kernel.loops import Nest, Span, blocks, ceil_div, grid, is_small, substituted
@@ -84,31 +83,31 @@ def sizes_of(spans: list[Span]) -> Sizes:
 
 def columns_nest(equation: Equation, plan: Schedule) -> Nest:
     """Lanes along the last output axis; each lane sums in order, several rows at once."""
-    batch, rows, columns = list(equation.batch), equation.rows, equation.columns
-    around: list[Span]
-    split: dict[Expr, Expr]
-    if columns:
-        *columns, last = columns
-    elif batch:
-        *batch, last = batch
-    else:
-        last = Span(scalar.var("one", low=0, extent=1), scalar.ONE)
-    if is_small(last.extent, COLUMN_BLOCK):
-        around, column, split = [], last, {}
-    else:
-        block, column, split = blocks(last, COLUMN_BLOCK)
-        around = [block]
-    outer, places = _tile(rows, plan.row_tile[-1] if rows else 1)
+    *around, last = [*equation.batch, *equation.columns] or [None]
+    lane = split = None
+    if last is not None:
+        block, lane, split = _block(last)
+        around += block
+    outer, places = _tile(equation.rows, plan.row_tile[-1] if equation.rows else 1)
     carries: list[Carry] = []
     stores: list[Store] = []
     for number, (change, guard) in enumerate(places):
-        change = change | split
+        change = change | (split or {})
         carries.append(_sum(equation, change, guard, number))
         stores += _stores(equation, change, guard, carries[-1].var)
     axes = [Axis(s.var, s.extent, SERIAL) for s in equation.folded] or [_once()]
-    fold = Fold(tuple(axes), tuple(carries))
-    inner = Loop(Axis(column.var, column.extent, VECTOR), (fold, *stores))
-    return Nest(grid([*batch, *outer, *columns, *around], (inner,)))
+    body: tuple[Stmt, ...] = (Fold(tuple(axes), tuple(carries)), *stores)
+    if lane is not None:
+        body = (Loop(Axis(lane.var, lane.extent, VECTOR), body),)
+    return Nest(grid([*around, *outer], body))
+
+
+def _block(span: Span) -> tuple[list[Span], Span, dict[Expr, Expr]]:
+    """A span in blocks of lanes, none where one block is enough."""
+    if is_small(span.extent, COLUMN_BLOCK):
+        return [], span, {}
+    block, inside, split = blocks(span, COLUMN_BLOCK)
+    return [block], inside, split
 
 
 def rows_nest(equation: Equation, plan: Schedule) -> Nest:

@@ -1,0 +1,315 @@
+"""Contraction kernels against einsum in float64: interpreted, and run as machine code.
+
+Operands are small whole numbers, so that results are exact whatever the order of the sums is.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepseek.ir import scalar
+from deepseek.ir.dtype import DTYPES, bfloat16, float32, float64
+from deepseek.ir.graph import Value, input_value, node
+from deepseek.kernel.schedule import COLUMNS, PACKED, ROWS, Schedule
+from deepseek.ops import contract, elementwise, view
+from deepseek.ops.define import op_of
+
+_spec = importlib.util.spec_from_file_location(
+    "contractions", Path(__file__).with_name("contractions.py")
+)
+assert _spec is not None and _spec.loader is not None
+tools = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tools)
+Compiled, whole_numbers = tools.Compiled, tools.whole_numbers
+
+MATMUL = op_of(contract.matmul)
+
+
+def apply(function: Any, *values: Value, **attrs: Any) -> Value:
+    return node(op_of(function), values, attrs).outputs[0]
+
+
+def product(a: Value, b: Value) -> Value:
+    return node(MATMUL, (a, b), {}).outputs[0]
+
+
+def expected_product(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.einsum("...ik,...kj->...ij", a.astype(np.float64), b.astype(np.float64))
+
+
+def check(compiled: Any, arrays: list[Any], expected: list[Any], current: Any = None) -> None:
+    compiled.check_form()
+    for result in (compiled.interpreted(arrays, current), compiled.native(arrays, current)):
+        for got, wanted in zip(result, expected, strict=True):
+            np.testing.assert_array_equal(got.astype(np.float64), wanted)
+
+
+# ----------------------------------------------------------------------------------------- matmul
+
+SHAPES = [
+    (1, 1, 1), (1, 5, 1), (1, 40, 50), (40, 64, 1), (1, 1, 9), (7, 1, 9), (5, 7, 3), (2, 33, 2),
+    (16, 16, 16), (17, 33, 65), (64, 64, 64), (13, 300, 48), (3, 70, 200), (70, 20, 3),
+    (3, 0, 4), (0, 3, 4), (3, 4, 0), (9, 2100, 20),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_matmul_of_any_shape(shape: tuple[int, int, int]) -> None:
+    m, k, n = shape
+    a, b = input_value(float32, (m, k)), input_value(float32, (k, n))
+    arrays = [whole_numbers((m, k), float32), whole_numbers((k, n), float32, 1)]
+    check(Compiled([a, b], [product(a, b)]), arrays, [expected_product(*arrays)])
+
+
+@pytest.mark.parametrize("dtype", [d for d in DTYPES.values() if d.kind != "b"], ids=str)
+@pytest.mark.parametrize("shape", [(5, 7, 3), (20, 70, 70), (33, 5, 1)], ids=str)
+def test_matmul_of_any_dtype(dtype: Any, shape: tuple[int, int, int]) -> None:
+    m, k, n = shape
+    a, b = input_value(dtype, (m, k)), input_value(dtype, (k, n))
+    arrays = [whole_numbers((m, k), dtype), whole_numbers((k, n), dtype, 1)]
+    exact = expected_product(*arrays)
+    if dtype.is_integer:
+        exact = exact.astype(np.int64).astype(dtype.numpy).astype(np.float64)
+    else:
+        exact = exact.astype(dtype.numpy).astype(np.float64)
+    check(Compiled([a, b], [product(a, b)]), arrays, [exact])
+
+
+FORCED = [
+    Schedule(PACKED, (4,), (16,), 16, 2, 2, 0, 16),
+    Schedule(PACKED, (3,), (20,), 32, 5, 1, 0, 7),
+    Schedule(PACKED, (6,), (32,), 32, 1, 9, 0, 50),
+    Schedule(PACKED, (1,), (8,), 16, 9, 9, 0, 1),
+    Schedule(COLUMNS, (4,), (1,)),
+    Schedule(COLUMNS, (1,), (1,)),
+    Schedule(ROWS, (3,), (4,)),
+    Schedule(ROWS, (1,), (1,)),
+]
+
+
+@pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("plan", FORCED, ids=lambda p: f"{p.form}-{p.row_tile}-{p.column_tile}")
+def test_every_form_fits_every_matmul(plan: Schedule, turned: tuple[bool, bool]) -> None:
+    m, k, n = 13, 50, 70
+    shapes = [(k, m) if turned[0] else (m, k), (n, k) if turned[1] else (k, n)]
+    inputs = [input_value(float32, s) for s in shapes]
+    operands = [
+        apply(view.permute_dims, v, axes=(1, 0)) if t else v
+        for v, t in zip(inputs, turned, strict=True)
+    ]
+    arrays = [whole_numbers(s, float32, i) for i, s in enumerate(shapes)]
+    plain = [a.T if t else a for a, t in zip(arrays, turned, strict=True)]
+    compiled = Compiled(inputs, [product(*operands)], plan)
+    check(compiled, arrays, [expected_product(*plain)])
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 30, 40), (7, 5, 3, 2), (2, 1, 64, 50)], ids=str)
+def test_batched_matmul(shape: tuple[int, int, int, int]) -> None:
+    batch, m, k, n = shape
+    a, b = input_value(float32, (batch, m, k)), input_value(float32, (batch, k, n))
+    arrays = [whole_numbers((batch, m, k), float32), whole_numbers((batch, k, n), float32, 1)]
+    check(Compiled([a, b], [product(a, b)]), arrays, [expected_product(*arrays)])
+
+
+def test_heads_are_read_where_they_lie() -> None:
+    """(b, s, h * d) seen as (b, h, s, d): scores of attention need no copy."""
+    b, s, h, d = 2, 9, 3, 8
+    q, k = (input_value(float32, (b, s, h * d)) for _ in range(2))
+
+    def heads(x: Value, axes: tuple[int, ...]) -> Value:
+        apart = apply(view.reshape, x, shape=(b, s, h, d))
+        return apply(view.permute_dims, apart, axes=axes)
+
+    out = product(heads(q, (0, 2, 1, 3)), heads(k, (0, 2, 3, 1)))
+    arrays = [whole_numbers((b, s, h * d), float32, i) for i in range(2)]
+    apart = [a.reshape(b, s, h, d).astype(np.float64) for a in arrays]
+    wanted = np.einsum("bshd,bthd->bhst", *apart)
+    check(Compiled([q, k], [out]), arrays, [wanted])
+
+
+def test_a_broadcast_matrix_is_packed_once() -> None:
+    a, w = input_value(float32, (4, 6, 40)), input_value(float32, (40, 50))
+    wide = apply(view.broadcast_to, w, shape=(4, 40, 50))
+    compiled = Compiled([a, w], [product(a, wide)])
+    arrays = [whole_numbers((4, 6, 40), float32), whole_numbers((40, 50), float32, 1)]
+    check(compiled, arrays, [expected_product(*arrays)])
+    assert len(compiled.kernel.grid()) <= 2, "batch and rows are one axis"
+
+
+# ---------------------------------------------------------------------------------- run-time sizes
+
+
+@pytest.mark.parametrize("known", ["", "k", "n", "kn", "mn", "mk"])
+@pytest.mark.parametrize("sizes", [(2, 3, 2), (33, 17, 70), (5, 1100, 20)], ids=str)
+def test_sizes_of_the_run(known: str, sizes: tuple[int, int, int]) -> None:
+    current = {scalar.var(f"n{i}", low=2): size for i, size in enumerate(sizes)}
+    m, k, n = (
+        size if name in known else symbol
+        for name, (symbol, size) in zip("mkn", current.items(), strict=True)
+    )
+    a, b = input_value(float32, (m, k)), input_value(float32, (k, n))
+    arrays = [whole_numbers(sizes[:2], float32), whole_numbers(sizes[1:], float32, 1)]
+    check(Compiled([a, b], [product(a, b)]), arrays, [expected_product(*arrays)], current)
+
+
+def test_a_convolution_with_a_batch_of_the_run() -> None:
+    batch = scalar.var("n0", low=2)
+    x, w = input_value(float32, (batch, 3, 9, 10)), input_value(float32, (5, 3, 3, 3))
+    attrs = {"stride": (1, 2), "padding": ((1, 1), (0, 2)), "dilation": (1, 1), "groups": 1}
+    out = apply(contract.convolution, x, w, **attrs)
+    arrays = [whole_numbers((6, 3, 9, 10), float32), whole_numbers((5, 3, 3, 3), float32, 1)]
+    wanted = reference(contract.convolution, arrays, attrs)
+    check(Compiled([x, w], [out]), arrays, [wanted], {batch: 6})
+
+
+# ------------------------------------------------------------------------------------ convolutions
+
+
+def reference(function: Any, arrays: list[Any], attrs: dict[str, Any]) -> Any:
+    return op_of(function).reference(*(a.astype(np.float64) for a in arrays), **attrs)  # type: ignore[misc]
+
+
+CONVOLUTIONS = [
+    contract.convolution, contract.convolution_input_grad, contract.convolution_weight_grad
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("function", CONVOLUTIONS, ids=lambda f: f.__name__)
+def test_samples_of_convolutions(function: Any) -> None:
+    samples = op_of(function).samples
+    assert samples is not None
+    for sample in samples():
+        shapes = list(sample.args)
+        attrs = dict(sample.kwargs)
+        inputs = [input_value(float32, s) for s in shapes]
+        out = node(op_of(function), tuple(inputs), attrs).outputs[0]
+        arrays = [whole_numbers(s, float32, i) for i, s in enumerate(shapes)]
+        check(Compiled(inputs, [out]), arrays, [reference(function, arrays, attrs)])
+
+
+LAYERS = [  # images, channels, size, channels out, window, stride, padding, dilation, groups
+    (3, 8, 8, 16, 3, 1, 1, 1, 1),
+    (2, 5, 11, 7, 3, 2, 1, 1, 1),
+    (2, 4, 12, 6, 3, 2, 1, 1, 2),
+    (2, 4, 9, 8, 3, 1, 2, 2, 2),
+    (2, 6, 7, 6, 3, 1, 1, 1, 6),
+    (2, 3, 14, 20, 5, 2, 2, 1, 1),
+    (2, 20, 6, 33, 1, 1, 0, 1, 1),
+    (1, 2, 40, 3, 3, 1, 1, 1, 1),
+    (2, 3, 8, 4, 2, 2, 0, 1, 1),
+    (2, 3, 10, 4, 3, 3, 0, 1, 1),
+]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+@pytest.mark.parametrize("function", CONVOLUTIONS, ids=lambda f: f.__name__)
+def test_convolutions_and_their_gradients(function: Any, layer: tuple[int, ...]) -> None:
+    images, channels, size, out_channels, window, stride, padding, dilation, groups = layer
+    attrs: dict[str, Any] = {
+        "stride": (stride, stride), "padding": ((padding, padding),) * 2,
+        "dilation": (dilation, dilation), "groups": groups,
+    }  # fmt: skip
+    x = input_value(float32, (images, channels, size, size))
+    w = input_value(float32, (out_channels, channels // groups, window, window))
+    y = apply(contract.convolution, x, w, **attrs)
+    g = input_value(float32, y.type.shape)
+    inputs = {
+        contract.convolution: [x, w],
+        contract.convolution_input_grad: [g, w],
+        contract.convolution_weight_grad: [x, g],
+    }[function]
+    if function is contract.convolution_input_grad:
+        attrs["size"] = (size, size)
+    if function is contract.convolution_weight_grad:
+        attrs["size"] = (window, window)
+    out = node(op_of(function), tuple(inputs), attrs).outputs[0]
+    arrays = [whole_numbers(v.type.shape, float32, i) for i, v in enumerate(inputs)]
+    check(Compiled(inputs, [out]), arrays, [reference(function, arrays, attrs)])
+
+
+# --------------------------------------------------------------------------------- what comes after
+
+
+@pytest.mark.parametrize("shape", [(4, 40, 20), (33, 70, 70), (20, 1500, 33)], ids=str)
+def test_what_follows_is_computed_where_a_sum_is_stored(shape: tuple[int, int, int]) -> None:
+    m, k, n = shape
+    a, b = input_value(float32, (m, k)), input_value(float32, (k, n))
+    bias, residual = input_value(float32, (n,)), input_value(float32, (m, n))
+    sums = product(a, b)
+    wide = apply(view.broadcast_to, bias, shape=(m, n))
+    shifted = apply(elementwise.add, sums, wide)
+    positive = apply(elementwise.maximum, shifted, apply(elementwise.subtract, shifted, shifted))
+    out = apply(elementwise.add, positive, residual)
+    arrays = [
+        whole_numbers(s, float32, i) for i, s in enumerate([(m, k), (k, n), (n,), (m, n)])
+    ]
+    exact = expected_product(*arrays[:2])
+    wanted = np.maximum(exact + arrays[2], 0) + arrays[3]
+    compiled = Compiled([a, b, bias, residual], [sums, out])
+    check(compiled, arrays, [exact, wanted])
+
+
+def test_a_cast_after_the_sum() -> None:
+    a, b = input_value(bfloat16, (20, 30)), input_value(bfloat16, (30, 40))
+    out = apply(elementwise.astype, product(a, b), dtype=float64)
+    arrays = [whole_numbers((20, 30), bfloat16), whole_numbers((30, 40), bfloat16, 1)]
+    check(Compiled([a, b], [out]), arrays, [expected_product(*arrays)])
+
+
+def test_a_convolution_with_bias_and_residual() -> None:
+    x, w = input_value(float32, (2, 6, 7, 9)), input_value(float32, (8, 6, 3, 3))
+    attrs = {"stride": (1, 1), "padding": ((1, 1),) * 2, "dilation": (1, 1), "groups": 1}
+    sums = apply(contract.convolution, x, w, **attrs)
+    bias, residual = input_value(float32, (8,)), input_value(float32, sums.type.shape)
+    column = apply(view.reshape, bias, shape=(8, 1, 1))
+    wide = apply(view.broadcast_to, column, shape=sums.type.shape)
+    out = apply(elementwise.add, apply(elementwise.add, sums, wide), residual)
+    arrays = [
+        whole_numbers(v.type.shape, float32, i) for i, v in enumerate([x, w, bias, residual])
+    ]
+    wanted = reference(contract.convolution, arrays[:2], attrs)
+    wanted = wanted + arrays[2].reshape(8, 1, 1) + arrays[3]
+    check(Compiled([x, w, bias, residual], [out]), arrays, [wanted])
+
+
+# --------------------------------------------------------------------------------- levels, threads
+
+
+@pytest.mark.parametrize("level", ["v2", "v3"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "int32"])
+def test_lower_levels(level: str, dtype: str) -> None:
+    a, b = input_value(DTYPES[dtype], (30, 70)), input_value(DTYPES[dtype], (70, 50))
+    arrays = [whole_numbers((30, 70), DTYPES[dtype]), whole_numbers((70, 50), DTYPES[dtype], 1)]
+    compiled = Compiled([a, b], [product(a, b)], lanes={"v2": 4, "v3": 8}[level])
+    (got,) = compiled.native(arrays, level=level)
+    wanted = expected_product(*arrays).astype(DTYPES[dtype].numpy)
+    np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("shape", [(100, 300, 200), (64, 64, 64), (3, 500, 700), (300, 200, 1)])
+def test_the_same_bits_however_tasks_are_shared_out(shape: tuple[int, int, int]) -> None:
+    m, k, n = shape
+    a, b = input_value(float32, (m, k)), input_value(float32, (k, n))
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=s).astype(np.float32) for s in ((m, k), (k, n))]
+    compiled = Compiled([a, b], [product(a, b)])
+    one, many = (compiled.native(arrays, runs=runs)[0] for runs in (1, 5))
+    assert np.array_equal(one, many)
+    np.testing.assert_allclose(one, expected_product(*arrays), rtol=0, atol=k * 4e-6)
+
+
+def test_register_tiles_give_the_same_bits_in_every_form() -> None:
+    """Packed or not, a sum runs in order: the same result whichever schedule is chosen."""
+    a, b = input_value(float32, (30, 200)), input_value(float32, (200, 50))
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=s).astype(np.float32) for s in ((30, 200), (200, 50))]
+    results = [
+        Compiled([a, b], [product(a, b)], plan).native(arrays)[0]
+        for plan in (FORCED[0], FORCED[1], FORCED[4])
+    ]
+    assert np.array_equal(results[0], results[1]) and np.array_equal(results[0], results[2])
