@@ -357,5 +357,6 @@ def test_module_list() -> None:
 
     tower = Tower()
     tower.floors.extend([nn.Linear(2, 1)])
-    assert list(tower.state_dict())[::2] == ["floors.0.weight", "floors.1.weight", "floors.2.weight"]
+    weights = [f"floors.{i}.weight" for i in range(3)]
+    assert list(tower.state_dict())[::2] == weights
     assert [type(m) for m in tower.floors[1:]] == [nn.Linear, nn.Linear]
