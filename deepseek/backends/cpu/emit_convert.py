@@ -8,7 +8,7 @@ it can, and with integer instructions where not. Rounding is to nearest even; Na
 from __future__ import annotations
 
 from deepseek.backends.cpu.emit_memory import Memory
-from deepseek.backends.cpu.emit_types import is_half, register_type, vector_type
+from deepseek.backends.cpu.emit_types import is_half, literal_of, register_type, vector_type
 from deepseek.ir.dtype import DType, bfloat16, bool_, float16, float32, float64, int32, int64
 
 
@@ -176,7 +176,8 @@ class Convert(Memory):
 
 
 def _float_literal(value: float, lanes: int) -> str:
-    return f"splat (float {value:e})" if lanes else f"{value:e}"
+    text = literal_of(value, float32)
+    return f"splat (float {text})" if lanes else text
 
 
 __all__ = ["Convert", "float16"]
