@@ -66,10 +66,10 @@ class Dims:
         out = []
         for guard in self.sizes.guards.values():
             condition = guard.condition
-            free = scalar.variables(condition)
-            if condition.fn == "eq" and len(free) == 1:
+            symbol = pinned(condition)
+            if symbol is not None:
                 raise CompileError(
-                    f"export: the dynamic size {self.names[free[0]]!r} was fixed: the model needs "
+                    f"export: the dynamic size {self.names[symbol]!r} was fixed: the model needs "
                     f"{self.text(condition)}\n  at {format_line(guard.line)}\n"
                     "  help: compute with x.shape[i] without asking for its value, or leave the "
                     "axis out of dynamic=..."
@@ -86,3 +86,12 @@ class Dims:
 
     def type_text(self, type_: TensorType) -> str:
         return f"{type_.dtype}[{', '.join(map(self.text, type_.shape))}]"
+
+
+def pinned(condition: Expr) -> Expr | None:
+    """The symbol that a condition leaves one value for, if it does."""
+    free = scalar.variables(condition)
+    if condition.fn != "eq" or len(free) != 1:
+        return None
+    factor = scalar.coefficient(scalar.sub(*condition.args), free[0])
+    return free[0] if factor is not None and factor.fn == "const" else None

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from deepseek.errors import CompileError
@@ -16,7 +15,8 @@ from deepseek.ir.shape import Size, TensorType
 from deepseek.onnx.builder import Builder
 
 LARGEST = 2**31 - 1  # what a protobuf message can hold
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+BFLOAT16 = 16  # ONNX's number for the type
+TOLERANCE = {"float64": 1e-7, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 
 
 def finish(
@@ -114,14 +114,12 @@ def _dim(size: Size, dims: Mapping[Expr, str]) -> int | str:
 
 def compare(
     model: Any, inputs: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> tuple[str | None, dict[str, float]]:
+) -> tuple[str, dict[str, float]]:
     """(what ran the model, how far each output is off). Raises CompileError where that is too far.
 
     onnxruntime is asked first; types it has no kernels for are left to ONNX's own evaluator.
     """
     runtime, got = run(model, inputs)
-    if runtime is None:
-        return None, {}
     errors = {}
     for (name, array), value in zip(wanted.items(), got, strict=True):
         errors[name] = difference(array, value)
@@ -133,10 +131,12 @@ def compare(
     return runtime, errors
 
 
-def run(model: Any, inputs: Mapping[str, Any]) -> tuple[str | None, list[Any]]:
-    """The outputs, and the runtime they come from; None where there is none."""
-    odd = any(np.asarray(a).dtype == ml_dtypes.bfloat16 for a in inputs.values())
-    if find_spec("onnxruntime") is not None and not odd:
+def run(model: Any, inputs: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """What ran the model, and its outputs."""
+    inputs = {name: np.asarray(array) for name, array in inputs.items()}
+    ends = [*model.graph.input, *model.graph.output]
+    narrow = any(v.type.tensor_type.elem_type == BFLOAT16 for v in ends)  # unknown to NumPy there
+    if find_spec("onnxruntime") is not None and not narrow:
         import onnxruntime
 
         missing = onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented
@@ -147,13 +147,13 @@ def run(model: Any, inputs: Mapping[str, Any]) -> tuple[str | None, list[Any]]:
             session = onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-            return f"onnxruntime {onnxruntime.__version__}", session.run(None, dict(inputs))
+            return f"onnxruntime {onnxruntime.__version__}", session.run(None, inputs)
         except missing:
             pass
     import onnx.reference
 
     evaluator = onnx.reference.ReferenceEvaluator(model)
-    return f"onnx.reference {onnx.__version__}", evaluator.run(None, dict(inputs))
+    return f"onnx.reference {onnx.__version__}", evaluator.run(None, inputs)
 
 
 def difference(wanted: Any, got: Any) -> float:

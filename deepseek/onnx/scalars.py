@@ -54,23 +54,31 @@ def _bits(logical: str) -> Callable[..., str]:
     return form
 
 
+def _checked(b: Any, dtype: DType, y: str) -> tuple[str | None, str, str]:
+    """(where the divisor is 0 if it may be, 0, a divisor that is not)."""
+    zero = b.number(0, dtype)
+    if y in b.known and b.known[y].all():
+        return None, zero, y
+    none = b.node("Equal", y, zero)
+    return none, zero, b.node("Where", none, b.number(1, dtype), y)
+
+
 def _mod(b: Any, dtype: DType, x: str, y: str) -> str:
     if dtype.is_float:
         return str(b.node("Sub", x, b.node("Mul", b.node("Floor", b.node("Div", x, y)), y)))
-    zero, one = b.number(0, dtype), b.number(1, dtype)
-    none = b.node("Equal", y, zero)
-    return str(b.node("Where", none, zero, b.node("Mod", x, b.node("Where", none, one, y))))
+    none, zero, divisor = _checked(b, dtype, y)
+    rest = b.node("Mod", x, divisor)
+    return str(rest if none is None else b.node("Where", none, zero, rest))
 
 
 def _floordiv(b: Any, dtype: DType, x: str, y: str) -> str:
     if dtype.is_float:
         return str(b.node("Floor", b.node("Div", x, y)))
-    zero, one = b.number(0, dtype), b.number(1, dtype)
-    none = b.node("Equal", y, zero)
-    divisor = b.node("Where", none, one, y)
+    none, zero, divisor = _checked(b, dtype, y)
     # ONNX rounds towards zero; what the remainder takes off leaves a whole multiple.
     whole = b.node("Sub", x, b.node("Mod", x, divisor))
-    return str(b.node("Where", none, zero, b.node("Div", whole, divisor)))
+    quotient = b.node("Div", whole, divisor)
+    return str(quotient if none is None else b.node("Where", none, zero, quotient))
 
 
 def _shift(direction: str) -> Callable[..., str]:

@@ -153,16 +153,19 @@ class Translator(Builder):
         return self.unexpanded(inputs, shapes, node.outputs[0].type.shape)
 
     def elementwise(self, node: Node, inputs: Sequence[str]) -> str:
-        """A node by its scalar meaning."""
+        """A node by its scalar meaning; 16-bit floats are rounded at the end only."""
         assert node.op.meaning is not None
-        scalars = [var(f"x{i}", v.type.dtype) for i, v in enumerate(node.inputs)]
-        env = dict(zip(scalars, self.operands(node, inputs), strict=True))
+        out = node.outputs[0].type
+        carried = [v.type.dtype.accumulator for v in node.inputs]
+        scalars = [var(f"x{i}", dtype) for i, dtype in enumerate(carried)]
         meaning = node.op.meaning(*scalars, **node.attrs)
-        if set(scalar.variables(meaning)) == set(scalars):
-            return self.expression(meaning, env)
+        counts = set(scalar.variables(meaning)) == set(scalars)
+        operands = self.operands(node, inputs) if counts else inputs
+        wide = [self.cast(x, dtype) for x, dtype in zip(operands, carried, strict=True)]
+        env = dict(zip(scalars, wide, strict=True))
+        made = self.cast(self.expression(meaning, env), out.dtype)
         # An input that does not count must give its shape all the same.
-        made = self.expression(meaning, dict(zip(scalars, inputs, strict=True)))
-        return str(self.node("Expand", made, self.shape(node.outputs[0].type.shape)))
+        return made if counts else str(self.node("Expand", made, self.shape(out.shape)))
 
     # --------------------------------------------------------------------------- pointwise
 

@@ -435,6 +435,7 @@ def _weight_grad_samples() -> list[Sample]:
     samples=_weight_grad_samples,
     tolerance=32,
     precision="low",
+    onnx=forms.convolution_weight_grad,
 )
 def convolution_weight_grad(
     x: Tensor, g: Tensor, /, *, size: Ints, stride: Ints, padding: Pairs, dilation: Ints, groups: int

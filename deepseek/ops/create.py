@@ -16,7 +16,16 @@ from deepseek.ir import scalar
 from deepseek.ir.dtype import DTYPES, DType, bool_, dtype_of, float32, float64, int64, scalar_dtype
 from deepseek.ir.op import Kind, Sample
 from deepseek.ir.scalar import Expr, as_expr, cast, const
-from deepseek.ir.shape import Dim, Shape, Size, TensorType, size_of, tensor_type
+from deepseek.ir.shape import (
+    Dim,
+    Shape,
+    Size,
+    TensorType,
+    current_sizes,
+    dim,
+    size_of,
+    tensor_type,
+)
 from deepseek.ir.shape import shape_of as given_shape
 from deepseek.ops import forms
 from deepseek.ops.define import (
@@ -179,6 +188,9 @@ def arange(
     check_device(device)
     if stop is None:
         start, stop = 0, start
+    start, stop, step = (
+        dim(v, current_sizes()) if isinstance(v, Expr) else v for v in (start, stop, step)
+    )
     if step == 0:
         raise op_error(ArgumentError, "arange", "step 0", "a step that is not 0", user_line())
     whole = all(isinstance(v, int) for v in (start, stop, step))

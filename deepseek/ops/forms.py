@@ -16,7 +16,7 @@ from deepseek.ir import scalar
 from deepseek.ir.dtype import bool_, float64, int64
 from deepseek.ir.graph import Graph, Node
 from deepseek.ir.scalar import as_expr, const
-from deepseek.ir.shape import Shape, TensorType
+from deepseek.ir.shape import Shape, TensorType, simplify
 
 Form = Callable[..., Any]
 BELOW_ALL = -(2**63)  # where a slice that runs backwards to the first element ends
@@ -70,15 +70,19 @@ def cast(b: Any, node: Node, x: str) -> Any:
 # ---------------------------------------------------------------------------------- reductions
 
 
-@form("ReduceMean")
-def mean(b: Any, node: Node, x: str) -> Any:
-    """ReduceMean, which has no result for integers and over no axis."""
-    (type_,) = types_of(node)
-    axes = normal(node.attrs["axis"], type_.rank) if type_.rank else []
-    if not type_.dtype.is_float or not axes:
-        return None
-    keepdims = int(node.attrs["keepdims"])
-    return b.node("ReduceMean", x, b.array(np.array(axes, np.int64)), keepdims=keepdims)
+def reduced(operator: str) -> Form:
+    """A reduction with `axis` and `keepdims`: of floats, some of them, over some axes."""
+
+    @form(operator)
+    def write(b: Any, node: Node, x: str) -> Any:
+        (type_,) = types_of(node)
+        axes = normal(node.attrs["axis"], type_.rank) if type_.rank else []
+        if not type_.dtype.is_float or not axes or type_.numel == 0:
+            return None
+        keepdims = int(node.attrs["keepdims"])
+        return b.node(operator, x, b.array(np.array(axes, np.int64)), keepdims=keepdims)
+
+    return write
 
 
 @form("ReduceSum")
@@ -251,11 +255,10 @@ def one_hot(b: Any, node: Node, x: str) -> Any:
 
 @form("TopK")
 def sort(b: Any, node: Node, x: str) -> Any:
-    """TopK of all elements; equal ones stay in order."""
-    (type_,), axis = types_of(node), node.attrs["axis"]
-    count = b.size(type_.shape[axis])
+    """TopK of all elements of the last axis; equal ones stay in order."""
+    count = b.size(types_of(node)[0].shape[-1])
     largest = int(node.attrs["descending"])
-    return b.node("TopK", x, count, outputs=2, axis=axis, largest=largest, sorted=1)
+    return b.node("TopK", x, count, outputs=2, axis=-1, largest=largest, sorted=1)
 
 
 # -------------------------------------------------------------------------------- contractions
@@ -290,6 +293,36 @@ def convolution_input_grad(b: Any, node: Node, g: str, w: str) -> Any:
         "ConvTranspose", g, w, strides=a["stride"], pads=pads, dilations=a["dilation"],
         group=a["groups"], output_padding=left, kernel_shape=list(weight.shape[2:]),
     )  # fmt: skip
+
+
+@form("Conv")
+def convolution_weight_grad(b: Any, node: Node, x: str, g: str) -> Any:
+    """Conv of the input by the cotangent: batch and channels, strides and dilations swapped."""
+    (type_, _), a = types_of(node), node.attrs
+    groups, sizes = a["groups"], type_.shape[2:]
+    channels, out = type_.shape[1], node.outputs[0].type
+    if type_.numel == 0:
+        return b.array(np.zeros(out.shape), out.dtype)
+    if not isinstance(channels, int):
+        return None
+    rank = len(sizes)
+    spatial = tuple(range(2, 2 + rank))
+    if groups > 1:  # (batch, groups * c, ...) as (c, groups * batch, ...)
+        split = (type_.shape[0], groups, channels // groups, *sizes)
+        turned = b.node("Transpose", b.reshape(x, type_.shape, split),
+                        perm=(2, 1, 0, *(s + 1 for s in spatial)))  # fmt: skip
+        merged = (channels // groups, scalar.mul(as_expr(type_.shape[0]), const(groups)), *sizes)
+        x = b.reshape(turned, (), tuple(simplify(s) for s in merged))
+    else:
+        x = b.node("Transpose", x, perm=(1, 0, *spatial))
+    g = b.node("Transpose", g, perm=(1, 0, *spatial))
+    pads = [side[i] for i in (0, 1) for side in a["padding"]]
+    whole = b.node(
+        "Conv", x, g, strides=a["dilation"], dilations=a["stride"], pads=pads, group=groups
+    )
+    ends, axes = b.array(np.array(a["size"])), b.array(np.array(spatial))
+    window = b.node("Slice", whole, b.array([0] * rank), ends, axes)
+    return b.node("Transpose", window, perm=(1, 0, *spatial))
 
 
 @form("Gemm")
@@ -449,7 +482,7 @@ def while_loop(b: Any, node: Node, *inputs: str) -> Any:
 
 @form("Scan")
 def scan(b: Any, node: Node, *inputs: str) -> Any:
-    """Scan: the step's number is one more row to go over."""
+    """Scan: the body reads outside values as they are."""
     body: Graph = node.attrs["body"]
     consts, carries, length = (node.attrs[k] for k in ("consts", "carries", "length"))
     outside, carried = inputs[:consts], inputs[consts : consts + carries]
@@ -457,15 +490,16 @@ def scan(b: Any, node: Node, *inputs: str) -> Any:
     if isinstance(length, int) and length == 0:
         empty = [v.type for v in node.outputs[carries:]]
         return [*map(b.fresh, carried), *(b.array(np.zeros(t.shape), t.dtype) for t in empty)]
-    end = b.node("Squeeze", b.size(length))
-    numbers = b.node("Range", b.number(0, int64), end, b.number(1, int64))
-    step, *others = [b.parameter("at", v.type) for v in body.inputs[consts:]]
-    states, elements = others[:carries], others[carries:]
-    nodes, outputs = b.body(body, (*outside, step.name, *(o.name for o in others)))
-    inner = _graph(b, "body", nodes, [*states, step, *elements], outputs)
-    back = int(node.attrs["reverse"])
+    states = [b.parameter("at", v.type) for v in body.inputs[consts:]]
+    nodes, outputs = b.body(body, (*outside, *(s.name for s in states)))
+    if not rows:  # something has to say how often
+        end = b.node("Squeeze", b.size(length))
+        rows = (b.node("Range", b.number(0, int64), end, b.number(1, int64)),)
+        states.append(b.parameter("step", None, int64))
+    inner = _graph(b, "body", nodes, states, outputs)
+    back, stacks = int(node.attrs["reverse"]), len(outputs) - carries
     return _finished(
-        b, node, "Scan", [*carried, numbers, *rows], body=inner, num_scan_inputs=1 + len(rows),
-        scan_input_directions=[back] * (1 + len(rows)),
-        scan_output_directions=[back] * (len(outputs) - carries),
+        b, node, "Scan", [*carried, *rows], body=inner, num_scan_inputs=len(rows),
+        scan_input_directions=[back] * len(rows),
+        **({"scan_output_directions": [back] * stacks} if stacks else {}),
     )  # fmt: skip

@@ -205,7 +205,11 @@ def over_count(total: Tensor, count: Any) -> Tensor:
 
 
 @composite(
-    reference=_mean_reference, samples=_samples(), tolerance=32, method="mean", onnx=forms.mean
+    reference=_mean_reference,
+    samples=_samples(),
+    tolerance=32,
+    method="mean",
+    onnx=forms.reduced("ReduceMean"),
 )
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The mean over some axes (all by default); integers as float32, NaN for none."""
@@ -469,7 +473,7 @@ def all(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:  # n
     ],
     tolerance=32,
     method="logsumexp",
-    onnx="ReduceLogSumExp",
+    onnx=forms.reduced("ReduceLogSumExp"),
 )
 def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """log(sum(exp(x))) over some axes, without overflow."""
