@@ -208,17 +208,21 @@ def _forget(value: Value) -> None:
 
 
 def leaves_of(value: Value) -> list[Value]:
-    """The leaves that require gradients under a value, in recorded order."""
+    """The leaves that require gradients under a value, in recorded order.
+
+    An argument that is being differentiated by counts as one, unless somebody outside does so too.
+    """
     seen: set[Value] = set()
     nodes: set[Node] = set()
     stack = [value]
     while stack:
         v = stack.pop()
-        if is_leaf(v):
+        below = [u for u in v.node.inputs if u.requires_grad]
+        if is_leaf(v) or not below:
             seen.add(v)
         elif v.node not in nodes:
             nodes.add(v.node)
-            stack.extend(u for u in v.node.inputs if u.requires_grad)
+            stack.extend(below)
     return sorted(seen, key=lambda v: v.node.sequence)
 
 
@@ -265,7 +269,8 @@ def value_and_grad(
                 user_line(), "reduce it, e.g. with .sum(), or use ds.vjp",
             )  # fmt: skip
         inputs = [arguments[i]._value for i in positions]
-        outer = leaves_of(value._value)  # somebody outside differentiates as well
+        # Where others are under it, somebody outside differentiates as well.
+        outer = [v for v in leaves_of(value._value) if v not in inputs]
         with enable_grad() if outer else no_grad():
             found = cotangents([value._value], [ones_like(value)], inputs, requires_grad)
             grads = tuple(found[v] if v in found else zeros_like(shown(v)) for v in inputs)
