@@ -68,17 +68,8 @@ def coalesce(spans: list[Span], roots: list[Expr], offsets: list[Expr]) -> tuple
 
     `roots` are the scalars computed (their loads count), `offsets` the indices stored to.
     """
-    indices = list(offsets)
-    elsewhere: set[Expr] = set()
-    for node in scalar.walk(roots):
-        if node.fn == "load":
-            indices.append(node.args[0])
-            elsewhere.update(v for a in node.args[1:] for v in scalar.variables(a))
-        else:
-            elsewhere.update(a for a in node.args if a.fn == "var")
-            elsewhere.update(v for a in node.args if a.dtype is scalar.int64 and node.fn != "load"
-                             for v in scalar.variables(a))  # fmt: skip
-    elsewhere.update(r for r in roots if r.fn == "var")
+    indices = [*offsets, *load_indices(roots)]
+    elsewhere = variables_outside_indices(roots)
     merged: dict[Expr, Expr] = {}
     out: list[Span] = []
     for span in spans:
@@ -95,6 +86,26 @@ def coalesce(spans: list[Span], roots: list[Expr], offsets: list[Expr]) -> tuple
     return out, merged
 
 
+def load_indices(roots: Sequence[Expr]) -> list[Expr]:
+    return [e.args[0] for e in scalar.walk(roots) if e.fn == "load"]
+
+
+def variables_outside_indices(roots: Sequence[Expr]) -> set[Expr]:
+    """The variables that values and guards use other than to say where to load from."""
+    found: set[Expr] = set()
+    seen: set[Expr] = set()
+    stack = list(roots)
+    while stack:
+        e = stack.pop()
+        if e in seen:
+            continue
+        seen.add(e)
+        if e.fn == "var":
+            found.add(e)
+        stack.extend(e.args[1:] if e.fn == "load" else e.args)
+    return found
+
+
 def mergeable(outer: Span, inner: Span, indices: Sequence[Expr], elsewhere: set[Expr]) -> bool:
     """Whether every index steps through (outer, inner) as through one axis."""
     if outer.var in elsewhere or inner.var in elsewhere:
@@ -105,6 +116,17 @@ def mergeable(outer: Span, inner: Span, indices: Sequence[Expr], elsewhere: set[
         if a is None or b is None or a is not scalar.mul(b, inner.extent):
             return False
     return True
+
+
+def with_length(
+    span: Span, change: dict[Expr, Expr]
+) -> tuple[list[Span], dict[Expr, Expr], dict[Expr, Expr]]:
+    """A lone axis whose extent is a run-time argument: the axis, the substitution, the argument."""
+    length = scalar.var("length", low=2)
+    flat = Span(scalar.var("i", low=0, extent=length), length, span.folded)
+    step = {span.var: flat.var}
+    changed = {k: scalar.substitute(v, step) for k, v in change.items()} | step
+    return [flat], changed, {length: span.extent}
 
 
 def nest(spans: Sequence[Span], body: tuple[Stmt, ...], vector: bool = True) -> tuple[Stmt, ...]:
@@ -167,12 +189,11 @@ def pointwise(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer]) -> Nest
     if not spans:
         return Nest(tuple(stores))
     if len(spans) == 1:
-        length = scalar.var("length", low=2)
-        flat = Span(scalar.var("i", low=0, extent=length), length)
-        stores = [substituted(s, {spans[0].var: flat.var}) for s in stores]
+        (flat,), change, lengths = with_length(spans[0], {})
+        stores = [substituted(s, change) for s in stores]
         outer, inner, split = blocks(flat, BLOCK)
         body = grid([outer], nest([inner], tuple(substituted(s, split) for s in stores)))
-        return Nest(body, lengths={length: spans[0].extent})
+        return Nest(body, lengths=lengths)
     wide = 1 if len(spans) == 2 or not is_small(spans[0].extent, 15) else 2
     return Nest(grid(spans[:wide], nest(spans[wide:], tuple(stores))))
 
@@ -280,12 +301,15 @@ class _Reduction:
         roots = [c.step for carries in levels for c in carries]
         roots += [s.value for s in per_row + per_element]
         spans, change = coalesce(self.spans, roots, [s.index for s in per_row + per_element])
+        lengths: dict[Expr, Expr] = {}
+        if len(spans) == 1 and not per_element:
+            spans, change, lengths = with_length(spans[0], change)
         inside = [s for s in spans if s.folded]
         body: list[Stmt] = [fold_over(inside, carries, change) for carries in levels]
         body += [substituted(s, change) for s in per_row]
         if per_element:
             body += nest(inside, tuple(substituted(s, change) for s in per_element))
-        return Nest(grid([s for s in spans if not s.folded], tuple(body)))
+        return Nest(grid([s for s in spans if not s.folded], tuple(body)), lengths=lengths)
 
     def columns(self) -> Nest:
         """Lanes along the last kept axis; each level's results pass through scratch, one per column."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
-from deepseek.frontend.tensor import Tensor
+from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir.op import Sample
 from deepseek.ops import forms
 from deepseek.ops.conv import spatial
-from deepseek.ops.create import full
-from deepseek.ops.define import composite, converted, describe, shape_of
+from deepseek.ops.create import arange, full
+from deepseek.ops.define import composite, converted, describe, op_of, shape_of
+from deepseek.ops.elementwise import where
 from deepseek.ops.nn import widened
-from deepseek.ops.reduce import lowest
+from deepseek.ops.reduce import argmax, lowest
 from deepseek.ops.slicing import padded
 from deepseek.ops.window import windows
 
@@ -68,9 +70,13 @@ def _max_reference(x: Any, kernel_size: Ints, stride: Ints, padding: Ints, dilat
     onnx=forms.pool("MaxPool", dilations="dilation"),
 )  # fmt: skip
 def max_pool(x: Tensor, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints) -> Tensor:
-    """The largest element of each window over the last axes; equal ones share the gradient."""
-    framed = _framed(x, padding, lowest(x.dtype))
-    return windows(framed, kernel_size, stride, dilation).max(axis=_last(len(kernel_size)))  # type: ignore[no-any-return]
+    """The largest element of each window over the last axes; the first of equal ones has the gradient."""
+    n = len(kernel_size)
+    seen = windows(_framed(x, padding, lowest(x.dtype)), kernel_size, stride, dilation)
+    best: Tensor = record(op_of(argmax), seen, axes=tuple(range(seen.ndim - n, seen.ndim)))
+    places = arange(math.prod(kernel_size)).reshape(kernel_size)
+    chosen = best.reshape((*shape_of(best), *(1,) * n)) == places
+    return where(chosen, seen, 0).sum(axis=_last(n), dtype=x.dtype)
 
 
 def _avg_reference(

@@ -14,8 +14,8 @@ from deepseek.errors import ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir import scalar
 from deepseek.ir.op import Kind, Sample
-from deepseek.ir.scalar import TRUE, Expr
-from deepseek.ir.shape import Shape, Size, TensorType, tensor_type
+from deepseek.ir.scalar import TRUE, Expr, call, const
+from deepseek.ir.shape import Shape, Size, TensorType, exprs, tensor_type
 from deepseek.ops.define import (
     as_tensor,
     is_size,
@@ -93,6 +93,8 @@ def _windows_vjp(
     n = len(window)
     end = x.ndim - n if apart else x.ndim
     sizes = shape_of(x)[end - n : end]
+    if not apart and dilation == (1,) * n and all(k <= s for k, s in zip(window, stride, strict=True)):
+        return (record(op_of(join_windows), g, size=sizes, stride=stride),)
     back: Tensor = record(
         op_of(spread_windows), g, size=sizes, stride=stride, dilation=dilation
     )
@@ -200,4 +202,54 @@ def spread_windows(
         op_of(spread_windows), as_tensor(g, "spread_windows"), size=tuple(size),
         stride=tuple(stride or ones), dilation=tuple(dilation or ones),
     )  # fmt: skip
+    return out
+
+
+def _join_infer(g: TensorType, *, size: Shape, stride: Ints) -> Types:
+    return (tensor_type(g.dtype, (*g.shape[: -2 * len(size)], *size)),)
+
+
+def _join_meaning(
+    index: Index, read: Any, inputs: Types, out: TensorType, *, size: Shape, stride: Ints
+) -> Expr:
+    n = len(size)
+    counts, window = exprs(inputs[0].shape[-2 * n : -n]), exprs(inputs[0].shape[-n:])
+    steps = [const(s) for s in stride]
+    places = [scalar.floordiv(p, s) for p, s in zip(index[-n:], steps, strict=True)]
+    within = [scalar.mod(p, s) for p, s in zip(index[-n:], steps, strict=True)]
+    inside = scalar.and_(
+        *[call("lt", y, c) for y, c in zip(places, counts, strict=True)],
+        *[call("lt", k, w) for k, w in zip(within, window, strict=True)],
+    )
+    return read(0, (*index[:-n], *places, *within), inside)  # type: ignore[no-any-return]
+
+
+def _join_reference(g: Any, *, size: Ints, stride: Ints) -> Any:
+    n = len(size)
+    return _spread_reference(g, size=size, stride=stride, dilation=(1,) * n).sum(
+        axis=tuple(range(-n, 0)), dtype=g.dtype
+    )
+
+
+def _join_vjp(u: Tensor, y: Tensor, g: Tensor, *, size: Shape, stride: Ints) -> tuple[Tensor]:
+    window = tuple(s for s in shape_of(g)[-len(size) :] if isinstance(s, int))
+    return (windows(u, window, stride),)
+
+
+@primitive(
+    Kind.VIEW,
+    infer=_join_infer,
+    meaning=_join_meaning,
+    reference=_join_reference,
+    vjp=_join_vjp,
+    samples=lambda: [
+        Sample(((2, 3, 5, 2),), {"size": (11,), "stride": (2,)}),
+        Sample(((2, 3, 2, 2, 3),), {"size": (7, 8), "stride": (2, 4)}),
+    ],
+)
+def join_windows(g: Tensor, /, size: Shape, stride: Ints) -> Tensor:
+    """Windows that do not overlap, put back: out[..., y * stride + k] = g[..., y, k], else 0."""
+    out: Tensor = record(
+        op_of(join_windows), as_tensor(g, "join_windows"), size=tuple(size), stride=tuple(stride)
+    )
     return out

@@ -21,7 +21,7 @@ from deepseek.ir import scalar
 from deepseek.ir.access import Access, Index, accesses, axes_of, inlined, is_alias, read_at, row_index, row_position
 from deepseek.ir.graph import Graph, Node, Value, make_node
 from deepseek.ir.op import Kind, Op
-from deepseek.ir.shape import Shape, TensorType, exprs
+from deepseek.ir.shape import Shape, TensorType, exprs, numel
 
 FORMS = {
     Kind.REDUCE: "reduce",
@@ -93,6 +93,9 @@ class Fuser:
         for node in self.graph.nodes:
             if not self._vanishes(node):
                 self._assign(node)
+        for node in reversed(self.graph.nodes):
+            self._sink(node)
+        self._join_siblings()
         return self._rebuild()
 
     def _vanishes(self, node: Node) -> bool:
@@ -117,14 +120,15 @@ class Fuser:
         return bits
 
     def _reads(self, node: Node, index: Index) -> list[Access]:
-        """The stored values a node reads when it is computed at `index`."""
+        """The values of other nodes that a node reads from memory or a group when computed at `index`."""
+        return [a for a in self._memory_reads(node, index) if a.value not in self.inputs]
+
+    def _memory_reads(self, node: Node, index: Index) -> list[Access]:
         if node.op.kind.pointwise:
-            found = accesses(node, index)
-        else:
-            found = []
-            for value in node.inputs:
-                found += read_at(value, axes_of(value.type.shape))
-        return [a for a in found if a.value not in self.inputs]
+            return accesses(node, index)
+        return [
+            a for value in node.inputs for a in read_at(value, axes_of(value.type.shape))
+        ]
 
     def _assign(self, node: Node) -> None:
         kind = node.op.kind
@@ -241,12 +245,8 @@ class Fuser:
         moved = self._moved_places(source, target)
         if moved is None:
             return
-        for member in source.nodes:
-            self.group_of[member] = target
-        target.nodes = sorted(source.nodes + target.nodes, key=lambda n: n.sequence)
-        target.at.update(moved)
-        self._depend(target, source.before)
-        self._forget(source, target)
+        source.at = moved
+        self._unite(source, target)
 
     def _between(self, source: Group, target: Group) -> bool:
         """Whether a third group lies on a path from source to target."""
@@ -317,6 +317,73 @@ class Fuser:
                 other.before = other.before & ~old | new | target.before
         source.nodes = []
         source.before = 0
+
+    def _sink(self, node: Node) -> None:
+        """Move a pointwise node that only one other group reads there, if its own group stores no more then.
+
+        A node joins its producer's group before its consumers are known; where these are elsewhere, it is
+        better computed by them from what it read.
+        """
+        group = self.group_of.get(node)
+        if group is None or not node.op.kind.pointwise or group.form == "alone" or len(group.nodes) < 2:
+            return
+        value = node.outputs[0]
+        if value in self.must_store or self._read_by(group, value):
+            return
+        readers = [g for g in self.groups if g is not group and self._read_by(g, value)]
+        if len(readers) != 1 or readers[0].form not in ("pointwise", "reduce", "prefix"):
+            return
+        target = readers[0]
+        places = self._read_by(target, value)
+        if len(places) != 1 or not any(p in places for p in target.place(value.type)):
+            return
+        kept = {a.value for a in self._reads(node, group.at[value]) if self.group_of.get(a.value.node) is group}
+        if len(kept) > 1 or any(v.type.dtype.itemsize > value.type.dtype.itemsize for v in kept):
+            return
+        group.nodes.remove(node)
+        del group.at[value]
+        target.nodes = sorted([*target.nodes, node], key=lambda n: n.sequence)
+        target.at[value] = places.pop()
+        self.group_of[node] = target
+
+    def _join_siblings(self) -> None:
+        """Let reductions over the same axes of one domain share its loops where they read the same memory."""
+        by_domain: dict[object, list[Group]] = {}
+        for group in self.groups:
+            if group.nodes and group.form == "reduce":
+                by_domain.setdefault((exprs(group.shape), group.folded), []).append(group)
+        for groups in by_domain.values():
+            for i, first in enumerate(groups):
+                for second in groups[i + 1 :]:
+                    if first.nodes and second.nodes and self._are_siblings(first, second):
+                        self._unite(first, second)
+
+    def _are_siblings(self, a: Group, b: Group) -> bool:
+        if a.before >> b.number & 1 or b.before >> a.number & 1:
+            return False
+        count = numel(a.shape)
+        seen = [
+            {x.value for n in g.nodes for x in self._memory_reads(n, g.at[n.outputs[0]]) if x.value.type.numel == count}
+            for g in (a, b)
+        ]
+        return bool(seen[0] & seen[1])
+
+    def _unite(self, source: Group, target: Group) -> None:
+        for member in source.nodes:
+            self.group_of[member] = target
+        target.nodes = sorted(source.nodes + target.nodes, key=lambda n: n.sequence)
+        target.at.update(source.at)
+        self._depend(target, source.before)
+        self._forget(source, target)
+
+    def _read_by(self, group: Group, value: Value) -> set[Index]:
+        """The indices at which members of a group read a value."""
+        return {
+            access.index
+            for node in group.nodes
+            for access in self._member_reads(node, group)
+            if access.value is value
+        }
 
     # ------------------------------------------------------------------------------ rebuilding
 
