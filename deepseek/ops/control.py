@@ -25,12 +25,13 @@ from deepseek.ops.random import next_draw
 
 Types = tuple[TensorType, ...]
 Tensors = Sequence[Tensor]
+Gradients = list[Tensor | None]
 
 
 class Differentiation:
     """What autograd fills in."""
 
-    pullback: Callable[[Graph, Tensors, Sequence[Tensor | None]], list[Tensor | None]]
+    pullback: Callable[[Graph, Tensors, Sequence[Tensor | None]], Gradients]
     """(graph, inputs, cotangents of the outputs) -> cotangents of the inputs."""
 
 
@@ -211,7 +212,7 @@ def _cond_vjp(
 
     def pulled(graph: Graph) -> Callable[..., list[Tensor]]:
         def branch(*xs: Tensor) -> list[Tensor]:
-            found = differentiation.pullback(graph, xs, given)
+            found = pulled_back(graph, xs, given)
             return [_or_zeros(found[i], xs[i]) for i in wanted]
 
         return branch
@@ -222,6 +223,12 @@ def _cond_vjp(
         for i, gradient in zip(wanted, found, strict=True):
             grads[i + 1] = gradient
     return tuple(grads)
+
+
+def pulled_back(graph: Graph, inputs: Tensors, seeds: Sequence[Tensor | None]) -> Gradients:
+    """The cotangents of a body's inputs, recorded in the body that is being traced."""
+    inside = state.trace.admit(tuple([t._value for t in inputs]))
+    return differentiation.pullback(graph, [_handle(v) for v in inside], seeds)
 
 
 def _or_zeros(g: Tensor | None, like: Tensor) -> Tensor:
@@ -385,7 +392,7 @@ def _scan_vjp(
             seeds[i] = t
         for (i, _), t in zip(rows, cotangents, strict=True):
             seeds[carries + i] = t
-        found = differentiation.pullback(body, [*outside, *kept, *elements], seeds)
+        found = pulled_back(body, [*outside, *kept, *elements], seeds)
         into_state = [_or_zeros(found[consts + i], kept[i]) for i in state_floats]
         sums = [t if found[i] is None else t + found[i] for i, t in zip(inner, totals, strict=True)]
         made = [_or_zeros(found[consts + carries + i], elements[i]) for i in row_floats]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -107,6 +108,11 @@ def filled(shape_: shape.Shape, value: Any, dtype: DType) -> Tensor:
         value = shape.simplify(value.expr)
     elif isinstance(value, scalar.Expr):
         value = shape.simplify(value)
+    if isinstance(value, float) and value == 0 and math.copysign(1, value) < 0 and dtype.is_float:
+        # Attributes are compared by value, and -0.0 == 0.0.
+        return filled(shape_, 0.0, dtype).negative()  # type: ignore[no-any-return]
+    if isinstance(value, float) and math.isnan(value):
+        value = math.nan  # the one object, which is equal to itself in tuples
     out: Tensor = record(REGISTRY["full"], shape=shape_, value=value, dtype=dtype)
     return out
 

@@ -1,0 +1,144 @@
+"""`x[key]`, `x[key] = value` and in-place operators against NumPy, and the errors of bad keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import deepseek as ds
+from deepseek.errors import ArgumentError, DeepseekError, DTypeError, ShapeError
+
+X = np.arange(120).reshape(4, 5, 6).astype(np.float32)
+BASIC = [
+    0, -1, (1, 2), (1, 2, 3), ..., (..., 1), (slice(None), 2), None, (None, 1), (1, None, 2),
+    slice(1, 3), slice(None, None, 2), slice(None, None, -1), slice(3, 0, -2), slice(-2, None),
+    slice(2, 2), slice(10, 20), slice(-100, 100), (slice(None), slice(4, None, -3), 1),
+    (..., slice(1, 5, 2)), (0, ..., -1), (slice(2, 0), None, 3), (slice(None, None, 7),),
+]  # fmt: skip
+ARRAYS = [
+    np.array([0, 3, -1]), (slice(None), np.array([[1, 0], [4, -2]])), (np.array([1, 2]), 0),
+    (np.array([0, 1]), np.array([2, 3])), (np.array([[0], [1]]), np.array([2, 3])),
+    (np.array([0, 1]), slice(None), np.array([2, 3])), (..., np.array([5, 0])),
+    (slice(1, 3), np.array([0, 4]), np.array([1, 1])), (None, np.array([1, 2])),
+]  # fmt: skip
+
+
+def tensor_key(key: Any) -> Any:
+    if isinstance(key, tuple):
+        return tuple(tensor_key(k) for k in key)
+    return ds.asarray(key) if isinstance(key, np.ndarray) else key
+
+
+@pytest.mark.parametrize("key", BASIC + ARRAYS, ids=repr)
+def test_getitem_is_numpys(key: Any) -> None:
+    got = ds.asarray(X)[tensor_key(key)].numpy()
+    assert np.array_equal(got, X[key]) and got.shape == X[key].shape
+
+
+@pytest.mark.parametrize("key", BASIC, ids=repr)
+@pytest.mark.parametrize("whole", [False, True])
+def test_setitem_is_numpys(key: Any, whole: bool) -> None:
+    wanted = X.copy()
+    value = -np.arange(wanted[key].size, dtype=np.float32).reshape(wanted[key].shape) - 1
+    x = ds.asarray(X)
+    before = x * 1
+    wanted[key] = value if whole else 7
+    x[key] = ds.asarray(value) if whole else 7
+    assert np.array_equal(x.numpy(), wanted)
+    assert np.array_equal(before.numpy(), X), "another tensor changed"
+
+
+def test_setitem_broadcasts_and_converts() -> None:
+    x = ds.zeros(3, 4, dtype=ds.int32)
+    x[1:, ::2] = ds.asarray([[1.9], [2.9]])
+    assert x.numpy().tolist() == [[0, 0, 0, 0], [1, 0, 1, 0], [2, 0, 2, 0]]
+    x[x > 1] = 9
+    assert x.numpy()[2].tolist() == [9, 0, 9, 0]
+
+
+def test_gradients_flow_through_keys_and_assignments() -> None:
+    x = ds.asarray(X[0], requires_grad=True)
+    v = ds.asarray(np.ones(6, np.float32), requires_grad=True)
+    y = x * 2
+    y[1] = v * 3
+    (y[1:3, ::2].sum() + y[ds.asarray([0, 0])].sum()).backward()
+    wanted = np.zeros_like(X[0])
+    wanted[0], wanted[2, ::2] = 4, 2
+    assert np.array_equal(x.grad.numpy(), wanted)
+    assert v.grad.numpy().tolist() == [3, 0, 3, 0, 3, 0]
+
+
+def test_in_place_operators_rebind_the_handle() -> None:
+    x = ds.asarray([1, 2, 3])
+    other = x
+    alias = ds.asarray(x)
+    kept = x + 0
+    x += 2
+    x *= 3
+    assert other is x and alias is x
+    assert x.numpy().tolist() == [9, 12, 15] and x.dtype is ds.int64
+    assert kept.numpy().tolist() == [1, 2, 3]
+    x //= 2
+    x -= 1
+    x &= 6
+    assert x.numpy().tolist() == [2, 4, 6]
+    y = ds.ones(2, dtype=ds.bfloat16)
+    y /= ds.asarray([2.0, 4.0])
+    assert y.dtype is ds.bfloat16 and y.tolist() == [0.5, 0.25]
+
+
+def test_in_place_operators_keep_dtype_and_shape() -> None:
+    x = ds.asarray([1, 2, 3])
+    with pytest.raises(DTypeError, match="a result that int64 can hold"):
+        x += 0.5
+    with pytest.raises(ShapeError, match="broadcasts to the left"):
+        x += ds.ones(2, 3, dtype=ds.int64)
+
+
+def test_a_leaf_that_requires_gradients_is_changed_only_under_no_grad() -> None:
+    w = ds.ones(3, requires_grad=True)
+    for change in (lambda: w.__iadd__(1), lambda: w.__setitem__(0, 5.0)):
+        with pytest.raises(ArgumentError, match="no_grad"):
+            change()
+    (w * w).sum().backward()
+    with ds.no_grad():
+        w -= 0.5 * w.grad
+        w[0] = 4
+    assert w.requires_grad and w.is_leaf
+    assert w.numpy().tolist() == [4, 0, 0]
+    w.grad = None
+    (w * 3).sum().backward()
+    assert w.grad.numpy().tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        (4, "-4 <= index < 4"), ((0, 0, 0, 0), "at most 3"), ((..., ...), "one '...'"),
+        (slice(None, None, 0), "another step"), (1.5, "integers, slices"), ("a", "integers, slices"),
+        (True, "an integer"), (np.array([0.5]), "an integer tensor"), (X > 3, "ds.where"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_bad_keys_say_what_is_wanted(key: Any, said: str) -> None:
+    with pytest.raises(DeepseekError, match="op 'getitem'") as error:
+        ds.asarray(X)[key]
+    assert said in str(error.value)
+    assert "test_indexing.py" in str(error.value)
+
+
+def test_bad_assignments_say_what_is_wanted() -> None:
+    x = ds.asarray(X)
+    with pytest.raises(ShapeError, match="broadcasts to"):
+        x[0] = ds.ones(7)
+    with pytest.raises(ArgumentError, match="scatter_add"):
+        x[ds.asarray([0, 1])] = 0
+    with pytest.raises(ShapeError, match="ds.where"):
+        x[x > 3] = ds.ones(2)
+
+
+def test_iteration_and_unpacking() -> None:
+    a, b = ds.asarray([[1, 2], [3, 4]])
+    assert a.tolist() == [1, 2] and b.tolist() == [3, 4]
