@@ -137,6 +137,7 @@ class _Packed:
             self.row = LINE * (lines + 1 - lines % 2)  # rows begin in different sets of a cache
         else:
             self.row = 1
+        self.turned, self.layout = self._layout()
         self.panel = plan.height * (self.row if self.by_rows else self.longest)
         self.dtype = equation.dtype
 
@@ -175,6 +176,30 @@ class _Packed:
             return False
         rows = equation.rows
         return not rows or stride(equation.left, rows[-1].var) != 1
+
+    def _layout(self) -> tuple[bool, list[tuple[int, int]]]:
+        """Where a panel's columns lie: (axis, places) outermost first, and whether lanes run along k.
+
+        An operand that lies along the summed axis is read along it and turned on the way, squares of
+        lanes x lanes at a time: the axis with the most places then comes last and is filled up.
+        """
+        equation, plan = self.equation, self.plan
+        tile = list(enumerate(plan.column_tile))
+        if not tile or not self.depth.spans or self.depth.spans[-1].extent is ONE:
+            return False, tile
+        along = stride(equation.right, equation.folded[-1].var)
+        if along != 1 or stride(equation.right, equation.columns[-1].var) == 1:
+            return False, tile
+        most, places = max(tile, key=lambda t: t[1])
+        filled = -(-places // plan.lanes) * plan.lanes
+        turned = [*(t for t in tile if t[0] != most), (most, filled)]
+        if places * 2 < plan.lanes or math.prod(size for _, size in turned) > plan.width:
+            return False, tile
+        return True, turned
+
+    def _column(self, inside: Sequence[Span]) -> Expr:
+        """The number of a column in its panel."""
+        return offset_in([inside[axis].var for axis, _ in self.layout], [n for _, n in self.layout])
 
     # ----------------------------------------------------------------------------------- the nest
 
@@ -252,12 +277,14 @@ class _Packed:
         return _loops([*self.depth.spans, *inside], Store("a", at, value), VECTOR)
 
     def _pack_right(self, start: list[Expr]) -> tuple[Stmt, ...]:
+        if self.turned:
+            return self._turn_right(start)
         inside = self.columns.inside(start, whole=True)
         where = self.columns.at(start, inside)
         value = scalar.substitute(self.equation.right, where | self.depth.change)
         value = guarded(value, self.columns.guard(where))
-        j = offset_in([q.var for q in inside], [q.extent for q in inside])
-        at = scalar.add(scalar.mul(self.depth.position, const(self.plan.width)), j)
+        k = scalar.mul(self.depth.position, const(self.plan.width))
+        at = scalar.add(k, self._column(inside))
         # What decides whether something is read goes outside: it is computed once for all others.
         deciding = guarded_variables(value)
         depth = sorted(self.depth.spans, key=lambda s: s.var not in deciding)
@@ -269,9 +296,33 @@ class _Packed:
                 body = (Loop(Axis(q.var, q.extent, VECTOR if number == 0 else kind), body),)
         return _around(depth, body)
 
+    def _turn_right(self, start: list[Expr]) -> tuple[Stmt, ...]:
+        """Lanes along the last summed axis, `lanes` columns written out."""
+        lanes = self.plan.lanes
+        inside = self.columns.inside(start, whole=True)
+        axis, places = self.layout[-1]
+        squares = places // lanes
+        square = ZERO if squares == 1 else scalar.var("nh", low=0, extent=squares)
+        column = scalar.var("nl", low=0, extent=lanes)
+        number = scalar.add(scalar.mul(square, const(lanes)), column)
+        inside[axis] = Span(number, const(places))
+        where = self.columns.at(start, inside)
+        span = self.columns.spans[axis]
+        guard = scalar.and_(
+            self.columns.guard(where), scalar.call("lt", where[span.var], span.extent)
+        )
+        value = scalar.substitute(self.equation.right, where | self.depth.change)
+        k = scalar.mul(self.depth.position, const(self.plan.width))
+        store = Store("b", scalar.add(k, self._column(inside)), guarded(value, guard))
+        body: tuple[Stmt, ...] = (Loop(Axis(column, const(lanes), UNROLL), (store,)),)
+        *outer, last = self.depth.spans
+        body = (Loop(Axis(last.var, last.extent, VECTOR), body),)
+        others = [q for number, q in enumerate(inside) if number != axis]
+        return _around([*outer, *others, Span(square, const(squares))], body)
+
     def _clear_right(self) -> tuple[Stmt, ...]:
         """Columns that the tile does not use are summed all the same: they hold zeros."""
-        if math.prod(self.plan.column_tile) == self.plan.width:
+        if math.prod(size for _, size in self.layout) == self.plan.width:
             return ()
         size = self.longest * self.plan.width
         at = scalar.var("e", low=0, extent=size)
@@ -308,8 +359,7 @@ class _Packed:
         columns = self.columns.inside(n_start, whole=False)
         change = self.rows.at(m_start, rows) | self.columns.at(n_start, columns)
         i = offset_in([q.var for q in rows], self.plan.row_tile)
-        j = offset_in([q.var for q in columns], self.plan.column_tile)
-        at = scalar.add(scalar.mul(i, const(self.plan.width)), j)
+        at = scalar.add(scalar.mul(i, const(self.plan.width)), self._column(columns))
         change[self.equation.total] = scalar.load("acc", self.dtype, at)
         stores = tuple(substituted(s, change) for s in self.equation.stores)
         body: tuple[Stmt, ...] = stores

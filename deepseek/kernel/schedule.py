@@ -65,6 +65,7 @@ class Schedule:
     row_tile: tuple[int, ...]
     column_tile: tuple[int, ...]
     width: int = 0
+    lanes: int = 16
     row_panels: int = 1
     column_panels: int = 1
     split: int = 0
@@ -145,7 +146,7 @@ class _Columns:
     tile: tuple[int, ...]
     vectors: int
     count: float  # micro-tiles, not rounded up along axes of unknown size
-    segments: int  # runs of neighbours in a micro-tile
+    segments: float  # runs of neighbours in a micro-tile
 
 
 def _packed(p: Problem) -> Schedule:
@@ -163,7 +164,7 @@ def _packed(p: Problem) -> Schedule:
     width = columns.vectors * lanes
     row_panels, column_panels = _task(p, columns, rows, depth, panel)
     return Schedule(
-        PACKED, rows, columns.tile, width, row_panels, column_panels, split, block
+        PACKED, rows, columns.tile, width, lanes, row_panels, column_panels, split, block
     )
 
 
@@ -217,6 +218,8 @@ def _column_tiles(p: Problem) -> Iterator[_Columns]:
             segments = math.prod(tile[:-1]) * math.ceil(tile[-1] / lanes)
             count = _count(p.columns, tile)
             slack = 0.0 if math.prod(tile) == vectors * lanes else 0.1
+            if p.right_along_columns != 1:
+                segments = 0.1 * _pack_right(p, _Columns(tile, vectors, 1, 1))
             found.append((count * (8 * vectors + segments + slack), _Columns(tile, vectors, count, segments)))
         yield from (c for _, c in sorted(found, key=lambda f: f[0])[:2])
 
@@ -245,7 +248,15 @@ def _pack_right(p: Problem, columns: _Columns) -> float:
     """Cycles to pack one place of one panel."""
     if p.right_along_columns == 1:
         return 1 + (2.5 if p.right_guarded else 1.5) * columns.segments
-    return 1 + 0.8 * math.prod(columns.tile)
+    most = max(columns.tile)
+    others = math.prod(columns.tile) // most
+    if p.right_along_folded == 1 and others * _filled(most, p.machine.lanes) <= columns.vectors * p.machine.lanes:
+        return 1 + 0.4 * others * _filled(most, p.machine.lanes)
+    return 1 + 1.2 * math.prod(columns.tile)
+
+
+def _filled(places: int, lanes: int) -> int:
+    return math.ceil(places / lanes) * lanes
 
 
 def _pack_left(p: Problem) -> float:

@@ -81,10 +81,10 @@ def test_matmul_of_any_dtype(dtype: Any, shape: tuple[int, int, int]) -> None:
 
 
 FORCED = [
-    Schedule(PACKED, (4,), (16,), 16, 2, 2, 0, 16),
-    Schedule(PACKED, (3,), (20,), 32, 5, 1, 0, 7),
-    Schedule(PACKED, (6,), (32,), 32, 1, 9, 0, 50),
-    Schedule(PACKED, (1,), (8,), 16, 9, 9, 0, 1),
+    Schedule(PACKED, (4,), (16,), 16, 16, 2, 2, 0, 16),
+    Schedule(PACKED, (3,), (20,), 32, 16, 5, 1, 0, 7),
+    Schedule(PACKED, (6,), (32,), 32, 16, 1, 9, 0, 50),
+    Schedule(PACKED, (2,), (8,), 16, 16, 9, 9, 0, 17),
     Schedule(COLUMNS, (4,), (1,)),
     Schedule(COLUMNS, (1,), (1,)),
     Schedule(ROWS, (3,), (4,)),

@@ -4,14 +4,15 @@ In flow a Kernel and a Target; out flows one function
 
     void NAME(ptr buffers, ptr sizes, i64 begin, i64 end, ptr scratch)
 
-`buffers` points to the addresses of the global buffers, `sizes` to the int64 sizes; tasks begin <= t <
-end of the flattened grid are run (the outermost axis slowest); `scratch`, aligned to 4096, holds this thread's shared
-buffers. There is no optimiser behind the text: what is hoisted, widened and unrolled is so here.
+`buffers` points to the addresses of the global buffers, `sizes` to the int64 sizes; tasks begin <=
+t < end of the flattened grid are run (the outermost axis slowest); `scratch`, aligned to 4096, holds
+this thread's shared buffers. There is no optimiser behind the text: what is hoisted, widened and
+unrolled is so here.
 """
 
 from __future__ import annotations
 
-from deepseek.backends.cpu.emit_mma import Mmas
+from deepseek.backends.cpu.emit_transpose import Transposes
 from deepseek.backends.cpu.emit_types import Value, memory_type
 from deepseek.backends.cpu.target import Target
 from deepseek.ir.scalar import ONE, ZERO, Expr, add, const, floordiv, mul, product, walk
@@ -60,7 +61,7 @@ def emit(kernel: Kernel, target: Target) -> str:
     return Function(target).emit(kernel)
 
 
-class Function(Mmas):
+class Function(Transposes):
     """The frame: arguments, scratch and the grid."""
 
     def emit(self, kernel: Kernel) -> str:
