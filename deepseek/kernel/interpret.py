@@ -1,8 +1,9 @@
 """The meaning of a Kernel, in NumPy.
 
-In flow a Kernel, its global buffers as one-dimensional arrays and its sizes; the written buffers change
-in place. Grid and vector axes are array dimensions, so that all tasks run in step; serial axes are Python
-loops. Each access is checked: one outside its buffer is an error that names kernel and buffer.
+In flow a Kernel, its global buffers as one-dimensional arrays and its sizes; the written buffers
+change in place. Grid and vector axes are array dimensions, so that all tasks run in step; serial
+axes are Python loops. Each access is checked: one outside its buffer is an error that names kernel
+and buffer.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def _size(buffer: Buffer) -> Expr:
 class _Machine:
     """Some tasks of a kernel, in step.
 
-    Arrays broadcast against `shape`; each vector axis adds a dimension in front, the last dimension is
-    the task. `mask` tells where the statement at hand is executed.
+    Arrays broadcast against `shape`; each vector axis adds a dimension in front, the last dimension
+    is the task. `mask` tells where the statement at hand is executed.
     """
 
     def __init__(self, kernel: Kernel, buffers: dict[str, np.ndarray], env: dict[Expr, Any],

@@ -2,10 +2,10 @@
 
 In flow a function's name and arguments; out flows an expression over add, mul, fma, div, floor,
 where, bitcast and shifts, which any backend can emit. Errors over all arguments: 2 ulp in float32,
-4 in float64; infinities, NaN and denormals are right. sin and cos hold that up to |x| = 2**30 (2**20
-where fma rounds twice) and stay within [-1, 1] beyond. Remainders are exact for quotients below
-2**53. `fused` says whether the target's fma rounds once: without that, products that must be exact
-are made of halves.
+4 in float64; infinities, NaN and denormals are right. sin and cos hold that up to |x| = 2**30
+(2**20 where fma rounds twice) and stay within [-1, 1] beyond. Remainders are exact for quotients
+below 2**53. `fused` says whether the target's fma rounds once: without that, products that must be
+exact are made of halves.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """exp and what is made of it: expm1, tanh, erf.
 
-x = n ln 2 + r with |r| <= ln 2 / 2, and a polynomial in r. Adding a magic number rounds x / ln 2 to n and
-leaves n in the low bits, from where a shift puts 2**n together.
+x = n ln 2 + r with |r| <= ln 2 / 2, and a polynomial in r. Adding a magic number rounds x / ln 2 to
+n and leaves n in the low bits, from where a shift puts 2**n together.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """log, log1p and pow.
 
-x = 2**e (1 + f) with 1 + f between the square roots of 1/2 and 2, by integer arithmetic on the bits.
-float32 takes a polynomial in f; float64 one in s**2, s = f / (2 + f), which needs a division but half the
-terms.
+x = 2**e (1 + f) with 1 + f between the square roots of 1/2 and 2, by integer arithmetic on the
+bits. float32 takes a polynomial in f; float64 one in s**2, s = f / (2 + f), which needs a division
+but half the terms.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _log_of_parts(form: Form, e: Expr, f: Expr) -> Expr:
     return fma(e, head, sub(f, sub(half_square, small)))
 
 
-# ------------------------------------------------------------------------------------------------ pow
+# ---------------------------------------------------------------------------------------------- pow
 
 
 def pow_(form: Form, x: Expr, y: Expr) -> Expr:

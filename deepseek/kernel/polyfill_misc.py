@@ -1,14 +1,14 @@
 """sin, cos, atan, remainders, and powers of integers.
 
-sin and cos subtract the nearest multiple of pi in three parts (in float64 for both types: close to a
-multiple of pi, float32 would lose everything) and need one odd polynomial.
+sin and cos subtract the nearest multiple of pi in three parts (in float64 for both types: close to
+a multiple of pi, float32 would lose everything) and need one odd polynomial.
 """
 
 from __future__ import annotations
 
 import math
 
-from deepseek.ir.dtype import float32, float64, int32, int64, uint32
+from deepseek.ir.dtype import float32, float64, uint32, uint64
 from deepseek.ir.scalar import Expr, bitcast, call, cast, const
 from deepseek.kernel.polyfill_form import (
     FORMS,
@@ -67,11 +67,8 @@ def _odd_sine(form: Form, r64: Expr, rounded: Expr) -> Expr:
     r = at_least(at_most(r, form.c(1.6)), form.c(-1.6))
     z = mul(r, r)
     sine = fma(mul(r, z), horner(form, z, form.sin), r)
-    parity = bitcast(rounded, int64)
-    if form.dtype is float32:
-        bits = bitcast(cast(parity, int32), uint32)
-    else:
-        bits = form.ubits(rounded)
+    parity = bitcast(rounded, uint64)
+    bits = cast(parity, uint32) if form.dtype is float32 else parity
     sign = call("shl", bits, form.u(form.dtype.bits - 1))
     return form.number(call("bitxor", form.ubits(sine), sign))
 

@@ -1,7 +1,8 @@
 """From the text of a Kernel to the Kernel.
 
-Lines are read by their first word and indentation; expressions by Python's own parser, whose tree is
-only walked, never run. Nodes are made as written, without simplification, so that they come out the same.
+Lines are read by their first word and indentation; expressions by Python's own parser, whose tree
+is only walked, never run. Nodes are made as written, without simplification, so that they come out
+the same.
 """
 
 from __future__ import annotations

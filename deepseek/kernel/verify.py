@@ -1,6 +1,7 @@
 """The rules of a well-formed Kernel.
 
-In flows a Kernel; out flows nothing, or a VerifyError that names the kernel, the statement and the rule.
+In flows a Kernel; out flows nothing, or a VerifyError that names the kernel, the statement and the
+rule.
 """
 
 from __future__ import annotations
@@ -36,11 +37,10 @@ from deepseek.kernel.ir import (
 
 _KINDS = (GRID, SERIAL, VECTOR, UNROLL)
 _SPACES = (GLOBAL, SHARED, REGISTER)
-_FLOAT_ONLY = frozenset(
-    "div exp expm1 log log1p sqrt sin cos tanh atan erf floor ceil trunc round".split()
-)
-_NO_FLOAT = frozenset("bitand bitor bitxor shl shr mulhi".split())
-_BOOL_TOO = frozenset("eq ne lt le bitand bitor bitxor where minimum maximum".split())
+_FLOAT_ONLY = {"div", "exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "tanh", "atan", "erf",
+               "floor", "ceil", "trunc", "round"}  # fmt: skip
+_NO_FLOAT = {"bitand", "bitor", "bitxor", "shl", "shr", "mulhi"}
+_BOOL_TOO = {"eq", "ne", "lt", "le", "bitand", "bitor", "bitxor", "where", "minimum", "maximum"}
 
 
 def verify(kernel: Kernel) -> None:
@@ -60,9 +60,10 @@ class _Verifier:
         place = f", {self.where}" if self.where else ""
         raise VerifyError(f"kernel {self.kernel.name!r}{place}: {rule}")
 
-    def check(self, condition: bool, rule: str) -> None:
+    def check(self, condition: bool, rule: str, e: Expr | None = None) -> None:
+        """Fail where the condition is false; `e` is what is wrong."""
         if not condition:
-            self.fail(rule)
+            self.fail(rule if e is None else f"{_short(e)} {rule}")
 
     def run(self) -> None:
         self.name(self.kernel.name)
@@ -255,7 +256,7 @@ class _Verifier:
             if node not in self.checked:
                 self.node(node)
                 self.checked.add(node)
-        self.check(e.dtype is dtype, f"{_short(e)} is {e.dtype.name}; wanted {dtype.name}")
+        self.check(e.dtype is dtype, f"is {e.dtype.name}; wanted {dtype.name}", e)
 
     def node(self, e: Expr) -> None:
         if e.fn == "const":
@@ -267,18 +268,18 @@ class _Verifier:
         elif e.fn == "cast":
             self.check(len(e.args) == 1, "cast has one argument")
         elif e.fn == "bitcast":
-            self.check(e.args[0].dtype.bits == e.dtype.bits, f"{_short(e)}: sizes differ")
+            self.check(e.args[0].dtype.bits == e.dtype.bits, "reinterprets another size", e)
         else:
             self.function(e)
 
     def load(self, e: Expr) -> None:
         buffer = self.known(e.attr)
-        self.check(e.dtype is buffer.dtype, f"{_short(e)} is not {buffer.dtype.name}")
-        self.check(e.args[0].dtype is int64, f"{_short(e)}: the index is not int64")
-        self.check(len(e.args) in (1, 3), f"{_short(e)}: wanted index or index, guard, otherwise")
+        self.check(e.dtype is buffer.dtype, f"is not {buffer.dtype.name}", e)
+        self.check(e.args[0].dtype is int64, "has an index that is not int64", e)
+        self.check(len(e.args) in (1, 3), "needs an index, or index, guard, otherwise", e)
         if len(e.args) == 3:
-            self.check(e.args[1].dtype is bool_, f"{_short(e)}: the guard is not bool")
-            self.check(e.args[2].dtype is e.dtype, f"{_short(e)}: `otherwise` has another dtype")
+            self.check(e.args[1].dtype is bool_, "has a guard that is not bool", e)
+            self.check(e.args[2].dtype is e.dtype, "gives another dtype otherwise", e)
 
     def function(self, e: Expr) -> None:
         function = FUNCTIONS.get(e.fn)
@@ -288,12 +289,12 @@ class _Verifier:
         self.check(len(e.args) == function.arity, f"{e.fn} has {function.arity} arguments")
         values = e.args[1:] if e.fn == "where" else e.args
         if e.fn == "where":
-            self.check(e.args[0].dtype is bool_, f"{_short(e)}: the condition is not bool")
+            self.check(e.args[0].dtype is bool_, "has a condition that is not bool", e)
         dtype = values[0].dtype
         same = all(v.dtype is dtype for v in values)
-        self.check(same, f"{_short(e)}: arguments of different dtypes")
+        self.check(same, "has arguments of different dtypes", e)
         result = bool_ if function.result == "bool" else dtype
-        self.check(e.dtype is result, f"{_short(e)} is {e.dtype.name}; wanted {result.name}")
+        self.check(e.dtype is result, f"is {e.dtype.name}; wanted {result.name}", e)
         self.check(
             not (e.fn in _FLOAT_ONLY and not dtype.is_float)
             and not (e.fn in _NO_FLOAT and dtype.is_float)
@@ -303,6 +304,10 @@ class _Verifier:
         )
 
 
-def _short(e: Expr) -> str:
-    text = e.text
-    return text if len(text) <= 80 else text[:77] + "..."
+def _short(e: Expr, depth: int = 3) -> str:
+    """The top of an expression; the whole of it may be very long."""
+    if not e.args:
+        return f"buffer {e.name}" if e.fn == "load" else e.text
+    name = e.attr if e.fn == "load" else e.fn
+    inside = ", ".join(_short(a, depth - 1) for a in e.args) if depth else "..."
+    return f"{name}({inside})"

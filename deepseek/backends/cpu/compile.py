@@ -1,7 +1,7 @@
 """LLVM IR text to object code, many kernels to an object.
 
-In flow the texts of `emit`, each with the symbol it is to have; out flows one relocatable object (position
-independent, small code model) that needs no symbols but memset, memcpy and memmove.
+In flow the texts of `emit`, each with the symbol it is to have; out flows one relocatable object
+(position independent, small code model) that needs no symbols but memset, memcpy and memmove.
 """
 
 from __future__ import annotations
@@ -60,7 +60,6 @@ def _machine(target: Target) -> Any:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         found = _machines[target] = llvm.Target.from_triple(TRIPLE).create_target_machine(
-            cpu=target.cpu, features=target.features, opt=CODEGEN_LEVEL, reloc="pic",
-            codemodel="small",
+            cpu=target.cpu, opt=CODEGEN_LEVEL, reloc="pic", codemodel="small",
         )  # fmt: skip
     return found

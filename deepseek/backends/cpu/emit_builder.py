@@ -177,7 +177,7 @@ class Builder:
         self.vector = outer
 
     def load_level(self, buffer: str, needed: int) -> int:
-        """How far out a load may be made: not past a loop that stores to the buffer or may be empty."""
+        """How far out a load may go: not past a loop that stores to the buffer or may be empty."""
         level = self.level
         while level > needed:
             scope = self.scopes[level]
@@ -214,9 +214,19 @@ class Builder:
             for t, a, b in zip(types, results, otherwise, strict=True)
         ]
 
-    def loop(self, start: str, end: str, step: int, types: list[str], first: list[str],
-             body: Callable[[str, list[str]], list[str]], *, nonempty: bool, certain: bool | None = None,
-             stores: frozenset[str] = NOTHING) -> list[str]:  # fmt: skip
+    def loop(
+        self,
+        start: str,
+        end: str,
+        step: int,
+        types: list[str],
+        first: list[str],
+        body: Callable[[str, list[str]], list[str]],
+        *,
+        nonempty: bool,
+        certain: bool | None = None,
+        stores: frozenset[str] = NOTHING,
+    ) -> list[str]:
         """`for i in range(start, end, step)` with carried values; their last values.
 
         `nonempty`: the first iteration needs no check. `certain`: a load of the body may be made in

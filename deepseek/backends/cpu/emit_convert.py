@@ -1,8 +1,9 @@
 """Conversions between scalar types.
 
-Float to integer goes through the integer that C would use. 16-bit floats are bits: bfloat16 is converted
-with integer instructions everywhere (the processor's own flush denormals), float16 by the processor where
-it can, and with integer instructions where not. Rounding is to nearest even; NaN stays NaN.
+Float to integer goes through the integer that C would use. 16-bit floats are bits: bfloat16 is
+converted with integer instructions everywhere (the processor's own flush denormals), float16 by the
+processor where it can, and with integer instructions where not. Rounding is to nearest even; NaN
+stays NaN.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ class Convert(Memory):
         sign = self.ins(f"and {i32} {wide}, {self._word(0x8000, lanes)}", level)
         magnitude = self.ins(f"and {i32} {wide}, {self._word(0x7FFF, lanes)}", level)
         shifted = self.ins(f"shl {i32} {magnitude}, {self._word(13, lanes)}", level)
-        # Scaling by 2**112 puts the exponent right, denormals included; infinity and NaN lack 112 more.
+        # Scaling by 2**112 puts the exponent right, denormals included; infinity and NaN need all
+        # ones.
         small = self.ins(f"bitcast {i32} {shifted} to {f32}", level)
         factor = _float_literal(2.0**112, lanes)
         number = self.ins(f"fmul {f32} {small}, {factor}", level)

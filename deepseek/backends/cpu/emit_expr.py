@@ -1,7 +1,8 @@
 """Expressions: from an Expr to the operands that hold its value, each distinct one computed once.
 
-In flow expressions over known variables; out flow Values at the outermost level where their arguments
-are known. Transcendentals come from the polyfills as short programs over the functions below.
+In flow expressions over known variables; out flow Values at the outermost level where their
+arguments are known. Transcendentals come from the polyfills as short programs over the functions
+below.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class Expressions(Convert):
         return Value(ops, vector.lanes, level)
 
     def _compare_index(self, e: Expr) -> Value:
-        """Comparison of int64: where one side runs with the lanes, 32 bits and a constant suffice."""
+        """Comparison of int64: where one side runs with the lanes, 32 bits are enough."""
         a, b = e.args
         vector = self.vector
         assert vector is not None and vector.var is not None
@@ -130,7 +131,7 @@ class Expressions(Convert):
         if any(self.varies(f) for m in rest for f in m):
             return self.apply(e.fn, [self.value(a), self.value(b)], [int64, int64], e)
         uniform = self.value(from_terms(rest))
-        # c * (base + k) + rest OP 0, so c * k OP -(rest + c * base), which may be clamped to 32 bits.
+        # c * (base + k) + rest OP 0 is c * k OP -(rest + c * base), and that may be clamped.
         level = max(uniform.level, vector.base_level)
         total = uniform.ops[0]
         if vector.base != "0":
@@ -281,8 +282,8 @@ class Expressions(Convert):
             product = self.ins(f"fmul {t} {ops[0]}, {ops[1]}", level)
             return self.ins(f"fadd {t} {product}, {ops[2]}", level)
         if fn in ("minimum", "maximum"):
-            # The instruction gives its second operand where either is NaN, so that a NaN in `a` stays;
-            # one in `b` is put back. A carried value is `a`: its chain is one instruction long.
+            # The instruction gives its second operand where either is NaN, so that a NaN in `a`
+            # stays; one in `b` is put back. A carried value is `a`: its chain is short.
             a, b = ops
             first, second = (b, a) if fn == "minimum" else (a, b)
             mask = vector_type("i1", lanes)

@@ -1,8 +1,8 @@
 """Folds: carried values in registers through all loops, then the merge tree of the lanes.
 
-A vector axis has `lanes` virtual lanes, however wide the registers are: `lanes / W` registers side by
-side. The last, incomplete row of lanes leaves absent elements' carries untouched. A serial fold inside a vector loop
-carries whole vectors, one fold a lane.
+A vector axis has `lanes` virtual lanes, however wide the registers are: `lanes / W` registers side
+by side. The last, incomplete row of lanes leaves absent elements' carries untouched. A serial fold
+inside a vector loop carries whole vectors, one fold a lane.
 """
 
 from __future__ import annotations
@@ -89,8 +89,15 @@ class Folds(Expressions):
         self.flush()
         self.leave_loop(stmt.prefix)
 
-    def _axes(self, axes: Sequence[Axis], carries: tuple[Carry, ...], first: Carried, lanes: int,
-              element: Callable[[Carried], Carried], stores: frozenset[str]) -> Carried:  # fmt: skip
+    def _axes(
+        self,
+        axes: Sequence[Axis],
+        carries: tuple[Carry, ...],
+        first: Carried,
+        lanes: int,
+        element: Callable[[Carried], Carried],
+        stores: frozenset[str],
+    ) -> Carried:
         """Nested serial loops around `element`, carrying."""
         if not axes:
             return element(first)
@@ -106,8 +113,14 @@ class Folds(Expressions):
         flat = self.axis_loop(axis, types, _flatten(first), inside, stores)
         return _unflatten(flat, shape)
 
-    def axis_loop(self, axis: Axis, types: list[str], first: list[str],
-                  body: Callable[[str, list[str]], list[str]], stores: frozenset[str]) -> list[str]:  # fmt: skip
+    def axis_loop(
+        self,
+        axis: Axis,
+        types: list[str],
+        first: list[str],
+        body: Callable[[str, list[str]], list[str]],
+        stores: frozenset[str],
+    ) -> list[str]:
         """A serial loop over an axis, carrying values."""
         if axis.extent.fn == "const" and axis.extent.attr <= 1:
             if axis.extent.attr < 1:
@@ -119,7 +132,7 @@ class Folds(Expressions):
         nonempty = (bounds(axis.extent)[0] or 0) > 0
         return self.loop("0", extent, 1, types, first, body, nonempty=nonempty, stores=stores)
 
-    # ---------------------------------------------------------------------------------- a vector axis
+    # ------------------------------------------------------------------------------- a vector axis
 
     def _vector_fold(self, stmt: Fold) -> Carried:
         width = min([self.target.lanes(c.var.dtype) for c in stmt.carries if c.var.dtype.is_float]

@@ -1,8 +1,9 @@
 """Loads and stores: from an index expression to an address, and from there to instructions.
 
 In flow a buffer's name and an index; out flow loads of whole vectors where consecutive lanes are
-neighbours, one scalar where all lanes share an address, lane by lane otherwise. Memory is never touched where a
-guard or the vector context's mask is false: a guarded scalar reads a harmless address instead.
+neighbours, one scalar where all lanes share an address, lane by lane otherwise. Memory is never
+touched where a guard or the vector context's mask is false: a guarded scalar reads a harmless
+address instead.
 """
 
 from __future__ import annotations
@@ -266,8 +267,9 @@ class Memory(Builder):
             if backwards:
                 mask = self._reverse("i1", mask, level)
             found = self.ins(
-                f"call {whole} @llvm.masked.load.{mangled(memory, lanes)}.p0(ptr align "
-                f"{dtype.itemsize} {at}, {vector_type('i1', lanes)} {mask}, {whole} zeroinitializer)",
+                f"call {whole} @llvm.masked.load.{mangled(memory, lanes)}.p0("
+                f"ptr align {dtype.itemsize} {at}, {vector_type('i1', lanes)} {mask}, "
+                f"{whole} zeroinitializer)",
                 level,
             )
         return self._reverse(memory, found, level) if backwards else found

@@ -1,7 +1,8 @@
 """The outer-product micro-kernel: acc[i, j] += sum over k of a[i, k] * b[k, j].
 
-The accumulators are m * n / W registers through the loop over k. Each step loads a row of b as vectors and
-each element of a into all lanes. Unrolling the loop gains nothing: it is bound by the multiplications.
+The accumulators are m * n / W registers through the loop over k. Each step loads a row of b as
+vectors and each element of a into all lanes. Unrolling the loop gains nothing: it is bound by the
+multiplications.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class Registers(Statements):
         self.unrolling -= 1
 
     def whole_at_once(self, stmt: Loop, lanes: int) -> bool:
-        """A short vector loop over a register buffer is straight-line code, so that it stays one."""
+        """A short vector loop over a register buffer is made straight-line code."""
         extent = stmt.axis.extent
         if extent.fn != "const" or extent.attr > 8 * lanes:
             return False

@@ -1,8 +1,8 @@
 """How scalars and vectors are written in LLVM IR, and what an expression becomes.
 
 16-bit floats are carried as their bits (`i16`): conversions are written out where the target has no
-instruction for them, and no text ever needs the type `half` or `bfloat` in a register. Booleans are `i1` in
-registers and bytes in memory.
+instruction for them, and no text ever needs the type `half` or `bfloat` in a register. Booleans are
+`i1` in registers and bytes in memory.
 """
 
 from __future__ import annotations

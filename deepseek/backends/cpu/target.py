@@ -1,16 +1,14 @@
 """What we compile CPU code for: a level, which fixes the vector width and the instructions.
 
-In flow the option `cpu_level` and the host's features; out flows a Target. Code for a level depends on
+In flow the option `cpu_level` and the host's level; out flows a Target. Code for a level depends on
 nothing else of the host, so that one Program on one level gives the same bits on every machine.
 """
 
 from __future__ import annotations
 
-import functools
-import platform
 from dataclasses import dataclass
-from pathlib import Path
 
+from deepseek import _runtime
 from deepseek.config import options
 from deepseek.errors import BackendError, unknown
 from deepseek.ir.dtype import DType
@@ -26,9 +24,7 @@ class Target:
     has_fma: bool
     has_f16c: bool
     cpu: str
-    features: str
     attributes: str
-    needs: frozenset[str]
 
     @property
     def vector_bytes(self) -> int:
@@ -45,53 +41,31 @@ class Target:
         return self.level == "v3" and dtype.itemsize >= 4
 
 
-_V2 = {"sse4_1", "sse4_2", "ssse3", "popcnt", "cx16"}
-_V3 = _V2 | {"avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "movbe", "abm"}
-_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
-
 TARGETS: dict[str, Target] = {
     t.level: t
     for t in (
-        Target("v4", 16, 32, True, True, "x86-64-v4", "", '"prefer-vector-width"="512"',
-               frozenset(_V4)),
-        Target("v3", 8, 16, True, True, "x86-64-v3", "", "", frozenset(_V3)),
-        Target("v2", 4, 16, False, False, "x86-64-v2", "", "", frozenset(_V2)),
+        Target("v4", 16, 32, True, True, "x86-64-v4", '"prefer-vector-width"="512"'),
+        Target("v3", 8, 16, True, True, "x86-64-v3", ""),
+        Target("v2", 4, 16, False, False, "x86-64-v2", ""),
     )
-}  # fmt: skip
+}
 
 
-@functools.cache
-def host_features() -> frozenset[str]:
-    """The processor's feature flags, as Linux names them."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "flags":
-            return frozenset(value.split())
-    return frozenset()
-
-
-@functools.cache
 def best_level() -> str:
-    """The highest level that the host has all instructions of."""
-    if platform.machine() not in ("x86_64", "AMD64"):
+    """The highest level that this machine can run."""
+    level = _runtime.cpu_features()["level"]
+    if level not in TARGETS:
         raise BackendError(
-            f"the cpu backend generates code for x86-64; this machine is {platform.machine()}\n"
+            f"the cpu backend needs an x86-64 processor of level v2; this one is {level}\n"
             "  help: use the interpreter with DS_BACKEND=reference"
         )
-    have = host_features()
-    for level, target in TARGETS.items():
-        if target.needs <= have:
-            return level
-    missing = sorted(TARGETS["v2"].needs - have)
-    raise BackendError(
-        f"the cpu backend needs x86-64-v2; this processor lacks {', '.join(missing)}\n"
-        "  help: use the interpreter with DS_BACKEND=reference"
-    )
+    return level
 
 
 def runs_here(target: Target) -> bool:
-    """Whether the host can run the target's code."""
-    return target.needs <= host_features()
+    """Whether this machine can run the target's code."""
+    levels = list(TARGETS)
+    return levels.index(best_level()) <= levels.index(target.level)
 
 
 def target_of(level: str) -> Target:
@@ -102,14 +76,13 @@ def target_of(level: str) -> Target:
 
 
 def current_target() -> Target:
-    """The target that the options and the host select."""
+    """The target that the options and this machine select."""
     if options.cpu_level == "auto":
         return TARGETS[best_level()]
     target = TARGETS[options.cpu_level]
     if not runs_here(target):
-        missing = sorted(target.needs - host_features())
         raise BackendError(
-            f"DS_CPU_LEVEL={target.level}: this processor lacks {', '.join(missing)}\n"
-            f"  help: unset it (this processor's level is {best_level()})"
+            f"DS_CPU_LEVEL={target.level}: this processor has level {best_level()} only\n"
+            f"  help: unset DS_CPU_LEVEL, or set it to {best_level()}"
         )
     return target
