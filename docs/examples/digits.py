@@ -180,6 +180,24 @@ def time_steps(model: nn.Module, data: Data) -> dict[str, float]:
     return times
 
 
+def peak_memory(explained: ds.debug.Explanation) -> dict[str, int]:
+    """Bytes of intermediate values: as planned, and what other ways of keeping them would take."""
+    graph = explained.stages[-1].graph
+    values = [v for node in graph.nodes for v in node.outputs if v not in graph.outputs]
+    last = {v: node for node in graph.nodes for v in (*node.inputs, *node.outputs)}
+    held = most = 0
+    for node in graph.nodes:
+        held += sum(v.type.nbytes for v in node.outputs if v in values)
+        most = max(most, held)
+        held -= sum(v.type.nbytes for v in values if last[v] is node)
+    return {
+        "planned": explained.memory["arena_bytes"],
+        "freed by count": most,
+        "keep everything": sum(v.type.nbytes for v in values),
+        "lower bound": explained.memory["lower_bound"],
+    }
+
+
 # ------------------------------------------------------------------------------ save and export
 
 
@@ -247,14 +265,10 @@ def main() -> None:
         print(f"time per step, {mode}: {seconds * 1e3:.2f} ms ({faster:.1f}x reference mode)")
 
     explained = ds.explain(step, *first_batch(data))
-    sizes = {
-        "planned": explained.arena_bytes,
-        "freed by count": explained.freed_by_count_bytes,
-        "keep everything": explained.keep_everything_bytes,
-        "lower bound": explained.lower_bound_bytes,
-    }
-    print(f"kernels per step: {explained.launches} launches, {explained.externs} externs")
-    print("peak memory of a step:", ", ".join(f"{k} {v / 1024:.0f} KiB" for k, v in sizes.items()))
+    counts = ", ".join(f"{count} {what}" for what, count in explained.counts.items())
+    print(f"kernels per step: {counts}")
+    sizes = {name: f"{n / 1024:.0f} KiB" for name, n in peak_memory(explained).items()}
+    print("peak memory of a step:", ", ".join(f"{name} {size}" for name, size in sizes.items()))
 
     weights = folder / "digits.safetensors"
     print(f"weights: {weights} (sha256 {check_reload(model, weights)}...), saved and loaded")
@@ -268,16 +282,16 @@ def main() -> None:
         summary={
             "test accuracy": f"{accuracy:.2%}",
             **{f"time per step, {mode}": f"{s * 1e3:.2f} ms" for mode, s in times.items()},
-            "kernels per step": f"{explained.launches} launches, {explained.externs} externs",
-            **{f"peak memory, {name}": f"{n / 1024:.0f} KiB" for name, n in sizes.items()},
+            "kernels per step": counts,
+            **{f"peak memory, {name}": size for name, size in sizes.items()},
             "onnxruntime": f"{same}, error {compared.max_error:.1e}",
         },
         losses=history.losses,
         accuracies=history.accuracies,
         test_accuracies=history.test_accuracies,
         confusion=confusion(predicted, data.test_y),
-        graph=explained.graph_svg(),
-        memory=explained.memory_svg(),
+        graph=explained.svg_graph(),
+        memory=explained.svg_memory(),
     )
     print(f"report: {page}")
     assert accuracy >= 0.98, "the network should read at least 98 % of the digits"
