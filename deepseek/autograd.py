@@ -22,8 +22,8 @@ from deepseek.frontend.tensor import (
 from deepseek.ir.graph import INPUT, INPUT_NODE, Graph, Node, Value
 from deepseek.ir.op import DERIVED, Kind, Op
 from deepseek.ir.rewrite import inline
-from deepseek.ops.control import differentiation
 from deepseek.ops import add, ones_like, positive, stop_gradient, zeros_like
+from deepseek.ops.control import differentiation
 from deepseek.ops.define import composite_op
 
 Flows = Callable[[Value], bool]
@@ -120,7 +120,9 @@ def _composite_vjp(node: Node, given: Sequence[Tensor | None], flows: Flows) -> 
     operands = [g._value for g in given if g is not None] + list(node.inputs)
     which, of = vjp_attributes(node.op)
     attrs = {which: known, of: wanted} | node.attrs
-    for i, value in zip(wanted, record_values(vjp_op(node.op), tuple(operands), attrs), strict=True):
+    for i, value in zip(
+        wanted, record_values(vjp_op(node.op), tuple(operands), attrs), strict=True
+    ):
         out[i] = Tensor(value)
     return out
 
@@ -163,9 +165,7 @@ DERIVED["vjp"] = vjp_op
 # ------------------------------------------------------------------------------------- asking
 
 
-def backward(
-    loss: Tensor, gradient: Tensor | None = None, retain_graph: bool = False
-) -> None:
+def backward(loss: Tensor, gradient: Tensor | None = None, retain_graph: bool = False) -> None:
     """Add the gradient of `loss` to `.grad` of every leaf that requires gradients.
 
     `gradient` is the cotangent of loss, needed unless loss has one element. The history is let go
@@ -303,9 +303,7 @@ def _fresh(x: Tensor) -> Tensor:
     return tracked
 
 
-def pullback(
-    graph: Graph, primals: Sequence[Tensor], given: Sequence[Tensor | None]
-) -> Gradients:
+def pullback(graph: Graph, primals: Sequence[Tensor], given: Sequence[Tensor | None]) -> Gradients:
     """The cotangents of a body graph's inputs; the body is computed again."""
     values = [t._value for t in primals]
     again = Graph(values, inline(graph, values))

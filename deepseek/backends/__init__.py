@@ -42,7 +42,13 @@ class Launchable:
     """A compiled kernel that can be added to a Program."""
 
     def add(
-        self, block: Block, kernel: Kernel, rows: Sequence[Row], grain: Expr, label: str, loader: Loader
+        self,
+        block: Block,
+        kernel: Kernel,
+        rows: Sequence[Row],
+        grain: Expr,
+        label: str,
+        loader: Loader,
     ) -> None:
         """Append a launch over the rows to a block."""
         raise NotImplementedError

@@ -7,15 +7,29 @@ backward would read of values that require gradients is computed with them, as a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from deepseek import autograd, backends
+from deepseek._runtime import Buffer
+from deepseek.backends import Backend
 from deepseek.compiler.compile import Executable, compile_graph
 from deepseek.config import options
+from deepseek.errors import ShapeError
 from deepseek.frontend.tensor import hooks, no_grad, state, tracing
-from deepseek.ir.graph import INPUT_NODE, Graph, Node, Value, reach
+from deepseek.ir import scalar
+from deepseek.ir.graph import INPUT_NODE, Graph, Node, Value, input_value, reach
+from deepseek.ir.graph import node as make
+from deepseek.ir.interpret import last_uses
+from deepseek.ir.op import Kind
+from deepseek.ir.scalar import Expr
+from deepseek.ir.shape import Sizes, active
 from deepseek.ops import ones_like
 
-_compiled: dict[object, Executable] = {}
+PROMOTED_AT = 3  # the time a pending graph is met at which it is compiled as a whole
+_met: dict[Any, int] = {}
+_promoted: dict[Any, Executable] = {}
+_ops: dict[Any, list[OneOp]] = {}
 
 
 def evaluate(values: Sequence[Value]) -> None:
@@ -68,15 +82,117 @@ def run(nodes: Sequence[Node], outputs: list[Value]) -> None:
                 leaves.setdefault(value)
     graph = Graph(leaves, outputs)
     backend = backends.load(options.backend)
-    key = (backend.target(), graph.key())
-    executable = _compiled.get(key)
-    if executable is None:
-        executable = _compiled[key] = compile_graph(graph, backend)
-    results = executable.run([v.data for v in leaves])
+    if backend.interprets:
+        results = compile_graph(graph, backend).run([v.data for v in leaves])
+    else:
+        results = run_in_tiers(graph, backend)
     for value, data in zip(outputs, results, strict=True):
         value.data = data
         if autograd.is_leaf(value) or not value.requires_grad:
             value.node = INPUT_NODE
+
+
+def run_in_tiers(graph: Graph, backend: Backend) -> list[Buffer]:
+    """Op by op the first two times a graph is met, then as one program."""
+    data = [v.data for v in graph.inputs]
+    try:
+        key = backend.target(), graph.key()
+        times = _met.get(key, 0) + 1
+    except TypeError:  # an attribute that cannot be hashed
+        return run_by_op(graph, backend)
+    _met[key] = times
+    if times < PROMOTED_AT or not options.promote:
+        return run_by_op(graph, backend)
+    executable = _promoted.get(key)
+    if executable is None:
+        executable = _promoted[key] = compile_graph(graph, backend)
+    return executable.run(data)
+
+
+def run_by_op(graph: Graph, backend: Backend) -> list[Buffer]:
+    """Tier 0: one program per op, made once for all sizes."""
+    values: dict[Value, Buffer] = {v: v.data for v in graph.inputs}
+    last = last_uses(graph)
+    for node in graph.nodes:
+        op, sizes = one_op(node, backend)
+        results = op.executable.run([values[v] for v in node.inputs], sizes)
+        values.update(zip(node.outputs, results, strict=True))
+        for value in last.get(node, ()):
+            values.pop(value, None)
+    return [values[v] for v in graph.outputs]
+
+
+@dataclass
+class OneOp:
+    """One op, compiled for all sizes that have the same pattern."""
+
+    executable: Executable
+    symbols: tuple[Expr, ...]
+    guards: list[Expr]
+
+    def accepts(self, sizes: tuple[int, ...]) -> bool:
+        env = dict(zip(self.symbols, sizes, strict=True))
+        return all(bool(scalar.evaluate(g, env)) for g in self.guards)
+
+
+def one_op(node: Node, backend: Backend) -> tuple[OneOp, tuple[int, ...]]:
+    """The compiled op for a node, and the sizes to run it with."""
+    form, sizes = pattern(node, known_sizes=False)
+    found = find_op(node, form, sizes, backend)
+    if found is None:
+        try:
+            found = compile_op(node, form, sizes, backend)
+        except ShapeError:  # a rule that needs a number, such as a convolution's window
+            form, sizes = pattern(node, known_sizes=True)
+            found = find_op(node, form, sizes, backend) or compile_op(node, form, sizes, backend)
+        _ops.setdefault((backend.target(), node.op, form), []).append(found)
+    return found, sizes
+
+
+def find_op(node: Node, form: Any, sizes: tuple[int, ...], backend: Backend) -> OneOp | None:
+    for op in _ops.get((backend.target(), node.op, form), ()):
+        if op.accepts(sizes):
+            return op
+    return None
+
+
+def pattern(node: Node, known_sizes: bool) -> tuple[Any, tuple[int, ...]]:
+    """A node's types and attributes with each size above 1 replaced by its number among the distinct sizes.
+
+    Returns that and the distinct sizes. An elementwise node has one size, its number of elements. With
+    `known_sizes` nothing is replaced.
+    """
+    distinct: dict[int, int] = {}
+
+    def numbered(shape: Any) -> tuple[Any, ...]:
+        if known_sizes:
+            return tuple(shape)
+        return tuple(s if s < 2 else ("n", distinct.setdefault(s, len(distinct))) for s in shape)
+
+    if node.op.kind is Kind.ELEMENTWISE:
+        count = numbered((node.outputs[0].type.numel,))
+        types: tuple[Any, ...] = tuple((v.type.dtype, count) for v in node.inputs)
+    else:
+        types = tuple((v.type.dtype, numbered(v.type.shape)) for v in node.inputs)
+    attrs = tuple((k, numbered(x) if k == "shape" else x) for k, x in node.attrs.items())
+    return (types, attrs), tuple(distinct)
+
+
+def compile_op(node: Node, form: Any, now: tuple[int, ...], backend: Backend) -> OneOp:
+    """Compile one op with a symbol for each distinct size."""
+    sizes = Sizes()
+    symbols = tuple(sizes.symbol(s) for s in now)
+
+    def shape_from(numbered: Any) -> tuple[Any, ...]:
+        return tuple(symbols[s[1]] if isinstance(s, tuple) else s for s in numbered)
+
+    types, attrs = form
+    with active(sizes):
+        inputs = [input_value(dtype, shape_from(shape)) for dtype, shape in types]
+        given = {k: shape_from(x) if k == "shape" else x for k, x in attrs}
+        made = make(node.op, tuple(inputs), given, node.line)
+        executable = compile_graph(Graph(inputs, made.outputs), backend, symbols)
+    return OneOp(executable, symbols, [g.condition for g in sizes.guards.values()])
 
 
 hooks.evaluate = evaluate

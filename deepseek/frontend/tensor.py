@@ -58,7 +58,10 @@ class no_grad:  # noqa: N801  (PyTorch's name)
         state.grad = self._on
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         state.grad = self._before
 

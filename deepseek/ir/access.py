@@ -138,7 +138,9 @@ def row_index(domain: Index, folded: tuple[int, ...]) -> Index:
     return tuple(x for i, x in enumerate(domain) if i not in folded)
 
 
-def row_position(type_: TensorType, domain_shape: Shape, domain: Index, folded: tuple[int, ...]) -> Index | None:
+def row_position(
+    type_: TensorType, domain_shape: Shape, domain: Index, folded: tuple[int, ...]
+) -> Index | None:
     """Where a value of the kept shape, perhaps with extra axes of size 1, is computed; None if no fit."""
     kept = [
         (s, x)

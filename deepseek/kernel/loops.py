@@ -63,7 +63,9 @@ def spans_of(shape: Shape, folded: Sequence[int] = ()) -> list[Span]:
     ]
 
 
-def coalesce(spans: list[Span], roots: list[Expr], offsets: list[Expr]) -> tuple[list[Span], dict[Expr, Expr]]:
+def coalesce(
+    spans: list[Span], roots: list[Expr], offsets: list[Expr]
+) -> tuple[list[Span], dict[Expr, Expr]]:
     """Merge neighbouring axes that are one run in every index; returns the new axes and a substitution.
 
     `roots` are the scalars computed (their loads count), `offsets` the indices stored to.
@@ -74,7 +76,11 @@ def coalesce(spans: list[Span], roots: list[Expr], offsets: list[Expr]) -> tuple
     out: list[Span] = []
     for span in spans:
         last = out[-1] if out else None
-        if last is not None and last.folded == span.folded and mergeable(last, span, indices, elsewhere):
+        if (
+            last is not None
+            and last.folded == span.folded
+            and mergeable(last, span, indices, elsewhere)
+        ):
             extent = scalar.mul(last.extent, span.extent)
             both = scalar.var(f"{last.var.name}_{span.var.name}", low=0, extent=extent)
             step = {last.var: scalar.ZERO, span.var: both}
@@ -226,7 +232,9 @@ def folding_of(node: Node, number: int) -> tuple[Folding, list[Expr], list[Expr]
     return folding, mine, other
 
 
-def carries_of(folding: Folding, mine: list[Expr], other: list[Expr], element: Expr, position: Expr) -> list[Carry]:
+def carries_of(
+    folding: Folding, mine: list[Expr], other: list[Expr], element: Expr, position: Expr
+) -> list[Carry]:
     steps = folding.step(tuple(mine), element, position)
     merges = folding.merge(tuple(mine), tuple(other))
     return [
@@ -262,7 +270,9 @@ class _Reduction:
         sizes = tuple(s for i, s in enumerate(self.shape) if i in self.folded)
         self.position = linear(tuple(self.domain[i] for i in self.folded), sizes)
 
-    def carries(self, nodes: Sequence[Node], number: int) -> tuple[list[Carry], list[tuple[Value, Expr]]]:
+    def carries(
+        self, nodes: Sequence[Node], number: int
+    ) -> tuple[list[Carry], list[tuple[Value, Expr]]]:
         """The carries of one level's reductions, and their results in terms of them."""
         carries: list[Carry] = []
         results: list[tuple[Value, Expr]] = []
@@ -270,7 +280,9 @@ class _Reduction:
             folding, mine, other = folding_of(node, number + len(carries))
             element = self.ev.at(node.inputs[0], self.domain)
             carries += carries_of(folding, mine, other, element, self.position)
-            for value, result in zip(node.outputs, folding.finish(tuple(mine), self.count), strict=True):
+            for value, result in zip(
+                node.outputs, folding.finish(tuple(mine), self.count), strict=True
+            ):
                 results.append((value, scalar.cast(result, working(value.type.dtype))))
         return carries, results
 
@@ -339,7 +351,9 @@ class _Reduction:
         return Nest(grid([*outer, block], tuple(body)), scratch)
 
 
-def fold_over(spans: Sequence[Span], carries: list[Carry], change: dict[Expr, Expr], vector: bool = True) -> Fold:
+def fold_over(
+    spans: Sequence[Span], carries: list[Carry], change: dict[Expr, Expr], vector: bool = True
+) -> Fold:
     """A Fold over the axes, the last one in lanes unless it is very short."""
     changed = tuple(replace(c, step=scalar.substitute(c.step, change)) for c in carries)
     if not spans:
@@ -369,7 +383,9 @@ def prefix_region(
             ev.known[value] = (domain, scalar.cast(result, working(value.type.dtype)))
     offset = linear(domain, shape)
     stores = tuple(store_to(b, offset, ev.at(v, domain)) for v, b in outputs.items())
-    inside = [s for s in spans if s.folded] or [Span(scalar.var("one", low=0, extent=1), scalar.ONE)]
+    inside = [s for s in spans if s.folded] or [
+        Span(scalar.var("one", low=0, extent=1), scalar.ONE)
+    ]
     axes = tuple(Axis(s.var, s.extent) for s in inside)
     fold = Fold(axes, tuple(carries), prefix=stores)
     return Nest(grid([s for s in spans if not s.folded], (fold,)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from deepseek.errors import CompileError, format_line
 from deepseek.ir import scalar
-from deepseek.ir.graph import Graph, Node, Value
+from deepseek.ir.graph import Graph, Node
 from deepseek.ir.op import Kind
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Shape
@@ -42,9 +42,7 @@ def lower(region: Node, lanes: int = 16) -> Lowered:
     form: str = region.attrs["form"]
     shape: Shape = region.attrs["shape"]
     sources = {v: Buffer(f"x{i}", v.type.dtype) for i, v in enumerate(body.inputs)}
-    outputs = {
-        v: Buffer(f"y{i}", v.type.dtype, written=True) for i, v in enumerate(body.outputs)
-    }
+    outputs = {v: Buffer(f"y{i}", v.type.dtype, written=True) for i, v in enumerate(body.outputs)}
     ev = Evaluator(body, sources)
     if form == "pointwise":
         nest = loops.pointwise(ev, shape, outputs)
@@ -62,7 +60,9 @@ def lower(region: Node, lanes: int = 16) -> Lowered:
     return assemble(body, nest, list(sources.values()), list(outputs.values()))
 
 
-def assemble(body: Graph, nest: loops.Nest, sources: list[Buffer], outputs: list[Buffer]) -> Lowered:
+def assemble(
+    body: Graph, nest: loops.Nest, sources: list[Buffer], outputs: list[Buffer]
+) -> Lowered:
     """Collect what the statements use into a Kernel."""
     exprs = [e for s in statements(nest.body) for e in expressions(s)]
     nodes = scalar.walk(exprs)
@@ -82,7 +82,9 @@ def assemble(body: Graph, nest: loops.Nest, sources: list[Buffer], outputs: list
 
 def name_of(body: Graph) -> str:
     """A readable name from the ops in it."""
-    names = [n.op.name.replace(".", "_") for n in body.nodes if n.op.kind not in (Kind.VIEW, Kind.CREATE)]
+    names = [
+        n.op.name.replace(".", "_") for n in body.nodes if n.op.kind not in (Kind.VIEW, Kind.CREATE)
+    ]
     names = list(dict.fromkeys(names)) or [body.nodes[-1].op.name]
     return "_".join(names[:4])[:48]
 
@@ -104,7 +106,9 @@ def grain_of(kernel: Kernel, arguments: dict[Expr, Expr]) -> Expr:
     if inner is scalar.ONE or any(v.attr[2] is not None for v in scalar.variables(inner)):
         return scalar.ONE
     inner = scalar.substitute(inner, arguments)
-    return scalar.maximum(scalar.ONE, scalar.floordiv(scalar.const(16384), scalar.maximum(scalar.ONE, inner)))
+    return scalar.maximum(
+        scalar.ONE, scalar.floordiv(scalar.const(16384), scalar.maximum(scalar.ONE, inner))
+    )
 
 
 def in_place(

@@ -11,7 +11,6 @@ from deepseek.errors import CompileError, DeepseekError
 from deepseek.ir.graph import Graph
 from deepseek.ir.verify import verify
 from deepseek.passes.expand import Claimed, expand
-
 from deepseek.passes.fuse import fuse
 from deepseek.passes.layout import layout
 from deepseek.passes.simplify import simplify
@@ -32,7 +31,6 @@ Pass = Callable[[Graph, PassContext], Graph]
 
 PIPELINE: list[tuple[str, Pass]] = [
     ("simplify", lambda graph, context: simplify(graph)),
-
     ("claim_or_expand", lambda graph, context: expand(graph, context.claim)),
     ("simplify_again", lambda graph, context: simplify(graph)),
     ("layout", lambda graph, context: layout(graph)),
@@ -40,7 +38,9 @@ PIPELINE: list[tuple[str, Pass]] = [
 ]
 
 
-def run_passes(graph: Graph, context: PassContext, check: Callable[[str, Graph, Graph], None] | None = None) -> Graph:
+def run_passes(
+    graph: Graph, context: PassContext, check: Callable[[str, Graph, Graph], None] | None = None
+) -> Graph:
     """The graph after the whole pipeline; `check(name, before, after)` compares meanings if given."""
     if options.verify:
         verify(graph)

@@ -13,7 +13,9 @@ from deepseek.ir.shape import TensorType
 Claimed = Callable[[Node], object]
 
 
-def _claimed_types(*_: TensorType, types: tuple[TensorType, ...], **__: object) -> tuple[TensorType, ...]:
+def _claimed_types(
+    *_: TensorType, types: tuple[TensorType, ...], **__: object
+) -> tuple[TensorType, ...]:
     return types
 
 

@@ -18,7 +18,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from deepseek.ir import scalar
-from deepseek.ir.access import Access, Index, accesses, axes_of, inlined, is_alias, read_at, row_index, row_position
+from deepseek.ir.access import (
+    Access,
+    Index,
+    accesses,
+    axes_of,
+    inlined,
+    is_alias,
+    read_at,
+    row_index,
+    row_position,
+)
 from deepseek.ir.graph import Graph, Node, Value, make_node
 from deepseek.ir.op import Kind, Op
 from deepseek.ir.shape import Shape, TensorType, exprs, numel
@@ -126,9 +136,7 @@ class Fuser:
     def _memory_reads(self, node: Node, index: Index) -> list[Access]:
         if node.op.kind.pointwise:
             return accesses(node, index)
-        return [
-            a for value in node.inputs for a in read_at(value, axes_of(value.type.shape))
-        ]
+        return [a for value in node.inputs for a in read_at(value, axes_of(value.type.shape))]
 
     def _assign(self, node: Node) -> None:
         kind = node.op.kind
@@ -190,7 +198,10 @@ class Fuser:
 
     def _legal(self, node: Node, group: Group, place: Index) -> bool:
         for access in self._reads(node, place):
-            if self.group_of.get(access.value.node) is group and access.index != group.at[access.value]:
+            if (
+                self.group_of.get(access.value.node) is group
+                and access.index != group.at[access.value]
+            ):
                 return False
         return True
 
@@ -207,7 +218,10 @@ class Fuser:
         elif group.form != "pointwise" or not self._worth_folding(group, axes):
             return False
         for access in read_at(source, group.domain):
-            if self.group_of.get(access.value.node) is group and access.index != group.at[access.value]:
+            if (
+                self.group_of.get(access.value.node) is group
+                and access.index != group.at[access.value]
+            ):
                 return False
         group.form, group.folded = form, axes
         self._depend(group, bits)
@@ -217,7 +231,9 @@ class Fuser:
     def _worth_folding(self, group: Group, axes: tuple[int, ...]) -> bool:
         """Whether a fold in the group's loops leaves enough rows to run in parallel."""
         total = scalar.bounds(scalar.product(group.shape))[1]
-        rows = scalar.bounds(scalar.product(s for i, s in enumerate(group.shape) if i not in axes))[1]
+        rows = scalar.bounds(scalar.product(s for i, s in enumerate(group.shape) if i not in axes))[
+            1
+        ]
         return total is None or rows is None or total <= 1 << 16 or rows >= 8
 
     def _later(self, bits: int, group: Group) -> bool:
@@ -282,7 +298,9 @@ class Fuser:
         count, produced = scalar.product(target.shape), scalar.product(source.shape)
         if not scalar.is_nonnegative(scalar.sub(produced, count)):
             return None
-        if any(v.fn == "var" and v.name.startswith("?") for x in index for v in scalar.variables(x)):
+        if any(
+            v.fn == "var" and v.name.startswith("?") for x in index for v in scalar.variables(x)
+        ):
             return None
         moves = {v: x for v, x in zip(source.domain, index, strict=True) if v.fn == "var"}
         return {
@@ -325,7 +343,12 @@ class Fuser:
         better computed by them from what it read.
         """
         group = self.group_of.get(node)
-        if group is None or not node.op.kind.pointwise or group.form == "alone" or len(group.nodes) < 2:
+        if (
+            group is None
+            or not node.op.kind.pointwise
+            or group.form == "alone"
+            or len(group.nodes) < 2
+        ):
             return
         value = node.outputs[0]
         if value in self.must_store or self._read_by(group, value):
@@ -337,7 +360,11 @@ class Fuser:
         places = self._read_by(target, value)
         if len(places) != 1 or not any(p in places for p in target.place(value.type)):
             return
-        kept = {a.value for a in self._reads(node, group.at[value]) if self.group_of.get(a.value.node) is group}
+        kept = {
+            a.value
+            for a in self._reads(node, group.at[value])
+            if self.group_of.get(a.value.node) is group
+        }
         if len(kept) > 1 or any(v.type.dtype.itemsize > value.type.dtype.itemsize for v in kept):
             return
         group.nodes.remove(node)
@@ -363,7 +390,12 @@ class Fuser:
             return False
         count = numel(a.shape)
         seen = [
-            {x.value for n in g.nodes for x in self._memory_reads(n, g.at[n.outputs[0]]) if x.value.type.numel == count}
+            {
+                x.value
+                for n in g.nodes
+                for x in self._memory_reads(n, g.at[n.outputs[0]])
+                if x.value.type.numel == count
+            }
             for g in (a, b)
         ]
         return bool(seen[0] & seen[1])

@@ -31,10 +31,14 @@ Env = dict[Value, Ref]
 class Builder:
     """One program under construction."""
 
-    def __init__(self, symbols: Sequence[Expr], lanes: int, optimize: Callable[[Graph], Graph]) -> None:
+    def __init__(
+        self, symbols: Sequence[Expr], lanes: int, optimize: Callable[[Graph], Graph]
+    ) -> None:
         self.symbols = tuple(symbols)
         self.lanes = lanes
-        self.optimize = optimize  # what is done to the body graphs of control flow before they are built
+        self.optimize = (
+            optimize  # what is done to the body graphs of control flow before they are built
+        )
         self.slots: list[Slot] = []
         self.kernels: dict[Kernel, int] = {}
         self.loops = 0
@@ -78,7 +82,9 @@ class Builder:
             Kind.CONTROL: self.control,
         }
         if node.op.kind not in makers:
-            raise CompileError(f"op '{node.op.name}' ({node.op.kind.value}) was not lowered{at(node)}")
+            raise CompileError(
+                f"op '{node.op.name}' ({node.op.kind.value}) was not lowered{at(node)}"
+            )
         return makers[node.op.kind](node, env, label)
 
     # ------------------------------------------------------------------------------------- steps
@@ -89,11 +95,15 @@ class Builder:
         except CompileError as error:
             raise CompileError(f"{error}{at(node)}") from error
         number = self.kernels.setdefault(lowered.kernel, len(self.kernels))
-        refs = tuple(env[node.inputs[i]] for i in lowered.inputs) + tuple(env[v] for v in node.outputs)
+        refs = tuple(env[node.inputs[i]] for i in lowered.inputs) + tuple(
+            env[v] for v in node.outputs
+        )
         arguments = dict(zip(lowered.kernel.sizes, lowered.sizes, strict=True))
         grid = scalar.substitute(scalar.product(a.extent for a in lowered.kernel.grid()), arguments)
         for value, inputs in zip(node.outputs, lowered.in_place, strict=True):
-            self.in_place.setdefault(env[value].slot, set()).update(env[node.inputs[i]].slot for i in inputs)
+            self.in_place.setdefault(env[value].slot, set()).update(
+                env[node.inputs[i]].slot for i in inputs
+            )
         return [Launch(number, (Row(refs, lowered.sizes, grid),), lowered.grain, label)]
 
     def extern(self, node: Node, env: Env, label: str) -> list[Step]:
@@ -120,7 +130,9 @@ class Builder:
                 pair = [self.nested(g, inputs[1:], outputs) for g in (then, otherwise)]
                 return [If(inputs[0], pair[0], pair[1], label)]
             case Repeat(condition, body, consts):
-                return self.repeat(condition, body, inputs[:consts], inputs[consts:], node, outputs, label)
+                return self.repeat(
+                    condition, body, inputs[:consts], inputs[consts:], node, outputs, label
+                )
             case Walk() as walk:
                 return self.walk(walk, inputs, node, outputs, label)
         raise CompileError(f"op '{node.op.name}': no such control flow{at(node)}")
@@ -129,7 +141,9 @@ class Builder:
         self, condition: Graph, body: Graph, consts: list[Ref], start: list[Ref], node: Node,
         state: list[Ref], label: str,
     ) -> list[Step]:  # fmt: skip
-        first = [copy(to, source, v) for to, source, v in zip(state, start, node.outputs, strict=True)]
+        first = [
+            copy(to, source, v) for to, source, v in zip(state, start, node.outputs, strict=True)
+        ]
         predicate = self.temp(condition.outputs[0].type, label)
         test = self.nested(condition, [*consts, *state], [predicate])
         return [*first, While(test, predicate, self.nested(body, [*consts, *state], state), label)]
@@ -141,7 +155,9 @@ class Builder:
         state = outputs[:carries]
         first = [
             copy(to, source, v)
-            for to, source, v in zip(state, inputs[consts : consts + carries], node.outputs, strict=False)
+            for to, source, v in zip(
+                state, inputs[consts : consts + carries], node.outputs, strict=False
+            )
         ]
         self.loops += 1
         length = scalar.as_expr(walk.length)
@@ -158,14 +174,14 @@ class Builder:
         number = self.loops
         rows_in = [row(r, v) for r, v in zip(inputs, node.inputs, strict=True)][consts + carries :]
         rows_out = [row(r, v) for r, v in zip(outputs, node.outputs, strict=True)][carries:]
-        body = self.nested(
-            walk.body, [*inputs[:consts], *state, *rows_in], [*state, *rows_out]
-        )
+        body = self.nested(walk.body, [*inputs[:consts], *state, *rows_in], [*state, *rows_out])
         return [*first, For(number, length, body, label)]
 
     # ------------------------------------------------------------------- pieces for control flow
 
-    def nested(self, graph: Graph, operands: Sequence[Ref], targets: Sequence[Ref]) -> tuple[Step, ...]:
+    def nested(
+        self, graph: Graph, operands: Sequence[Ref], targets: Sequence[Ref]
+    ) -> tuple[Step, ...]:
         """A body graph as a block that reads `operands` and leaves its outputs in `targets`."""
         graph = self.optimize(graph)
         env: Env = dict(zip(graph.inputs, operands, strict=True))
@@ -231,14 +247,18 @@ def output_slots(graph: Graph, builder: Builder) -> dict[Value, int]:
     return results
 
 
-def copied_outputs(graph: Graph, builder: Builder, env: Env, results: dict[Value, int]) -> list[Step]:
+def copied_outputs(
+    graph: Graph, builder: Builder, env: Env, results: dict[Value, int]
+) -> list[Step]:
     """Outputs that are constants are copied, since constants are shared between calls."""
     steps: list[Step] = []
     for value in graph.outputs:
         number = env[value].slot
         if builder.slots[number].kind == ir.CONSTANT:
             slot = builder.slot(ir.OUTPUT, value.type, "constant")
-            steps.append(ir.Copy(Ref(slot), Ref(number), scalar.as_expr(value.type.nbytes), "constant"))
+            steps.append(
+                ir.Copy(Ref(slot), Ref(number), scalar.as_expr(value.type.nbytes), "constant")
+            )
             env[value] = Ref(slot)
     return steps
 

@@ -169,8 +169,12 @@ def reads_writes(step: Step, kernels: tuple[Kernel, ...]) -> tuple[list[Ref], li
     match step:
         case Launch(number, rows, _, _):
             globals_ = kernels[number].globals()
-            reads = [r for row in rows for r, b in zip(row.refs, globals_, strict=True) if not b.written]
-            writes = [r for row in rows for r, b in zip(row.refs, globals_, strict=True) if b.written]
+            reads = [
+                r for row in rows for r, b in zip(row.refs, globals_, strict=True) if not b.written
+            ]
+            writes = [
+                r for row in rows for r, b in zip(row.refs, globals_, strict=True) if b.written
+            ]
             return reads, writes
         case Extern(_, refs, _, _):
             return [refs[0]], list(refs[1:])

@@ -12,7 +12,14 @@ from deepseek.ir.scalar import Expr
 from deepseek.program import ir
 from deepseek.program.ir import Copy, Extern, For, Host, If, Launch, Program, Ref, Step, While
 
-_OPERATORS = {"add": "+", "mul": "*", "floordiv": "//", "mod": "%", "minimum": "min", "maximum": "max"}
+_OPERATORS = {
+    "add": "+",
+    "mul": "*",
+    "floordiv": "//",
+    "mod": "%",
+    "minimum": "min",
+    "maximum": "max",
+}
 
 
 class Loader:
@@ -50,7 +57,9 @@ class Loader:
     def step(self, block: _runtime.Block, step: Step) -> None:
         match step:
             case Launch(kernel, rows, grain, label):
-                self.launchables[kernel].add(block, self.program.kernels[kernel], rows, grain, label, self)
+                self.launchables[kernel].add(
+                    block, self.program.kernels[kernel], rows, grain, label, self
+                )
             case Extern(routine, refs, sizes, label):
                 block.extern(routine, self.refs(refs), [self.expr(s) for s in sizes], label)
             case Host(function, refs, _, sizes, label):
@@ -79,7 +88,9 @@ class Loader:
         return ref.slot if ref.offset is scalar.ZERO else (ref.slot, self.expr(ref.offset))
 
     def rows(self, rows: Sequence[ir.Row]) -> list[_runtime.Row]:
-        return [(self.refs(r.refs), [self.expr(s) for s in r.sizes], self.expr(r.grid)) for r in rows]
+        return [
+            (self.refs(r.refs), [self.expr(s) for s in r.sizes], self.expr(r.grid)) for r in rows
+        ]
 
     def expr(self, e: Expr) -> _runtime.Expr:
         """A size as the runtime's postfix form."""
