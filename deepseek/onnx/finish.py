@@ -169,5 +169,5 @@ def difference(wanted: Any, got: Any) -> float:
         return 0.0
     if not np.isfinite(a[~same]).all() or not np.isfinite(b[~same]).all():
         return float("inf")
-    scale = np.abs(a[np.isfinite(a)]).max()
-    return float(np.abs(a - b)[~same].max() / max(scale, np.finfo(np.float32).tiny))
+    scale = max(np.abs(a[np.isfinite(a)]).max(), np.finfo(np.float32).tiny)
+    return float(np.abs(a[~same] - b[~same]).max() / scale)

@@ -1,0 +1,125 @@
+"""Every sample of every op, written in ONNX and run, against the op's reference.
+
+onnxruntime runs what it has kernels for, ONNX's own evaluator the rest (bfloat16 above all).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sampling import Case, case_name, cases
+
+from deepseek.errors import CompileError
+from deepseek.ir.dtype import bfloat16
+from deepseek.ir.graph import Graph
+from deepseek.ir.interpret import interpret
+from deepseek.ir.op import Kind
+from deepseek.onnx.finish import difference, finish, run
+from deepseek.onnx.translate import Translator
+from deepseek.ops.define import REGISTRY
+
+CASES = cases()
+TOLERANCE = {"float64": 1e-7, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
+
+# ONNX has no random bits like ours and calls no host functions.
+REFUSED = {"random_bits", "dropout", "inv", "solve"}
+
+UNSPECIFIED = {
+    "sort": "TopK does not say where NaN goes",
+}
+EVALUATOR = {
+    ("logsumexp", "bfloat16"): "sums in bfloat16, without taking the largest off",
+    ("log_softmax", "bfloat16"): "sums in bfloat16, without taking the largest off",
+    ("nll_loss", "bfloat16"): "sums in bfloat16",
+    ("cross_entropy", "bfloat16"): "sums in bfloat16",
+    ("pad", "bfloat16"): "knows no negative padding",
+    ("convolution_input_grad", "bfloat16"): "ConvTranspose fails with groups and without a batch",
+    ("convolution_input_grad", "float64"): "ConvTranspose fails with groups and without a batch",
+}
+"""Where ONNX's evaluator falls short, which runs what onnxruntime cannot: only checked, not run."""
+
+
+def model_of(graph: Graph, opset: int = 21) -> tuple[Any, Translator]:
+    b = Translator(opset)
+    inputs = {f"x{i}": v.type for i, v in enumerate(graph.inputs)}
+    for name, type_ in inputs.items():
+        b.dtypes[name] = type_.dtype
+    results = b.graph(graph, list(inputs))
+    outputs = {f"y{i}": v.type for i, v in enumerate(graph.outputs)}
+    return finish(b, results, inputs, outputs, {}, "test"), b
+
+
+def is_unspecified(case: Case) -> bool:
+    nan = any(a.dtype.kind == "f" and np.isnan(a).any() for a in case.arrays)
+    return nan and case.op.name in UNSPECIFIED
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.op.name not in REFUSED], ids=case_name)
+def test_onnx_computes_the_same(case: Case) -> None:
+    graph = case.graph()
+    model, _ = model_of(graph)
+    if (case.op.name, case.dtype.name) in EVALUATOR or is_unspecified(case):
+        return
+    runtime, got = run(model, {f"x{i}": a for i, a in enumerate(case.arrays)})
+    brain = case.sample.kwargs.get("dtype") is bfloat16
+    assert runtime.startswith("onnxruntime") or brain or case.dtype.name != "float32"
+    for wanted, result in zip(interpret(graph, case.arrays), got, strict=True):
+        error = difference(wanted, result)
+        assert error <= TOLERANCE.get(wanted.dtype.name, 0), f"{runtime} is off by {error}"
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_onnx_cannot_say_is_an_error(name: str) -> None:
+    case = next(c for c in CASES if c.op.name == name)
+    if name == "dropout":  # a dropped-out share of 1 needs no random bits
+        case = next(c for c in CASES if c.op.name == name and c.sample.kwargs["p"] < 1)
+    with pytest.raises(CompileError) as caught:
+        model_of(case.graph())
+    text = str(caught.value)
+    assert text.startswith(f"op '{name}'")
+    assert "sampling.py" in text  # the line that called it
+    assert "help: " in text
+
+
+def test_names_in_records_are_operators_that_need_no_more() -> None:
+    """A record names an operator only where the op's attributes need no translation."""
+    import onnx
+
+    names = {op.name: op.onnx for op in REGISTRY.values() if isinstance(op.onnx, str)}
+    assert names
+    for name, operator in names.items():
+        assert onnx.defs.has(operator, max_inclusive_version=21, domain=""), name
+        op = REGISTRY[name]
+        for case in [c for c in CASES if c.op is op]:
+            made = next(n for n in case.graph().nodes if n.op is op)
+            assert op.kind is Kind.REDUCE or not made.attrs, name
+
+
+WHOLE = {
+    "relu": "Relu", "gelu": "Gelu", "softmax": "Softmax", "log_softmax": "LogSoftmax",
+    "cross_entropy": "SoftmaxCrossEntropyLoss", "layer_norm": "LayerNormalization",
+    "instance_norm": "InstanceNormalization", "linear": "Gemm", "embedding": "Gather",
+    "max_pool": "MaxPool", "avg_pool": "AveragePool", "mean": "ReduceMean",
+    "nll_loss": "NegativeLogLikelihoodLoss", "logsumexp": "ReduceLogSumExp",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_composites_are_written_whole(name: str) -> None:
+    case = next(c for c in CASES if c.op.name == name and c.dtype.name == "float32")
+    model, b = model_of(case.graph())
+    assert [n.op_type for n in model.graph.node] == [WHOLE[name]]
+    assert b.whole == {name: 1}
+
+
+@pytest.mark.parametrize("opset", range(21, 27))
+def test_every_opset(opset: int) -> None:
+    """One sample of each op passes the checker in every opset that is offered."""
+    seen = set()
+    for case in CASES:
+        if case.op.name not in seen and case.op.name not in REFUSED:
+            seen.add(case.op.name)
+            model, _ = model_of(case.graph(), opset)
+            assert model.opset_import[0].version == opset
