@@ -137,7 +137,7 @@ class _Packed:
             self.row = LINE * (lines + 1 - lines % 2)  # rows begin in different sets of a cache
         else:
             self.row = 1
-        self.turned, self.layout = self._layout()
+        self.layout = plan.layout
         self.panel = plan.height * (self.row if self.by_rows else self.longest)
         self.dtype = equation.dtype
 
@@ -176,26 +176,6 @@ class _Packed:
             return False
         rows = equation.rows
         return not rows or stride(equation.left, rows[-1].var) != 1
-
-    def _layout(self) -> tuple[bool, list[tuple[int, int]]]:
-        """Where a panel's columns lie: (axis, places) outermost first, and whether lanes run along k.
-
-        An operand that lies along the summed axis is read along it and turned on the way, squares of
-        lanes x lanes at a time: the axis with the most places then comes last and is filled up.
-        """
-        equation, plan = self.equation, self.plan
-        tile = list(enumerate(plan.column_tile))
-        if not tile or not self.depth.spans or self.depth.spans[-1].extent is ONE:
-            return False, tile
-        along = stride(equation.right, equation.folded[-1].var)
-        if along != 1 or stride(equation.right, equation.columns[-1].var) == 1:
-            return False, tile
-        most, places = max(tile, key=lambda t: t[1])
-        filled = -(-places // plan.lanes) * plan.lanes
-        turned = [*(t for t in tile if t[0] != most), (most, filled)]
-        if places * 2 < plan.lanes or math.prod(size for _, size in turned) > plan.width:
-            return False, tile
-        return True, turned
 
     def _column(self, inside: Sequence[Span]) -> Expr:
         """The number of a column in its panel."""
@@ -277,7 +257,7 @@ class _Packed:
         return _loops([*self.depth.spans, *inside], Store("a", at, value), VECTOR)
 
     def _pack_right(self, start: list[Expr]) -> tuple[Stmt, ...]:
-        if self.turned:
+        if self.plan.turned:
             return self._turn_right(start)
         inside = self.columns.inside(start, whole=True)
         where = self.columns.at(start, inside)

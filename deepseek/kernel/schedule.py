@@ -22,9 +22,10 @@ Sizes = tuple[int | None, ...]  # None: known at run time only
 DEPTH = 1024  # the longest sum whose panels are packed at once
 SUPPOSED = 512  # what a size is taken for that is known at run time only
 TASK_CYCLES = 4000  # what starting a task costs
-THREADS = (1, 4, 16)  # numbers of them that a schedule should suit
+THREADS = ((1, 1), (4, 2), (16, 4))  # numbers of them that a schedule should suit, with weights
 PANEL_ELEMENTS = 1 << 18  # of the left operand that a task keeps packed
-DIRECT_ELEMENTS = 1 << 14  # a right operand of at most so many is read in place
+DIRECT_ELEMENTS = 1 << 16  # a right operand of at most so many is read in place
+ALIASES = 4096  # bytes after which addresses fall into the same sets of a cache
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,21 @@ class Schedule:
     column_panels: int = 1
     split: int = 0
     block: int = 1
+    turned: bool = False
+
+    @property
+    def layout(self) -> list[tuple[int, int]]:
+        """Where a panel's columns lie: (axis, places), outermost first.
+
+        A turned operand is read along the summed axis and transposed on the way, squares of
+        lanes x lanes at a time: the axis with the most places comes last and is filled up.
+        """
+        tile = list(enumerate(self.column_tile))
+        if not self.turned:
+            return tile
+        most = self.column_tile.index(max(self.column_tile))
+        filled = _filled(self.column_tile[most], self.lanes)
+        return [*(t for t in tile if t[0] != most), (most, filled)]
 
     @property
     def height(self) -> int:
@@ -112,7 +128,8 @@ def _form(p: Problem) -> str:
 def _in_place(p: Problem, m: int, n: int, k: int) -> bool:
     if None in (*p.rows, *p.columns, *p.folded) or p.right_guarded or p.left_guarded:
         return False
-    return n * k <= DIRECT_ELEMENTS and n >= p.machine.lanes // 2
+    aliases = p.right_along_folded is None or p.right_along_folded * 4 % ALIASES == 0
+    return n * k <= DIRECT_ELEMENTS >> 4 * aliases and n >= p.machine.lanes // 2
 
 
 def _size(sizes: Sizes) -> int:
@@ -146,7 +163,8 @@ class _Columns:
     tile: tuple[int, ...]
     vectors: int
     count: float  # micro-tiles, not rounded up along axes of unknown size
-    segments: float  # runs of neighbours in a micro-tile
+    pack: float  # cycles to pack one place of the sum
+    turned: bool
 
 
 def _packed(p: Problem) -> Schedule:
@@ -164,8 +182,9 @@ def _packed(p: Problem) -> Schedule:
     width = columns.vectors * lanes
     row_panels, column_panels = _task(p, columns, rows, depth, panel)
     return Schedule(
-        PACKED, rows, columns.tile, width, lanes, row_panels, column_panels, split, block
-    )
+        PACKED, rows, columns.tile, width, lanes, row_panels, column_panels, split, block,
+        columns.turned,
+    )  # fmt: skip
 
 
 def _depth(folded: Sizes) -> tuple[int, int, int]:
@@ -215,12 +234,11 @@ def _column_tiles(p: Problem) -> Iterator[_Columns]:
         for tile in _tiles(p.columns, vectors * lanes):
             if math.prod(tile) <= (vectors - 1) * lanes:
                 continue
-            segments = math.prod(tile[:-1]) * math.ceil(tile[-1] / lanes)
             count = _count(p.columns, tile)
+            pack, turned = _pack_right(p, tile, vectors)
             slack = 0.0 if math.prod(tile) == vectors * lanes else 0.1
-            if p.right_along_columns != 1:
-                segments = 0.1 * _pack_right(p, _Columns(tile, vectors, 1, 1))
-            found.append((count * (8 * vectors + segments + slack), _Columns(tile, vectors, count, segments)))
+            cost = count * (8 * vectors + 0.3 * pack + slack)
+            found.append((cost, _Columns(tile, vectors, count, pack, turned)))
         yield from (c for _, c in sorted(found, key=lambda f: f[0])[:2])
 
 
@@ -241,18 +259,34 @@ def _cost(p: Problem, columns: _Columns, rows: tuple[int, ...], depth: int) -> f
     row_count = _count(p.rows, rows)
     step = max(height * vectors, 0.6 * (height + 2 * vectors), 5) + 0.3
     tiles = row_count * columns.count * (depth * step + 5 * height * vectors + 30)
-    return tiles + columns.count * depth * _pack_right(p, columns)
+    return tiles + columns.count * depth * columns.pack
 
 
-def _pack_right(p: Problem, columns: _Columns) -> float:
-    """Cycles to pack one place of one panel."""
+def _pack_right(p: Problem, tile: tuple[int, ...], vectors: int) -> tuple[float, bool]:
+    """Cycles to pack one place of one panel, and whether that is done by turning."""
+    lanes = p.machine.lanes
+    places = math.prod(tile)
+    slower = 1.6 if p.right_guarded else 1.0
+    straight = 1 + 1.2 * places
     if p.right_along_columns == 1:
-        return 1 + (2.5 if p.right_guarded else 1.5) * columns.segments
-    most = max(columns.tile)
-    others = math.prod(columns.tile) // most
-    if p.right_along_folded == 1 and others * _filled(most, p.machine.lanes) <= columns.vectors * p.machine.lanes:
-        return 1 + 0.4 * others * _filled(most, p.machine.lanes)
-    return 1 + 1.2 * math.prod(columns.tile)
+        runs = places // tile[-1] * math.ceil(tile[-1] / lanes)
+        straight = 1 + 1.5 * slower * runs
+    run = _run(p.folded)
+    most = max(tile, default=1)
+    filled = places // most * _filled(most, lanes)
+    if p.right_along_folded != 1 or run == 1 or filled > vectors * lanes:
+        return straight, False
+    turned = 1 + 0.35 * slower * filled * _filled(run, lanes) / run
+    return min((straight, False), (turned, True))
+
+
+def _run(folded: Sizes) -> int:
+    """Places along the last summed axis that a panel has."""
+    if not folded:
+        return 1
+    split, block, _ = _depth(folded)
+    size = folded[-1]
+    return block if split == len(folded) - 1 or size is None else size
 
 
 def _filled(places: int, lanes: int) -> int:
@@ -277,7 +311,7 @@ def _task(
     batch = _size(p.batch)
     most = max(1, PANEL_ELEMENTS // (height * panel))
     pack_left = height * depth * _pack_left(p)
-    pack_right = depth * _pack_right(p, columns)
+    pack_right = depth * columns.pack
     step = height * columns.vectors * depth
     best: tuple[float, int, int] | None = None
     for row_panels in _shares(row_count, most):
@@ -285,7 +319,7 @@ def _task(
             row_pieces = math.ceil(row_count / row_panels)
             tasks = batch * row_pieces * math.ceil(column_count / column_panels)
             one = row_panels * (column_panels * step + pack_left) + column_panels * pack_right
-            cost = sum(t * math.ceil(tasks / t) * (one + TASK_CYCLES) for t in THREADS)
+            cost = sum(w * math.ceil(tasks / t) * (one + TASK_CYCLES) for t, w in THREADS)
             if best is None or cost < best[0]:
                 best = cost, row_panels, column_panels
     assert best is not None
