@@ -1,0 +1,105 @@
+"""`ds.explain(f, *args)`: what became of a function, as an object, a text and a page.
+
+In flow a function and arguments it can be called with; out flows an Explanation of the entry that
+such a call uses: its graph after each pass, its kernels and steps with the user's lines, the bytes
+and operations of each, its memory plan, and what a later call must fulfil to use it again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from deepseek import backends
+from deepseek.compiler.compile import Compiled, claimed_by
+from deepseek.compiler.function import Entry, Function, as_leaf, jit, label_of
+from deepseek.compiler.tree import flatten
+from deepseek.config import options
+from deepseek.debug import conditions, draw_graph, draw_memory, page, summary
+from deepseek.debug.palette import plain_path
+from deepseek.debug.reports import Facts, Stage, kernel_reports, step_reports
+from deepseek.passes import PIPELINE, PassContext, run_passes
+
+
+class Explanation(Facts):
+    """What became of a function for one signature. `print` it, or write `.html(path)`."""
+
+    def __str__(self) -> str:
+        return summary.report(self)
+
+    def svg_graph(self) -> str:
+        """The Program as a drawing: boxes are steps, arrows are the values between them."""
+        return draw_graph.svg(self)
+
+    def svg_memory(self) -> str:
+        """The memory plan as a drawing: steps from left to right, addresses from below."""
+        return draw_memory.svg(self)
+
+    def html(self, path: str | Path) -> None:
+        """Write everything as one page that needs no other file."""
+        Path(path).write_text(page.html(self), encoding="utf-8")
+
+
+def explain(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
+    """What `f(*args, **kwargs)` is compiled to. A plain function is jitted first; nothing is run.
+
+    Raises TraceError where the function cannot be compiled.
+    """
+    function, args = jitted(f, args)
+    entry = function.entry_for(*args, **kwargs)
+    leaves: list[Any] = []
+    flatten((args, kwargs), leaves)
+    sizes = entry.sizes([as_leaf(x) for x in leaves])
+    return explained(function.__qualname__, entry, sizes)
+
+
+def jitted(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Function, tuple[Any, ...]]:
+    """The compiled function behind a callable, and the arguments it gets."""
+    if isinstance(f, functools.partial) and isinstance(f.func, Function) and not f.keywords:
+        return f.func, (*f.args, *args)  # a method of an object
+    if isinstance(f, Function):
+        return f, args
+    if isinstance(f, FunctionType):
+        return jit(f), args
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return f(*args, **kwargs)
+
+    call.__qualname__ = getattr(f, "__qualname__", type(f).__qualname__)
+    return jit(call), args
+
+
+def explained(name: str, entry: Entry, sizes: tuple[int, ...]) -> Explanation:
+    """The explanation of one entry for the sizes of one call."""
+    backend = backends.load(options.backend)
+    env = dict(zip(entry.variables, sizes, strict=True))
+    common: dict[str, Any] = {
+        "name": name,
+        "target": backend.target(),
+        "env": env,
+        "recorded": entry.graph,
+        "guards": conditions.sentences(entry),
+        "inputs": [plain_path(label_of(b, entry.table)) for b in entry.bindings],
+    }
+    executable = entry.executable
+    if not isinstance(executable, Compiled):
+        return Explanation(
+            **common, stages=[], seconds={}, program=None, kernels=[], steps=[], memory=None
+        )
+    # The same passes again, this time keeping what they gave: they are deterministic.
+    context = PassContext(claimed_by(backend) if backend.claims else None, keep_stages=True)
+    fused = run_passes(entry.graph, context)
+    program = executable.program
+    steps = step_reports(program, fused, backend.lanes(), env)
+    return Explanation(
+        **common,
+        stages=[Stage(name, graph) for name, graph in context.stages],
+        seconds={name: context.seconds[name] for name, _ in PIPELINE},
+        program=program,
+        kernels=kernel_reports(program, steps),
+        steps=steps,
+        memory=executable.loaded.bind_info(sizes),
+    )

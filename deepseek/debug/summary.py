@@ -1,0 +1,102 @@
+"""The text of an explanation, for a terminal.
+
+In flow the Facts about an entry; out flows a report: headline figures, the recorded graph, what
+each pass did, the steps with the user's lines, and the guards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from deepseek.debug.palette import as_bytes, as_count
+from deepseek.debug.reports import Facts
+
+
+def report(facts: Facts) -> str:
+    """The whole report."""
+    parts = [[f"{facts.name} on {facts.target}", *indented(headline(facts))]]
+    parts.append([f"recorded graph, {len(facts.recorded.nodes)} nodes",
+                  *indented(facts.graph.splitlines())])  # fmt: skip
+    if facts.program is not None:
+        parts.append(["passes", *indented(table(pass_rows(facts)))])
+        parts.append(["steps", *indented(step_lines(facts))])
+        parts.append(["kernels", *indented(kernel_lines(facts))])
+    parts.append([f"used again while all of these hold ({len(facts.guards)})",
+                  *indented(facts.guards)])  # fmt: skip
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def headline(facts: Facts) -> list[str]:
+    """The figures of one call."""
+    lines = []
+    if facts.sizes:
+        lines.append("for " + ", ".join(f"{name} = {size}" for name, size in facts.sizes.items()))
+    if facts.program is None or facts.memory is None:
+        return [*lines, "graphs are interpreted: no passes, kernels or memory plan"]
+    lines.append(", ".join(f"{count} {what}" for what, count in facts.counts.items())
+                 + f"; {len(facts.kernels)} kernels")  # fmt: skip
+    work = facts.work
+    lines.append(f"moves {as_bytes(work.bytes)} ({as_bytes(work.read)} read, "
+                 f"{as_bytes(work.written)} written)")  # fmt: skip
+    lines.append(f"{as_count(work.flops, 'flop')}, {as_count(work.transcendental)} of "
+                 "them transcendental functions")  # fmt: skip
+    lines += [f"{name} {as_bytes(size)}" for name, size in memory_figures(facts).items()]
+    return lines
+
+
+def memory_figures(facts: Facts) -> dict[str, int]:
+    """What the memory plan needs, beside what other ways would."""
+    assert facts.memory is not None
+    figures = {"arena": facts.memory["arena_bytes"], "lower bound": facts.memory["lower_bound"]}
+    figures["keeping everything"] = sum(t["nbytes"] for t in facts.memory["temps"])
+    figures["scratch of a thread"] = facts.memory["scratch_bytes"]
+    figures["constants"] = facts.memory["constant_bytes"]
+    figures["prepared"] = facts.prepared_bytes
+    return figures
+
+
+def pass_rows(facts: Facts) -> list[tuple[str, str, str]]:
+    """For each pass: its name, the nodes after it, the time it took."""
+    changed = {stage.name: stage.nodes for stage in facts.stages}
+    rows = []
+    for name, seconds in facts.seconds.items():
+        nodes = f"{changed[name]} nodes" if name in changed else "no change"
+        rows.append((name, nodes, f"{seconds * 1e3:.2f} ms"))
+    return rows
+
+
+def step_lines(facts: Facts) -> list[str]:
+    lines = []
+    for step in facts.steps:
+        indent = "  " * step.depth
+        rows = f" of {step.rows} rows" if step.rows > 1 else ""
+        lines.append(
+            f"{indent}#{step.number} {step.kind}{rows}: {step.label}  "
+            f"({as_bytes(step.work.read)} in, {as_bytes(step.work.written)} out, "
+            f"{as_count(step.work.flops, 'flop')})"
+        )
+        if step.kernel is not None:
+            lines += [f"{indent}     {line}" for line in facts.kernels[step.kernel].lines]
+    return lines
+
+
+def kernel_lines(facts: Facts) -> list[str]:
+    rows = [
+        (f"{number}", k.name, f"{k.launches} launches", f"{k.rows} rows", as_bytes(k.work.bytes),
+         as_count(k.work.flops, "flop"))
+        for number, k in enumerate(facts.kernels)
+    ]  # fmt: skip
+    return table(rows)
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows with their columns aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def indented(lines: Iterable[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
