@@ -54,6 +54,9 @@ class Buffer:
     @property
     def exports(self) -> int:
         """Live views of this memory; while there are any it is never taken over when donated."""
+    @property
+    def writes(self) -> int:
+        """How often a Program took this memory over for a new value (donation)."""
     label: str
     def writable_view(self) -> memoryview: ...
     def copy_from(self, data: SupportsBuffer) -> None:

@@ -104,6 +104,7 @@ class Execution {
       const Slot& slot = program_.slots()[static_cast<size_t>(index)];
       if (takes_over(slot, twice)) {
         outputs_.push_back(arguments_.inputs[static_cast<size_t>(slot.may_alias)]);
+        outputs_.back()->note_write();
         first_donated_ = std::min(first_donated_, slot.first);
       } else {
         outputs_.push_back(Buffer::allocate(static_cast<size_t>(value(slot.nbytes)), slot.label));

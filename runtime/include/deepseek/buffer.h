@@ -29,10 +29,16 @@ class Buffer {
   void add_export() { exports_.fetch_add(1, std::memory_order_relaxed); }
   void drop_export() { exports_.fetch_sub(1, std::memory_order_relaxed); }
 
+  // How often a Program took this memory over for a new value: what was computed from the buffer
+  // is still right while this number is the same.
+  uint64_t writes() const { return writes_.load(std::memory_order_relaxed); }
+  void note_write() { writes_.fetch_add(1, std::memory_order_relaxed); }
+
  private:
   Pool& pool_;
   LiveBlock block_;
   std::atomic<int> exports_{0};
+  std::atomic<uint64_t> writes_{0};
 };
 
 }  // namespace deepseek
