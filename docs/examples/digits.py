@@ -254,6 +254,7 @@ def main() -> None:
     ds.manual_seed(arguments.seed)
     data = load_data(arguments.seed)
     model = build_model()
+    print(f"{sum(p.size for p in model.parameters())} parameters, {len(data.train_y)} images")
     step, history = train(model, data, arguments.epochs, arguments.seed)
     predicted = predict(model, data)
     accuracy = float(np.mean(predicted == data.test_y))
@@ -264,6 +265,7 @@ def main() -> None:
         faster = times["reference"] / seconds
         print(f"time per step, {mode}: {seconds * 1e3:.2f} ms ({faster:.1f}x reference mode)")
 
+    model.train()
     explained = ds.explain(step, *first_batch(data))
     counts = ", ".join(f"{count} {what}" for what, count in explained.counts.items())
     print(f"kernels per step: {counts}")

@@ -78,7 +78,7 @@ def curves(
     train_errors = 100 * (1 - smoothed(accuracies, per_epoch))
     test_errors = 100 * (1 - np.array(test_accuracies))
     test_at = per_epoch * np.arange(1, len(test_errors) + 1)
-    left, right = (1e-3, 10.0), (1e-1, 100.0)
+    left, right = (1e-3, 10.0), (1e-2, 100.0)
     parts = [
         polyline(np.arange(1, steps + 1), losses, steps, left, "var(--loss)", 0.3),
         polyline(np.arange(1, steps + 1), smoothed(losses, 10), steps, left, "var(--loss)"),
