@@ -25,7 +25,8 @@ TREE = """
 errors config
 ir/ dtype expr integer scalar shape op graph text verify rewrite interpret
 frontend/ tensor guards tracer
-ops/ define forms elementwise reduce prefix view index contract create random nn control ordering *
+ops/ define forms forms_nn elementwise reduce view index
+ops/ contract create random nn bodies control * __init__
 autograd
 passes/ *
 kernel/ ir text verify interpret lower schedule tune *
@@ -33,7 +34,7 @@ _runtime
 program/ ir text verify interpret plan_memory prepare save load
 backends/ *
 compiler/ compile caches tiers function
-distributed nn optim amp data models onnx quantization memory cuda profiler debug feature
+distributed serialize nn optim amp data models onnx quantization memory cuda profiler debug feature
 __init__ cli __main__
 """
 

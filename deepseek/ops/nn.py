@@ -1,7 +1,9 @@
-"""Neural network functions as composites: PyTorch's names and signatures, each one expansion in other ops.
+"""Neural network functions as composites: PyTorch's names and signatures, each one expansion in
+other ops.
 
-Gradients, type rules and every backend follow from the expansions, so they are written to be stable and to
-have a cheap derivative. 16-bit floats are widened to float32 inside and rounded once at the end.
+Gradients, type rules and every backend follow from the expansions, so they are written to be stable
+and to have a cheap derivative. 16-bit floats are widened to float32 inside and rounded once at the
+end.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from deepseek.ir.dtype import int64, uint32
 from deepseek.ir.op import Sample
 from deepseek.ir.scalar import FUNCTIONS
 from deepseek.ir.shape import same
-from deepseek.ops import forms
+from deepseek.ops import forms, forms_nn
 from deepseek.ops.create import arange
 from deepseek.ops.define import (
     axis_of,
@@ -68,7 +70,7 @@ def _gelu_reference(x: Any, approximate: str) -> Any:
     onnx=forms.renamed("Gelu", approximate="approximate"),
 )
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
-    """x times the probability that a standard normal variable is below x; "tanh" approximates it."""
+    """x times the probability that a normal variable is below x; "tanh" approximates it."""
     if approximate not in ("none", "tanh"):
         raise op_error(
             ArgumentError, "gelu", f"approximate={approximate!r}", "'none' or 'tanh'", user_line()
@@ -121,8 +123,14 @@ def _log_softmax_reference(x: Any, dim: int) -> Any:
     return x - np.logaddexp.reduce(x, axis=dim, keepdims=True)
 
 
-@composite(reference=_log_softmax_reference, samples=_softmax_samples, tolerance=16,
-           precision="high", method="log_softmax", onnx=forms.renamed("LogSoftmax", axis="dim"))  # fmt: skip
+@composite(
+    reference=_log_softmax_reference,
+    samples=_softmax_samples,
+    tolerance=16,
+    precision="high",
+    method="log_softmax",
+    onnx=forms.renamed("LogSoftmax", axis="dim"),
+)
 def log_softmax(x: Tensor, dim: int) -> Tensor:
     """The logarithm of softmax."""
     axis = axis_of("log_softmax", x, dim)
@@ -185,7 +193,12 @@ def _class_mask(scores: Tensor, target: Tensor, op: str) -> Tensor:
 
 
 def _nll(
-    logs: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, smoothing: float, op: str
+    logs: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    smoothing: float,
+    op: str,
 ) -> tuple[Tensor, Tensor]:
     """Each sample's loss and its weight."""
     axis = min(logs.ndim - 1, 1)
@@ -241,7 +254,7 @@ def _nll_samples(**kwargs: Any) -> list[Sample]:
     samples=_nll_samples,
     tolerance=32,
     precision="high",
-    onnx=forms.class_loss("NegativeLogLikelihoodLoss"),
+    onnx=forms_nn.class_loss("NegativeLogLikelihoodLoss"),
 )
 def nll_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,  # noqa: A002
@@ -253,7 +266,12 @@ def nll_loss(
 
 
 def _cross_entropy_reference(
-    input: Any, target: Any, weight: Any, ignore_index: int, reduction: str, label_smoothing: float  # noqa: A002
+    input: Any,
+    target: Any,
+    weight: Any,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,  # noqa: A002
 ) -> Any:
     axis = min(input.ndim - 1, 1)
     logs = input - np.logaddexp.reduce(input, axis=axis, keepdims=True)
@@ -274,13 +292,13 @@ def _cross_entropy_reference(
     ],
     tolerance=32,
     precision="high",
-    onnx=forms.class_loss("SoftmaxCrossEntropyLoss"),
+    onnx=forms_nn.class_loss("SoftmaxCrossEntropyLoss"),
 )
 def cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,  # noqa: A002
     reduction: str = "mean", label_smoothing: float = 0.0,
 ) -> Tensor:  # fmt: skip
-    """The cross entropy of softmax(input) and target: class indices, or probabilities of input's shape."""
+    """The cross entropy of softmax(input) and target, class indices or probabilities."""
     axis = min(input.ndim - 1, 1)
     logs = log_softmax(widened(input), axis)
     if target.dtype.is_integer:
@@ -319,7 +337,7 @@ def _linear_reference(x: Any, weight: Any, bias: Any) -> Any:
     ],
     tolerance=32,
     precision="low",
-    onnx=forms.linear,
+    onnx=forms_nn.linear,
 )
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weight.T + bias, the weight being (out, in)."""
@@ -344,7 +362,7 @@ def _embedding_reference(input: Any, weight: Any, padding_idx: Any) -> Any:  # n
         Sample((np.zeros((0,), np.int64), (4, 6))),
     ],
     precision="low",
-    onnx=forms.embedding,
+    onnx=forms_nn.embedding,
 )
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:  # noqa: A002
     """The rows of weight at the given indices; the row `padding_idx` gets no gradient."""
@@ -358,7 +376,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
 @composite(
     reference=lambda x, num_classes: np.eye(num_classes, dtype=np.int64)[x],
     samples=lambda: [Sample((np.array([[0, 3], [1, 1]]),), {"num_classes": 4})],
-    onnx=forms.one_hot,
+    onnx=forms_nn.one_hot,
 )
 def one_hot(x: Tensor, num_classes: int) -> Tensor:
     """For each integer a row of int64 zeros with a one at that place."""
@@ -400,7 +418,7 @@ def dropout_(x: Tensor, seed: Tensor, draw: Tensor, p: float) -> Tensor:
 def dropout(
     x: Tensor, p: float = 0.5, training: bool = True, *, generator: Generator | None = None
 ) -> Tensor:
-    """x with each element set to 0 with probability p and the others divided by 1 - p, in training."""
+    """x, in training with elements set to 0 with probability p and the rest divided by 1 - p."""
     if not 0 <= p <= 1:
         raise op_error(ArgumentError, "dropout", f"p={p}", "a probability", user_line())
     if not training or p == 0:

@@ -11,7 +11,7 @@ from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.op import Sample
 from deepseek.ir.shape import Size, same
-from deepseek.ops import forms
+from deepseek.ops import forms_nn
 from deepseek.ops.define import (
     composite,
     converted,
@@ -25,7 +25,7 @@ from deepseek.ops.reduce import element_count
 
 
 def standardized(x: Tensor, axes: Sequence[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """x with mean 0 and variance 1 over some axes; the mean and the variance, with those axes kept."""
+    """x with mean 0 and variance 1 over some axes; its mean and variance, those axes kept."""
     mean = x.mean(axis=axes, keepdims=True)
     distance = x - mean
     variance = (distance * distance).mean(axis=axes, keepdims=True)
@@ -65,7 +65,7 @@ def _layer_norm_reference(x: Any, normalized_shape: Any, weight: Any, bias: Any,
     ],
     tolerance=64,
     precision="high",
-    onnx=forms.layer_norm,
+    onnx=forms_nn.layer_norm,
 )
 def layer_norm(
     x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
@@ -131,13 +131,13 @@ def _batch_norm_samples() -> list[Sample]:
     samples=_batch_norm_samples,
     tolerance=64,
     precision="high",
-    onnx=forms.batch_norm,
+    onnx=forms_nn.batch_norm,
 )
 def batch_norm_(
     x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None,
     bias: Tensor | None, training: bool, momentum: float, eps: float,
 ) -> Any:  # fmt: skip
-    """Batch normalisation as a function: in training the new running statistics are further results."""
+    """Batch normalisation as a function: training gives new running statistics as well."""
     wide = widened(x)
     if not training:
         assert running_mean is not None and running_var is not None
@@ -164,7 +164,9 @@ def _unbiased(variance: Tensor, count: Size) -> Tensor:
 def _moved(running: Tensor, now: Tensor, momentum: float) -> Tensor:
     """A running statistic moved towards the present one."""
     now = stop_gradient(now.reshape(shape_of(running)))
-    return converted(stop_gradient(widened(running)) * (1 - momentum) + now * momentum, running.dtype)
+    return converted(
+        stop_gradient(widened(running)) * (1 - momentum) + now * momentum, running.dtype
+    )
 
 
 def batch_norm(
@@ -174,14 +176,18 @@ def batch_norm(
 ) -> Tensor:  # fmt: skip
     """x with mean 0 and variance 1 in each channel (axis 1), times weight, plus bias.
 
-    In training by the batch's own statistics, towards which running_mean and running_var (variance over
-    n - 1) are moved by `momentum`; otherwise by running_mean and running_var.
+    In training by the batch's own statistics, towards which running_mean and running_var (variance
+    over n - 1) are moved by `momentum`; otherwise by running_mean and running_var.
     """
     if x.ndim < 2:
         raise op_error(ShapeError, "batch_norm", describe(x), "(batch, channels, ...)", user_line())
     if not training and (running_mean is None or running_var is None):
         raise op_error(
-            ArgumentError, "batch_norm", "no running statistics", "them, or training=True", user_line()
+            ArgumentError,
+            "batch_norm",
+            "no running statistics",
+            "them, or training=True",
+            user_line(),
         )
     args = (running_mean, running_var, weight, bias)
     done = batch_norm_(x, *args, bool(training), float(momentum), float(eps))
@@ -214,7 +220,7 @@ def _instance_norm_reference(x: Any, weight: Any, bias: Any, eps: float) -> Any:
     ],
     tolerance=64,
     precision="high",
-    onnx=forms.instance_norm,
+    onnx=forms_nn.instance_norm,
 )
 def instance_norm_(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Each channel of each sample with mean 0 and variance 1, times weight, plus bias."""

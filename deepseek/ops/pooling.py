@@ -11,7 +11,7 @@ import numpy as np
 from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir.op import Sample
-from deepseek.ops import forms
+from deepseek.ops import forms_nn
 from deepseek.ops.conv import spatial
 from deepseek.ops.create import arange, full
 from deepseek.ops.define import composite, converted, describe, op_of, shape_of
@@ -35,7 +35,9 @@ def _last(n: int) -> Ints:
     return tuple(range(-n, 0))
 
 
-def _windows_of(x: Any, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, value: Any) -> Any:
+def _windows_of(
+    x: Any, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, value: Any
+) -> Any:
     """Every window of a NumPy array, one after another on a new last axis."""
     n = len(kernel_size)
     frame = [(0, 0)] * (x.ndim - n) + [(p, p) for p in padding]
@@ -54,6 +56,12 @@ def _windows_of(x: Any, kernel_size: Ints, stride: Ints, padding: Ints, dilation
     return np.stack(parts, axis=-1)
 
 
+def _sample(shape: Ints, kernel_size: Ints, stride: Ints, padding: Ints, **rest: Any) -> Sample:
+    return Sample(
+        (shape,), {"kernel_size": kernel_size, "stride": stride, "padding": padding} | rest
+    )
+
+
 def _max_reference(x: Any, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints) -> Any:
     value = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
     return np.max(_windows_of(x, kernel_size, stride, padding, dilation, value), axis=-1)
@@ -62,15 +70,15 @@ def _max_reference(x: Any, kernel_size: Ints, stride: Ints, padding: Ints, dilat
 @composite(
     reference=_max_reference,
     samples=lambda: [
-        Sample(((2, 3, 9),), {"kernel_size": (3,), "stride": (2,), "padding": (1,), "dilation": (1,)}),
-        Sample(((2, 3, 8, 7),), {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1)}),
-        Sample(((1, 2, 9, 8),), {"kernel_size": (3, 2), "stride": (1, 2), "padding": (1, 1), "dilation": (2, 1)}),
-        Sample(((2, 4, 5, 4),), {"kernel_size": (2,) * 3, "stride": (2,) * 3, "padding": (1,) * 3, "dilation": (1,) * 3}),
+        _sample((2, 3, 9), (3,), (2,), (1,), dilation=(1,)),
+        _sample((2, 3, 8, 7), (2, 2), (2, 2), (0, 0), dilation=(1, 1)),
+        _sample((1, 2, 9, 8), (3, 2), (1, 2), (1, 1), dilation=(2, 1)),
+        _sample((2, 4, 5, 4), (2,) * 3, (2,) * 3, (1,) * 3, dilation=(1,) * 3),
     ],
-    onnx=forms.pool("MaxPool", dilations="dilation"),
-)  # fmt: skip
+    onnx=forms_nn.pool("MaxPool", dilations="dilation"),
+)
 def max_pool(x: Tensor, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints) -> Tensor:
-    """The largest element of each window over the last axes; the first of equal ones has the gradient."""
+    """The largest element of each window over the last axes; the gradient is the first's."""
     n = len(kernel_size)
     seen = windows(_framed(x, padding, lowest(x.dtype)), kernel_size, stride, dilation)
     best: Tensor = record(op_of(argmax), seen, axes=tuple(range(seen.ndim - n, seen.ndim)))
@@ -92,13 +100,13 @@ def _avg_reference(
 @composite(
     reference=_avg_reference,
     samples=lambda: [
-        Sample(((2, 3, 9),), {"kernel_size": (3,), "stride": (2,), "padding": (1,), "count_include_pad": True}),
-        Sample(((2, 3, 8, 7),), {"kernel_size": (2, 3), "stride": (2, 1), "padding": (1, 1), "count_include_pad": False}),
-        Sample(((2, 4, 5, 4),), {"kernel_size": (2,) * 3, "stride": (2,) * 3, "padding": (0,) * 3, "count_include_pad": True}),
+        _sample((2, 3, 9), (3,), (2,), (1,), count_include_pad=True),
+        _sample((2, 3, 8, 7), (2, 3), (2, 1), (1, 1), count_include_pad=False),
+        _sample((2, 4, 5, 4), (2,) * 3, (2,) * 3, (0,) * 3, count_include_pad=True),
     ],
     tolerance=16,
-    onnx=forms.pool("AveragePool", count_include_pad="count_include_pad"),
-)  # fmt: skip
+    onnx=forms_nn.pool("AveragePool", count_include_pad="count_include_pad"),
+)
 def avg_pool(
     x: Tensor, kernel_size: Ints, stride: Ints, padding: Ints, count_include_pad: bool
 ) -> Tensor:
@@ -115,9 +123,7 @@ def avg_pool(
 
 def _checked(op: str, rank: int, x: Tensor, ceil_mode: bool) -> None:
     if x.ndim not in (rank + 1, rank + 2):
-        raise op_error(
-            ShapeError, op, describe(x), f"(batch, channels, {rank} sizes)", user_line()
-        )
+        raise op_error(ShapeError, op, describe(x), f"(batch, channels, {rank} sizes)", user_line())
     if ceil_mode:
         raise op_error(
             ArgumentError, op, "ceil_mode=True", "ceil_mode=False", user_line(),
@@ -129,7 +135,11 @@ def _padding(op: str, padding: Spread, window: Ints) -> Ints:
     pads = spatial(op, "padding", padding, len(window), 0)
     if any(2 * p > k for p, k in zip(pads, window, strict=True)):
         raise op_error(
-            ArgumentError, op, f"padding={padding}", f"at most half of the window {window}", user_line()
+            ArgumentError,
+            op,
+            f"padding={padding}",
+            f"at most half of the window {window}",
+            user_line(),
         )
     return pads
 
@@ -211,8 +221,8 @@ def _adaptive(op: str, rank: int, x: Tensor, output_size: Spread) -> Tensor:
     given = x.shape[-rank:]
     if any(n % s for n, s in zip(given, sizes, strict=True)):
         raise op_error(
-            ArgumentError, op, f"{describe(x)} and output_size {sizes}", "sizes that divide the input's",
-            user_line(),
+            ArgumentError, op, f"{describe(x)} and output_size {sizes}",
+            "sizes that divide the input's", user_line(),
         )  # fmt: skip
     window = tuple(int(n) // s for n, s in zip(given, sizes, strict=True))
     return avg_pool(x, window, window, (0,) * rank, True)

@@ -1,6 +1,7 @@
 """Reductions: each is a fold over the axes in `axes`, which the result drops.
 
-The public functions take array API arguments (`axis`, `keepdims`); 16-bit floats are carried in float32.
+The public functions take array API arguments (`axis`, `keepdims`); 16-bit floats are carried in
+float32.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from deepseek.ir.op import Folding, Kind, Sample
 from deepseek.ir.scalar import Expr, call, cast, const
 from deepseek.ir.scalar import where as choose
 from deepseek.ir.shape import Shape, TensorType, numel, simplify, tensor_type
-from deepseek.ops import forms
+from deepseek.ops import forms, forms_nn
 from deepseek.ops.define import (
     BOOLEAN,
     FLOATS,
@@ -51,7 +52,9 @@ def kept(shape: Shape, axes: Sequence[int]) -> Shape:
     return tuple(1 if i in axes else s for i, s in enumerate(shape))
 
 
-def reduced(function: Callable[..., Any], x: Tensor, axis: Axis, keepdims: bool, **attrs: Any) -> Tensor:
+def reduced(
+    function: Callable[..., Any], x: Tensor, axis: Axis, keepdims: bool, **attrs: Any
+) -> Tensor:
     """Record a reduction of x."""
     source = shape_of(x)
     axes = axes_of(op_of(function).name, x, axis)
@@ -98,7 +101,10 @@ def _samples(empty: bool = True, **kwargs: Any) -> Callable[[], list[Sample]]:
             Sample(((),), dict(kwargs)),
         ]
         if empty:
-            some += [Sample(((3, 0),), {"axis": 1} | kwargs), Sample(((0, 3),), {"axis": 1} | kwargs)]
+            some += [
+                Sample(((3, 0),), {"axis": 1} | kwargs),
+                Sample(((0, 3),), {"axis": 1} | kwargs),
+            ]
         return some
 
     return samples
@@ -159,12 +165,12 @@ def _summand(name: str, x: Any, dtype: Any) -> Tensor:
 def sum(  # noqa: A001
     x: Tensor, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None
 ) -> Tensor:
-    """The sum over some axes (all by default). Integers add up in 64 bits; truth values are counted."""
+    """The sum over some axes (all by default); integers in 64 bits, truth values are counted."""
     return reduced(sum, _summand("sum", x, dtype), axis, keepdims)
 
 
 def _prod_vjp(g: Tensor, y: Tensor, x: Tensor, *, axes: tuple[int, ...]) -> tuple[Tensor]:
-    # Where one factor is zero its gradient is the product of the others, where two are all are zero.
+    # A lone zero's gradient is the product of the others; beside two zeros all are zero.
     is_zero = x == 0
     zeros = spread(is_zero.sum(axis=axes), x, axes)
     factors = where(is_zero, 1, x)
@@ -209,7 +215,7 @@ def over_count(total: Tensor, count: Any) -> Tensor:
     samples=_samples(),
     tolerance=32,
     method="mean",
-    onnx=forms.reduced("ReduceMean"),
+    onnx=forms_nn.reduced("ReduceMean"),
 )
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The mean over some axes (all by default); integers as float32, NaN for none."""
@@ -398,7 +404,7 @@ def _position_samples() -> list[Sample]:
     onnx=forms.position("ArgMax"),
 )
 def argmax(x: Tensor, /, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """Where the largest element is along an axis, or in the flattened tensor; the first of equals."""
+    """Where the largest element is on an axis or in the flattened tensor; the first of equals."""
     (x,) = promoted("argmax", (x,), NUMERIC)
     return reduced(argmax, x, axis, keepdims)
 
@@ -414,7 +420,7 @@ def argmax(x: Tensor, /, axis: int | None = None, keepdims: bool = False) -> Ten
     onnx=forms.position("ArgMin"),
 )
 def argmin(x: Tensor, /, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """Where the smallest element is along an axis, or in the flattened tensor; the first of equals."""
+    """Where the smallest element is on an axis or in the flattened tensor; the first of equals."""
     (x,) = promoted("argmin", (x,), NUMERIC)
     return reduced(argmin, x, axis, keepdims)
 
@@ -473,7 +479,7 @@ def all(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:  # n
     ],
     tolerance=32,
     method="logsumexp",
-    onnx=forms.reduced("ReduceLogSumExp"),
+    onnx=forms_nn.reduced("ReduceLogSumExp"),
 )
 def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """log(sum(exp(x))) over some axes, without overflow."""

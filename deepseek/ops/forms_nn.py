@@ -1,0 +1,166 @@
+"""How composites are written in ONNX: reductions by name, layers, losses, norms and pooling.
+
+The same kind of functions as in `forms`: None where the operator does not mean the same, and the
+composite is then written as what it expands to.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from deepseek.ir.dtype import float64, int64
+from deepseek.ir.graph import Node
+from deepseek.ir.shape import Shape
+from deepseek.ops.forms import Form, form, types_of
+
+
+def given(node: Node, inputs: tuple[str, ...], *names: str) -> list[str | None]:
+    """A composite's tensor arguments by name, None for those that are attributes."""
+    values = iter(inputs)
+    found = {p: None if p in node.attrs else next(values) for p in node.op.parameters}
+    return [found[n] for n in names]
+
+
+def normal(axes: Any, rank: int) -> list[int]:
+    """Axes as an op takes them, sorted and counted from the front."""
+    some = range(rank) if axes is None else [axes] if isinstance(axes, int) else axes
+    return sorted(a % rank for a in some)
+
+
+def reduced(operator: str) -> Form:
+    """A reduction with `axis` and `keepdims`: of floats, some of them, over some axes."""
+
+    @form(operator)
+    def write(b: Any, node: Node, x: str) -> Any:
+        (type_,) = types_of(node)
+        axes = normal(node.attrs["axis"], type_.rank) if type_.rank else []
+        if not type_.dtype.is_float or not axes or type_.numel == 0:
+            return None
+        keepdims = int(node.attrs["keepdims"])
+        return b.node(operator, x, b.array(np.array(axes, np.int64)), keepdims=keepdims)
+
+    return write
+
+
+@form("Gather")
+def embedding(b: Any, node: Node, indices: str, weight: str) -> Any:
+    """Gather as it is: an index out of range is the runtime's error."""
+    return b.node("Gather", weight, indices, axis=0)
+
+
+@form("OneHot")
+def one_hot(b: Any, node: Node, x: str) -> Any:
+    depth = b.size(node.attrs["num_classes"])
+    return b.node("OneHot", b.cast(x, int64), depth, b.array([0, 1]))
+
+
+@form("Gemm")
+def linear(b: Any, node: Node, *inputs: str) -> Any:
+    """Gemm for matrices, else MatMul and Add."""
+    x, weight, bias = given(node, inputs, "x", "weight", "bias")
+    type_ = types_of(node)[0]
+    if any(t.dtype is not type_.dtype for t in types_of(node)):
+        return None
+    if type_.rank == 2:
+        return b.node("Gemm", x, weight, *([bias] if bias else []), transB=1)
+    product = b.node("MatMul", x, b.node("Transpose", weight, perm=[1, 0]))
+    return product if bias is None else b.node("Add", product, bias)
+
+
+# ------------------------------------------------------------------------ networks: losses, norms
+
+
+def _alike(node: Node) -> bool:
+    """Whether all inputs that are floats have the first one's dtype."""
+    floats = [t.dtype for t in types_of(node) if t.dtype.is_float]
+    return all(d is floats[0] for d in floats)
+
+
+def class_loss(operator: str) -> Form:
+    """SoftmaxCrossEntropyLoss or NegativeLogLikelihoodLoss: of classes, without smoothing."""
+
+    @form(operator)
+    def write(b: Any, node: Node, *inputs: str) -> Any:
+        scores, target, weight = given(node, inputs, "input", "target", "weight")
+        types = types_of(node)
+        smooth = node.attrs.get("label_smoothing", 0)
+        if smooth or types[0].rank < 2 or not types[1].dtype.is_integer or not _alike(node):
+            return None
+        return b.node(
+            operator, scores, target, *([weight] if weight else []),
+            ignore_index=node.attrs["ignore_index"], reduction=node.attrs["reduction"],
+        )  # fmt: skip
+
+    return write
+
+
+def _or_ones(b: Any, value: str | None, shape: Shape, dtype: Any) -> str:
+    """A weight, ones where there is none."""
+    return b.array(np.ones(shape), dtype) if value is None else value
+
+
+@form("LayerNormalization")
+def layer_norm(b: Any, node: Node, *inputs: str) -> Any:
+    x, weight, bias = given(node, inputs, "x", "weight", "bias")
+    type_ = types_of(node)[0]
+    shape = node.attrs["normalized_shape"]
+    count = 1 if isinstance(shape, int) else len(shape)
+    last = type_.shape[type_.rank - count :]
+    static = all(isinstance(s, int) for s in last)
+    if not static or not _alike(node) or type_.dtype is float64:
+        return None  # the operator's statistics are float32
+    scale = _or_ones(b, weight, last, type_.dtype)
+    return b.node(
+        "LayerNormalization", x, scale, *([bias] if bias else []), axis=-count,
+        epsilon=node.attrs["eps"],
+    )  # fmt: skip
+
+
+@form("BatchNormalization")
+def batch_norm(b: Any, node: Node, *inputs: str) -> Any:
+    names = ("x", "weight", "bias", "running_mean", "running_var")
+    x, weight, bias, mean_, var = given(node, inputs, *names)
+    type_ = types_of(node)[0]
+    channels = type_.shape[1]
+    if node.attrs["training"] or not isinstance(channels, int):
+        return None
+    dtype = type_.dtype if weight is None and bias is None else b.dtypes[weight or bias]
+    scale = _or_ones(b, weight, (channels,), dtype)
+    shift = b.array(np.zeros(channels), dtype) if bias is None else bias
+    return b.node("BatchNormalization", x, scale, shift, mean_, var, epsilon=node.attrs["eps"])
+
+
+@form("InstanceNormalization")
+def instance_norm(b: Any, node: Node, *inputs: str) -> Any:
+    x, weight, bias = given(node, inputs, "x", "weight", "bias")
+    type_ = types_of(node)[0]
+    channels = type_.shape[1]
+    if not isinstance(channels, int) or not _alike(node):
+        return None
+    scale = _or_ones(b, weight, (channels,), type_.dtype)
+    shift = b.array(np.zeros(channels), type_.dtype) if bias is None else bias
+    return b.node("InstanceNormalization", x, scale, shift, epsilon=node.attrs["eps"])
+
+
+def pool(operator: str, **names: str) -> Form:
+    """MaxPool or AveragePool; an axis is put in front where there is no batch."""
+
+    @form(operator)
+    def write(b: Any, node: Node, x: str) -> Any:
+        (type_,), a = types_of(node), node.attrs
+        lead = len(a["kernel_size"]) + 2 - type_.rank
+        axes = b.array(np.arange(lead))
+        if lead > 0:
+            x = b.node("Unsqueeze", x, axes)
+        elif lead < 0:
+            return None
+        further = {k: int(a[n]) if isinstance(a[n], bool) else a[n] for k, n in names.items()}
+        out = b.node(
+            operator, x, kernel_shape=a["kernel_size"], strides=a["stride"],
+            pads=(*a["padding"], *a["padding"]), **further,
+        )  # fmt: skip
+        return b.node("Squeeze", out, axes) if lead > 0 else out
+
+    return write
