@@ -4,18 +4,20 @@ In flow a Kernel and a Target; out flows one function
 
     void NAME(ptr buffers, ptr sizes, i64 begin, i64 end, ptr scratch)
 
-`buffers` points to the addresses of the global buffers, `sizes` to the int64 sizes; tasks begin <=
-t < end of the flattened grid are run (the outermost axis slowest); `scratch`, aligned to 4096, holds
-this thread's shared buffers. There is no optimiser behind the text: what is hoisted, widened and
-unrolled is so here.
+`buffers` points to the addresses of the global buffers, `sizes` to the int64 sizes; the tasks from
+`begin` to `end` of the flattened grid are run (the outermost axis slowest); `scratch`, aligned to
+4096, holds this thread's shared buffers. There is no optimiser behind the text: what is hoisted,
+widened and unrolled is so here.
 """
 
 from __future__ import annotations
 
+from deepseek.backends.cpu.emit_statements import stored
 from deepseek.backends.cpu.emit_transpose import Transposes
 from deepseek.backends.cpu.emit_types import Value, memory_type
 from deepseek.backends.cpu.target import Target
-from deepseek.ir.scalar import ONE, ZERO, Expr, add, const, floordiv, mul, product, walk
+from deepseek.ir.scalar import ZERO, Expr, add, const, floordiv, mul, product, walk
+from deepseek.kernel.ir import GLOBAL as GLOBAL_SPACE
 from deepseek.kernel.ir import (
     REGISTER,
     SHARED,
@@ -26,7 +28,6 @@ from deepseek.kernel.ir import (
     expressions,
     statements,
 )
-from deepseek.kernel.ir import GLOBAL as GLOBAL_SPACE
 
 SYMBOL = "@kernel"  # replaced by the function's own name when it is compiled
 ALIGNMENT = 64
@@ -128,6 +129,7 @@ class Function(Transposes):
             self.branch(some, [], [], once, certain=True)
             return
         last = grid[-1]
+        stores = stored(body)
 
         def task(index: str, _: list[str]) -> list[str]:
             self.bind(last.var, Value((index,), 0, self.level))
@@ -135,7 +137,8 @@ class Function(Transposes):
             return []
 
         if len(grid) == 1:
-            self.loop("%begin", "%end", 1, [], [], task, nonempty=False, certain=True)
+            self.loop("%begin", "%end", 1, [], [], task, nonempty=False, certain=True,
+                      stores=stores)  # fmt: skip
             return
         extent = self.value(last.extent).ops[0]
 
@@ -153,13 +156,13 @@ class Function(Transposes):
             left = self.ins(f"sub i64 %end, {first}", level)
             reach = self.ins(f"add i64 {start}, {left}", level)
             stop = self.ins(f"call i64 @llvm.smin.i64(i64 {extent}, i64 {reach})", level)
-            self.loop(start, stop, 1, [], [], task, nonempty=True)
+            self.loop(start, stop, 1, [], [], task, nonempty=True, stores=stores)
             done = self.ins(f"sub i64 {stop}, {start}", level)
             return [self.ins(f"add i64 {first}, {done}", level)]
 
-        self.run_loop(run)
+        self.run_loop(run, stores)
 
-    def run_loop(self, run: object) -> None:
+    def run_loop(self, run: object, stores: frozenset[str]) -> None:
         """`first = begin; while first < end: first = run(first)`."""
         some = self.ins("icmp slt i64 %begin, %end", self.level)
 
@@ -168,7 +171,7 @@ class Function(Transposes):
             label = self.name("run")
             first = f"%{self.name('t')}"
             block = type(parent)([], label)
-            self.push(block, True)
+            self.push(block, True, stores)
             (following,) = run(first, [])  # type: ignore[operator]
             again = self.ins(f"icmp slt i64 {following}, %end", self.level)
             done = self.name("done")
@@ -185,6 +188,3 @@ class Function(Transposes):
             return []
 
         self.branch(some, [], [], inside, certain=True)
-
-
-__all__ = ["ONE", "SYMBOL", "emit", "grid_extent", "scratch_bytes"]
