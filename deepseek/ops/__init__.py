@@ -14,6 +14,7 @@ from deepseek.ops.control import cond, scan, while_loop
 from deepseek.ops.conv import conv1d, conv2d, conv3d
 from deepseek.ops.create import (
     arange,
+    array,
     asarray,
     empty,
     empty_like,
@@ -24,7 +25,6 @@ from deepseek.ops.create import (
     linspace,
     ones,
     ones_like,
-    tensor,
     tril,
     triu,
     zeros,
@@ -179,6 +179,7 @@ __all__ = [
     "argmax",
     "argmin",
     "argsort",
+    "array",
     "asarray",
     "astype",
     "avg_pool",
@@ -319,7 +320,6 @@ __all__ = [
     "take",
     "take_along_axis",
     "tanh",
-    "tensor",
     "topk",
     "tril",
     "triu",

@@ -85,8 +85,8 @@ def scaled_dot_product_attention(
 ) -> Tensor:  # fmt: skip
     """softmax(query @ key.mT * scale + mask) @ value, over (..., length, features).
 
-    A boolean mask says what may be seen, a float one is added to the scores; `is_causal` hides what comes
-    later. The scale is 1 / sqrt(features) by default.
+    A boolean mask says what may be seen, a float one is added to the scores; `is_causal` hides what
+    comes later. The scale is 1 / sqrt(features) by default.
     """
     if min(query.ndim, key.ndim, value.ndim) < 2:
         got = [describe(t) for t in (query, key, value)]
@@ -95,8 +95,8 @@ def scaled_dot_product_attention(
         )
     if not 0 <= dropout_p <= 1:
         raise op_error(
-            ArgumentError, "scaled_dot_product_attention", f"dropout_p={dropout_p}", "a probability",
-            user_line(),
+            ArgumentError, "scaled_dot_product_attention", f"dropout_p={dropout_p}",
+            "a probability", user_line(),
         )  # fmt: skip
     seed, draw = next_draw(generator) if dropout_p else (None, None)
     return scaled_dot_product_attention_(

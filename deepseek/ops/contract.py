@@ -1,4 +1,5 @@
-"""Contractions: matmul and convolution with its two gradients, each a sum of products over an index map.
+"""Contractions: matmul and convolution with its two gradients, each a sum of products over an index
+map.
 
 The public functions bring their arguments into one form: matmul to equal batch axes, convolution to
 (batch, channels, *spatial) with explicit padding pairs. 16-bit floats are summed in float32.
@@ -88,13 +89,13 @@ def _matmul_meaning(inputs: Types, out: TensorType) -> Contraction:
     onnx="MatMul",
 )
 def matmul(a: Tensor, b: Tensor, /) -> Tensor:
-    """The matrix product; leading axes broadcast, a vector is a row on the left, a column on the right."""
+    """The matrix product; leading axes broadcast, vectors are rows on the left, columns else."""
     a, b = promoted("matmul", (a, b), NUMERIC)
     left, right = shape_of(a), shape_of(b)
     if not left or not right or not same(left[-1], right[-2] if len(right) > 1 else right[0]):
         raise op_error(
             ShapeError, "matmul", (describe(a), describe(b)),
-            "at least one axis each, the last of the first as long as the second-last of the second",
+            "axes (..., m, k) and (..., k, n), or a vector of size k on either side",
             user_line(),
         )  # fmt: skip
     rows = () if len(left) == 1 else left[-2:-1]
@@ -117,7 +118,7 @@ def _batch(a: Tensor, b: Tensor) -> Shape:
 
 
 def _batched(a: Tensor, b: Tensor) -> Tensor:
-    """The product of stacks of matrices, with the batch axes merged or dropped where that is free."""
+    """The product of stacks of matrices, batch axes merged or dropped where that is free."""
     left, right = shape_of(a), shape_of(b)
     if len(right) == 2:  # one matrix for all rows
         a = a.reshape((numel(left[:-1]), left[-1]))
@@ -171,7 +172,8 @@ def _convolution_infer(
     if not same(x.shape[1], times(w.shape[1], groups)) or not whole:
         raise op_error(
             ShapeError, "convolution", f"{x}, weight {w} and {groups} groups",
-            "channels in = weight's second size * groups, channels out divisible by groups", user_line(),
+            "channels in = weight's second size * groups, channels out divisible by groups",
+            user_line(),
         )  # fmt: skip
     sizes = tuple(map(output_size, x.shape[2:], _window(w), stride, padding, dilation))
     if any(isinstance(s, int) and s < 1 for s in sizes):
@@ -225,7 +227,9 @@ def _convolution_reference(
     return out.reshape(out.shape[0], w.shape[0], *out.shape[3:])
 
 
-def _convolution_vjp(g: Tensor, y: Tensor, x: Tensor, w: Tensor, **attrs: Any) -> tuple[Tensor, Tensor]:
+def _convolution_vjp(
+    g: Tensor, y: Tensor, x: Tensor, w: Tensor, **attrs: Any
+) -> tuple[Tensor, Tensor]:
     return (
         convolution_input_grad(g, w, size=shape_of(x)[2:], **attrs),
         convolution_weight_grad(x, g, size=_window(w._value.type), **attrs),
@@ -302,7 +306,9 @@ def _input_grad_meaning(
             inside = scalar.and_(inside, call("eq", scalar.mod(ahead, const(s)), ZERO))
     channel = _of_group(c, o, w.shape[1], per_group)
     within = scalar.mod(c, as_expr(w.shape[1]))
-    return Contraction(axes, folded, Operand((b, channel, *at), inside), Operand((channel, within, *k)))
+    return Contraction(
+        axes, folded, Operand((b, channel, *at), inside), Operand((channel, within, *k))
+    )
 
 
 def _input_grad_reference(
@@ -362,7 +368,15 @@ def _output_shape(sample: Sample) -> Any:
     onnx=forms.convolution_input_grad,
 )
 def convolution_input_grad(
-    g: Tensor, w: Tensor, /, *, size: Shape, stride: Ints, padding: Pairs, dilation: Ints, groups: int
+    g: Tensor,
+    w: Tensor,
+    /,
+    *,
+    size: Shape,
+    stride: Ints,
+    padding: Pairs,
+    dilation: Ints,
+    groups: int,
 ) -> Tensor:
     """The cotangent of a convolution's input of the given spatial size, from that of its result."""
     out: Tensor = record(
@@ -438,7 +452,15 @@ def _weight_grad_samples() -> list[Sample]:
     onnx=forms.convolution_weight_grad,
 )
 def convolution_weight_grad(
-    x: Tensor, g: Tensor, /, *, size: Ints, stride: Ints, padding: Pairs, dilation: Ints, groups: int
+    x: Tensor,
+    g: Tensor,
+    /,
+    *,
+    size: Ints,
+    stride: Ints,
+    padding: Pairs,
+    dilation: Ints,
+    groups: int,
 ) -> Tensor:
     """The cotangent of a convolution's weight with the given window, from that of its result."""
     out: Tensor = record(

@@ -1,8 +1,7 @@
 """Control flow whose bodies are graphs: cond, while_loop and scan, as in JAX.
 
-A body function is traced once into a Graph over tensors; what it reads from outside becomes a further
-operand, so nothing is frozen. States may be nested tuples, lists and dicts of tensors; numbers in them
-become tensors. `differentiation.pullback`, which autograd fills, differentiates the graphs.
+Body functions are traced once (see bodies.py). The gradient of a cond is a cond, that of a scan a
+scan the other way; `differentiation.pullback`, which autograd fills, differentiates the bodies.
 """
 
 from __future__ import annotations
@@ -12,19 +11,26 @@ from typing import Any
 
 import numpy as np
 
-from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
-from deepseek.frontend.tensor import Tensor, no_grad, record, state, tracing
+from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
+from deepseek.frontend.tensor import Tensor, record, state
 from deepseek.ir.dtype import bool_, int64
-from deepseek.ir.graph import Graph, Value, input_value, sequence
+from deepseek.ir.graph import Graph
 from deepseek.ir.op import Branch, Kind, Repeat, Sample, Walk
 from deepseek.ir.shape import Size, TensorType, same, simplify, tensor_type
 from deepseek.ops import forms
+from deepseek.ops.bodies import (
+    Tensors,
+    flattened,
+    merged,
+    refuse_change,
+    shown,
+    traced,
+    unflattened,
+)
 from deepseek.ops.create import arange
 from deepseek.ops.define import as_tensor, describe, op_of, primitive, shape_of
-from deepseek.ops.random import next_draw
 
 Types = tuple[TensorType, ...]
-Tensors = Sequence[Tensor]
 Gradients = list[Tensor | None]
 
 
@@ -36,154 +42,6 @@ class Differentiation:
 
 
 differentiation = Differentiation()
-LEAF = "tensor"  # stands for a tensor in the form of a structure
-
-
-# ------------------------------------------------------------------------- nested structures
-
-
-def flattened(tree: Any, op: str) -> tuple[list[Tensor], Any]:
-    """The tensors of a nested structure in order, and the structure with LEAF for each."""
-    if isinstance(tree, (tuple, list)):
-        parts = [flattened(item, op) for item in tree]
-        leaves = [leaf for leaves, _ in parts for leaf in leaves]
-        return leaves, _rebuilt(tree, [form for _, form in parts])
-    if isinstance(tree, dict):
-        parts = [flattened(item, op) for item in tree.values()]
-        leaves = [leaf for leaves, _ in parts for leaf in leaves]
-        return leaves, dict(zip(tree, [form for _, form in parts], strict=True))
-    if tree is None:
-        return [], None
-    return [as_tensor(tree, op)], LEAF
-
-
-def _rebuilt(like: Any, items: list[Any]) -> Any:
-    """A tuple, list or named tuple of the same class."""
-    return type(like)(items) if type(like) in (tuple, list) else type(like)(*items)
-
-
-def unflattened(form: Any, leaves: Any) -> Any:
-    """The structure with the given tensors for its LEAFs."""
-    leaves = iter(leaves)
-
-    def build(part: Any) -> Any:
-        if part is None:
-            return None
-        if part == LEAF:
-            return next(leaves)
-        if isinstance(part, dict):
-            return {k: build(v) for k, v in part.items()}
-        return _rebuilt(part, [build(item) for item in part])
-
-    return build(form)
-
-
-# ------------------------------------------------------------------------------------- tracing
-
-
-class BodyTrace:
-    """The trace of a body function: values from outside become further inputs of its graph."""
-
-    def __init__(self, outer: Any) -> None:
-        self.outer = outer
-        self.step: Value | None = None  # a scan's step number, which tells its draws apart
-        self.first = next(sequence)
-        self.own: set[Value] = set()
-        self.captured: dict[Value, Value] = {}
-
-    def admit(self, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
-        return tuple([self.inside(v) for v in inputs])
-
-    def inside(self, value: Value) -> Value:
-        """The value itself if the body computed it, else the input that stands for it."""
-        if value in self.own:
-            return value
-        if value.node.op.kind is not Kind.LEAF and value.node.sequence > self.first:
-            return value
-        if value not in self.captured:
-            self.captured[value] = self.input(value.type)
-        return self.captured[value]
-
-    def input(self, type_: TensorType) -> Value:
-        made = input_value(type_.dtype, type_.shape)
-        self.own.add(made)
-        return made
-
-    def note_rebind(self, tensor: Tensor) -> None:
-        """A tensor from outside must not change inside a body, which may run any number of times."""
-        if tensor._value.node.sequence <= self.first:
-            raise op_error(
-                ArgumentError, "control flow", f"a change of {describe(tensor)} from outside",
-                "a body that changes only what it made", user_line(),
-                "pass it in as part of the state, and return the new one",
-            )  # fmt: skip
-
-    note_grad = note_rebind
-
-    def draw(self, generator: Any) -> tuple[Tensor, Tensor]:
-        """A draw made outside; each step of a scan uses another part of the stream."""
-        with tracing(self.outer):
-            seed, draw = next_draw(generator)
-        if self.step is not None:
-            draw = draw + (Tensor(self.step) + 1) * 2**40
-        return seed, draw
-
-
-def traced(
-    function: Callable[..., Any], types: Sequence[TensorType], call: Callable[..., Any], op: str,
-    step: int | None = None,
-) -> tuple[Graph, Any, list[Tensor]]:
-    """The graph of a body, the structure it returns, and the outside tensors it reads.
-
-    `call(function, tensors)` calls it on one tensor for each type; `step` is the position of the step
-    number among them. The graph's inputs are the outside tensors, then those of `types`.
-    """
-    trace = BodyTrace(state.trace)
-    inputs = [trace.input(t) for t in types]
-    trace.step = None if step is None else inputs[step]
-    with tracing(trace), no_grad():
-        result = call(function, [Tensor(v) for v in inputs])
-        leaves, form = flattened(result, op)
-        outputs = [trace.inside(leaf._value) for leaf in leaves]
-    graph = Graph((*trace.captured.values(), *inputs), outputs)
-    return graph, form, [_handle(v) for v in trace.captured]
-
-
-def _handle(value: Value) -> Tensor:
-    """A handle on an outside value that leaves the user's own handle in charge."""
-    before = value.handle
-    tensor = Tensor(value)
-    if before is not None:
-        value.handle = before
-    return tensor
-
-
-def merged(graphs: Sequence[Graph], captures: Sequence[Tensors]) -> tuple[list[Graph], list[Tensor]]:
-    """The graphs with one common list of outside tensors in front of their other inputs."""
-    values = list(dict.fromkeys(t._value for tensors in captures for t in tensors))
-    out = []
-    for graph, tensors in zip(graphs, captures, strict=True):
-        mine = dict(zip([t._value for t in tensors], graph.inputs, strict=False))
-        front = [mine.get(v) or input_value(v.type.dtype, v.type.shape) for v in values]
-        out.append(Graph((*front, *graph.inputs[len(tensors) :]), graph.outputs))
-    return out, [_handle(v) for v in values]
-
-
-def refuse_change(op: str, what: str, before: Tensors, after: Sequence[Value], forms: Any) -> None:
-    """Raises where a state's structure or types would change from one step to the next."""
-    old, new = forms
-    if old != new:
-        raise op_error(
-            ArgumentError, op, f"{what} of structure {new}", f"the structure it starts with, {old}",
-            user_line(),
-        )  # fmt: skip
-    for tensor, value in zip(before, after, strict=True):
-        a, b = tensor._value.type, value.type
-        if a.dtype is not b.dtype or a.rank != b.rank or not all(map(same, a.shape, b.shape)):
-            raise op_error(
-                DTypeError if a.dtype is not b.dtype else ShapeError, op, f"{what} that becomes {b}",
-                f"{a}, as it starts", user_line(), "convert it with astype or reshape in the body",
-            )  # fmt: skip
 
 
 def outputs_of(graph: Graph) -> Types:
@@ -197,7 +55,9 @@ def as_list(out: Any) -> list[Tensor]:
 def predicate(op: str, x: Tensor) -> Tensor:
     """A 0-d truth value. Raises."""
     if shape_of(x) != ():
-        raise op_error(ShapeError, op, f"a condition {describe(x)}", "a tensor of shape ()", user_line())
+        raise op_error(
+            ShapeError, op, f"a condition {describe(x)}", "a tensor of shape ()", user_line()
+        )
     return x if x.dtype is bool_ else x != 0
 
 
@@ -228,14 +88,16 @@ def _cond_vjp(
 def pulled_back(graph: Graph, inputs: Tensors, seeds: Sequence[Tensor | None]) -> Gradients:
     """The cotangents of a body's inputs, recorded in the body that is being traced."""
     inside = state.trace.admit(tuple([t._value for t in inputs]))
-    return differentiation.pullback(graph, [_handle(v) for v in inside], seeds)
+    return differentiation.pullback(graph, [shown(v) for v in inside], seeds)
 
 
 def _or_zeros(g: Tensor | None, like: Tensor) -> Tensor:
     return as_tensor(0, "zeros", like.dtype).broadcast_to(shape_of(like)) if g is None else g
 
 
-def _cond_infer(pred: TensorType, *operands: TensorType, true_graph: Graph, false_graph: Graph) -> Types:
+def _cond_infer(
+    pred: TensorType, *operands: TensorType, true_graph: Graph, false_graph: Graph
+) -> Types:
     return outputs_of(true_graph)
 
 
@@ -316,9 +178,7 @@ def _count_up(state: Any) -> Any:
     takes=(),
     onnx=forms.while_loop,
 )
-def while_loop(
-    cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any, /
-) -> Any:
+def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any, /) -> Any:
     """The state after `while cond_fn(state): state = body_fn(state)`, starting from init.
 
     The state's structure and types stay the same. It has no gradient: see `scan`.
@@ -371,7 +231,14 @@ def _scan_reference(
 
 
 def _scan_vjp(
-    g: Any, y: Any, *inputs: Tensor, body: Graph, consts: int, carries: int, length: Size, reverse: bool
+    g: Any,
+    y: Any,
+    *inputs: Tensor,
+    body: Graph,
+    consts: int,
+    carries: int,
+    length: Size,
+    reverse: bool,
 ) -> tuple[Any, ...]:
     """A scan the other way, over the states that a scan forwards kept."""
     given = list(g) if isinstance(g, tuple) else [g]
@@ -419,7 +286,13 @@ def states_before(
     kept = body.inputs[consts : consts + carries]
     graph = Graph(body.inputs, (*body.outputs[:carries], *kept))
     out = record(
-        op_of(scan), *inputs, body=graph, consts=consts, carries=carries, length=length, reverse=reverse
+        op_of(scan),
+        *inputs,
+        body=graph,
+        consts=consts,
+        carries=carries,
+        length=length,
+        reverse=reverse,
     )
     return as_list(out)[carries:] if carries else []
 
@@ -445,12 +318,19 @@ def _running(total: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     onnx=forms.scan,
 )
 def scan(
-    f: Callable[..., Any], init: Any, xs: Any = None, /, *, length: Any = None, reverse: bool = False
+    f: Callable[..., Any],
+    init: Any,
+    xs: Any = None,
+    /,
+    *,
+    length: Any = None,
+    reverse: bool = False,
 ) -> tuple[Any, Any]:
-    """(final state, stacked results) of `state, result = f(state, x)` for each x along the first axis.
+    """(final state, stacked results) of `state, result = f(state, x)` for each x along the first
+    axis.
 
-    `xs` is a structure of tensors with equal first axes, or None with a `length`. The state's structure
-    and types stay the same. `reverse` starts from the last x.
+    `xs` is a structure of tensors with equal first axes, or None with a `length`. The state's
+    structure and types stay the same. `reverse` starts from the last x.
     """
     carried, form = flattened(init, "scan")
     rows, rows_form = flattened(xs, "scan")
@@ -478,8 +358,8 @@ def scan(
         body = Graph((*body.inputs[:place], *body.inputs[place + 1 :]), body.outputs)
     refuse_change("scan", "a state", carried, body.outputs[: len(carried)], (form, forms[0]))
     out = as_list(record(
-        op_of(scan), *outside, *carried, *rows, body=body, consts=len(outside), carries=len(carried),
-        length=count, reverse=bool(reverse),
+        op_of(scan), *outside, *carried, *rows, body=body, consts=len(outside),
+        carries=len(carried), length=count, reverse=bool(reverse),
     ))  # fmt: skip
     return unflattened(form, out[: len(carried)]), unflattened(forms[1], out[len(carried) :])
 
@@ -500,5 +380,3 @@ def _length(rows: Tensors, length: Any) -> Size:
 
 def _size(length: Any) -> Size:
     return getattr(length, "expr", length)  # type: ignore[no-any-return]
-
-

@@ -1,4 +1,4 @@
-"""PyTorch's convolution functions: their arguments brought into the form that the contraction takes."""
+"""PyTorch's convolution functions: arguments brought into the form the contraction takes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ def spatial(op: str, name: str, given: Any, rank: int, least: int = 1) -> tuple[
 
 
 def _pairs(
-    op: str, padding: Any, window: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+    op: str,
+    padding: Any,
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
 ) -> tuple[tuple[int, int], ...]:
     rank = len(window)
     if padding == "valid":
@@ -56,14 +60,14 @@ def _pairs(
 
 
 def _convolve(
-    op: str, rank: int, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Spread, padding: Any,
-    dilation: Spread, groups: int,
+    op: str, rank: int, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Spread,
+    padding: Any, dilation: Spread, groups: int,
 ) -> Tensor:  # fmt: skip
     x, weight, *rest = promoted(op, (x, weight) if bias is None else (x, weight, bias), FLOATS)
     if weight.ndim != rank + 2 or x.ndim not in (rank + 1, rank + 2):
         raise op_error(
             ShapeError, op, (describe(x), describe(weight)),
-            f"(batch, channels, {rank} sizes) and (channels out, channels in / groups, {rank} sizes)",
+            f"(batch, channels, {rank} sizes) and (out, channels / groups, {rank} sizes)",
             user_line(),
         )  # fmt: skip
     window = tuple(int(s) for s in weight.shape[2:])
@@ -104,7 +108,8 @@ def conv3d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Spread = 1, padding: Any = 0,
     dilation: Spread = 1, groups: int = 1,
 ) -> Tensor:  # fmt: skip
-    """Cross-correlation of (batch, channels, depth, height, width) with (out, channels / groups, window).
+    """Cross-correlation of (batch, channels, depth, height, width) with (out, channels / groups,
+    window).
 
     `padding` is a number, one for each axis, a pair (before, after) for each, "same" or "valid".
     """

@@ -1,6 +1,7 @@
 """Creation: tensors from numbers, sizes, NumPy arrays, lists and anything that speaks DLPack.
 
-Sizes may be `Dim`s. Floats default to float32. Constants are recorded, so they cost nothing until used.
+Sizes may be `Dim`s. Floats default to float32. Constants are recorded, so they cost nothing until
+used.
 """
 
 from __future__ import annotations
@@ -83,7 +84,12 @@ def _full_reference(*, shape: Any, value: Any, dtype: DType) -> Any:
     onnx=forms.filled,
 )
 def full(
-    shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    shape: Any,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """A tensor of the given shape, every element `fill_value`."""
     check_device(device)
@@ -170,7 +176,9 @@ def _arange_meaning(
     Kind.CREATE,
     infer=lambda *, size, first, step, dtype: (tensor_type(dtype, (size,)),),
     meaning=_arange_meaning,
-    reference=lambda *, size, first, step, dtype: (first + np.arange(size) * step).astype(dtype.numpy),
+    reference=lambda *, size, first, step, dtype: (first + np.arange(size) * step).astype(
+        dtype.numpy
+    ),
     samples=lambda: [
         Sample((37,), {}),
         Sample((5,), {"stop": -6, "step": -3, "dtype": DTYPES["int8"]}),
@@ -260,8 +268,8 @@ def asarray(
 ) -> Tensor:  # fmt: skip
     """A tensor from a tensor, number, NumPy array, nested list or DLPack exporter.
 
-    Python floats become float32, NumPy arrays keep their dtype. The elements are copied unless obj is a
-    tensor. Raises DTypeError for dtypes that deepseek does not have.
+    Python floats become float32, NumPy arrays keep their dtype. The elements are copied unless obj
+    is a tensor. Raises DTypeError for dtypes that deepseek does not have.
     """
     check_device(device)
     wanted = None if dtype is None else dtype_of(dtype)
@@ -281,7 +289,9 @@ def asarray(
         ) from None
     if wanted is None:
         wanted = _natural_dtype(array, plain)
-    return finished(from_numpy(scalar.convert(array, wanted), wanted, label="asarray"), requires_grad)
+    return finished(
+        from_numpy(scalar.convert(array, wanted), wanted, label="asarray"), requires_grad
+    )
 
 
 def _natural_dtype(array: np.ndarray[Any, Any], plain: bool) -> DType:
@@ -315,9 +325,9 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
     return from_numpy(array, _natural_dtype(array, False), label="from_dlpack")
 
 
-def tensor(
+def array(
     data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """PyTorch's name for a copying `asarray`."""
+    """A new leaf with a copy of anything that `asarray` takes, as NumPy's `array` makes one."""
     out = asarray(data, dtype=dtype, device=device, copy=True)
-    return (out.detach() if isinstance(data, Tensor) else out).requires_grad_(requires_grad)
+    return finished(out.detach() if isinstance(data, Tensor) else out, requires_grad)

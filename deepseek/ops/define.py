@@ -4,9 +4,9 @@
     @primitive(...)     the body normalises the arguments and records the node
     @composite(...)     the body is the expansion, in other ops
 
-Each adds the `Op` to REGISTRY and, where `method` says so, a method to Tensor. Nothing else has to be
-edited for a new op: type rules of elementwise ops and composites, gradients of composites, every backend,
-the ONNX table, the sweep test and the documentation follow from the record.
+Each adds the `Op` to REGISTRY and, where `method` says so, a method to Tensor. Nothing else has to
+be edited for a new op: type rules of elementwise ops and composites, gradients of composites, every
+backend, the ONNX table, the sweep test and the documentation follow from the record.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def as_method(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 def is_operand(x: Any) -> bool:
     """Whether x can stand beside a tensor in arithmetic."""
-    return isinstance(x, (Tensor, bool, int, float, np.ndarray, np.generic)) or hasattr(x, "_number")
+    return isinstance(x, (Tensor, bool, int, float, np.ndarray, np.generic)) or hasattr(
+        x, "_number"
+    )
 
 
 def as_tensor(x: Any, op: str, dtype: DType | None = None) -> Tensor:
@@ -86,19 +88,19 @@ def as_tensor(x: Any, op: str, dtype: DType | None = None) -> Tensor:
     number = getattr(x, "_number", None)  # a number argument of a compiled function
     if number is not None:
         out: Tensor = number()
-        return out if dtype is None or out.dtype is dtype else record(REGISTRY["astype"], out, dtype=dtype)
+        return (
+            out
+            if dtype is None or out.dtype is dtype
+            else record(REGISTRY["astype"], out, dtype=dtype)
+        )
     if isinstance(x, (bool, int, float)):
         return filled((), x, dtype or scalar_dtype(x))
     if isinstance(x, (np.ndarray, np.generic)):
         return from_numpy(x, dtype_of(np.asarray(x).dtype))
-    if isinstance(x, (list, tuple)):
-        raise op_error(
-            ArgumentError, op, f"a {type(x).__name__}", "a tensor, a NumPy array or a number",
-            user_line(), f"write ds.asarray({x!r})" if len(repr(x)) < 40 else "write ds.asarray(...)",
-        )  # fmt: skip
+    remedy = "make a tensor of it with ds.asarray" if isinstance(x, (list, tuple)) else None
     raise op_error(
         ArgumentError, op, f"{x!r} of type {type(x).__name__}",
-        "a tensor, a NumPy array or a number", user_line(),
+        "a tensor, a NumPy array or a number", user_line(), remedy,
     )  # fmt: skip
 
 
@@ -144,7 +146,7 @@ def result_dtype(op: str, args: Sequence[Any]) -> DType:
 
 
 def promoted(op: str, args: Sequence[Any], takes: tuple[DType, ...]) -> list[Tensor]:
-    """The arguments as tensors of one dtype out of `takes`; integers become float32 for float-only ops."""
+    """The arguments as tensors of one dtype out of `takes`; float ops take integers as float32."""
     first = args[0]
     if type(first) is Tensor and all(
         type(a) is Tensor and a._value.type.dtype is first._value.type.dtype for a in args
@@ -255,7 +257,7 @@ def _axis_error(op: str, x: Tensor, error: ShapeError) -> ShapeError:
     return op_error(ShapeError, op, f"{describe(x)} with {got}", wanted, user_line())
 
 
-# --------------------------------------------------------------------------------------- elementwise
+# -------------------------------------------------------------------------------------- elementwise
 
 
 def elementwise(
@@ -272,7 +274,8 @@ def elementwise(
 ) -> Callable[[Callable[..., Expr]], Callable[..., Tensor]]:
     """An op whose body is its scalar meaning: Exprs of one dtype in, an Expr out.
 
-    Arguments promote and broadcast; `vjp(g, y, *xs)` gives the cotangent of each argument (or None).
+    Arguments promote and broadcast; `vjp(g, y, *xs)` gives the cotangent of each argument (or
+    None).
     """
 
     def decorate(meaning: Callable[..., Expr]) -> Callable[..., Tensor]:
@@ -287,7 +290,9 @@ def elementwise(
         @functools.wraps(meaning)
         def function(*args: Any) -> Tensor:
             if len(args) != arity:
-                raise op_error(ArgumentError, name, f"{len(args)} arguments", f"{arity}", user_line())
+                raise op_error(
+                    ArgumentError, name, f"{len(args)} arguments", f"{arity}", user_line()
+                )
             tensors = broadcasted(name, promoted(name, args, takes))
             return record(op, *tensors)  # type: ignore[no-any-return]
 
@@ -296,9 +301,9 @@ def elementwise(
             return_annotation="Tensor",
         )
         op = Op(
-            name.rstrip("_"), Kind.ELEMENTWISE, infer, meaning=meaning, reference=reference, vjp=vjp,
-            precision=precision, onnx=onnx, dtypes=takes, tolerance=tolerance, function=function,
-            samples=samples or (lambda: elementwise_samples(arity, domain)),
+            name.rstrip("_"), Kind.ELEMENTWISE, infer, meaning=meaning, reference=reference,
+            vjp=vjp, precision=precision, onnx=onnx, dtypes=takes, tolerance=tolerance,
+            samples=samples or (lambda: elementwise_samples(arity, domain)), function=function,
             differentiable=vjp is not None, doc=meaning.__doc__ or "",
         )  # fmt: skip
         function.op = op  # type: ignore[attr-defined]
@@ -318,7 +323,7 @@ def elementwise_samples(arity: int, domain: tuple[float, float]) -> list[Sample]
     return [Sample(args, low=low, high=high) for args in shapes]
 
 
-# ----------------------------------------------------------------------------------------- primitive
+# ---------------------------------------------------------------------------------------- primitive
 
 
 def primitive(
@@ -338,8 +343,8 @@ def primitive(
 ) -> Callable[[F], F]:
     """An op whose body normalises its arguments and calls `record(f.op, *tensors, **attrs)`.
 
-    `vjp(g, y, *xs, **attrs)` gives the cotangent of each input (or None); for several outputs g and y
-    are tuples. `reference(*arrays, **attrs)` is NumPy.
+    `vjp(g, y, *xs, **attrs)` gives the cotangent of each input (or None); for several outputs g and
+    y are tuples. `reference(*arrays, **attrs)` is NumPy.
     """
 
     def decorate(function: F) -> F:
@@ -356,7 +361,7 @@ def primitive(
     return decorate
 
 
-# ----------------------------------------------------------------------------------------- composite
+# ---------------------------------------------------------------------------------------- composite
 
 
 def composite(
@@ -371,7 +376,8 @@ def composite(
 ) -> Callable[[F], F]:
     """An op whose body is its expansion. Tensor arguments are inputs, everything else is static.
 
-    The reference has the same parameters, on arrays. Type rule, gradient and lowering follow from the body.
+    The reference has the same parameters, on arrays. Type rule, gradient and lowering follow from
+    the body.
     """
 
     def decorate(body: F) -> F:
@@ -388,7 +394,9 @@ def composite(
         op.reference, op.samples, op.dtypes = reference, samples, takes
         op.onnx, op.precision, op.tolerance = onnx, precision, tolerance
         op.doc = body.__doc__ or ""
-        defaults = {n: p.default for n, p in signature.parameters.items() if p.default is not p.empty}
+        defaults = {
+            n: p.default for n, p in signature.parameters.items() if p.default is not p.empty
+        }
         positional = sum(p.kind is not p.KEYWORD_ONLY for p in signature.parameters.values())
 
         @functools.wraps(body)
@@ -397,7 +405,9 @@ def composite(
                 try:
                     signature.bind(*args, **kwargs)
                 except TypeError as error:
-                    raise op_error(ArgumentError, op.name, str(error), str(signature), user_line()) from None
+                    raise op_error(
+                        ArgumentError, op.name, str(error), str(signature), user_line()
+                    ) from None
             given = dict(zip(names, args, strict=False))
             given.update(kwargs)
             tensors: list[Tensor] = []
@@ -409,7 +419,11 @@ def composite(
                     x = defaults[name]
                 else:
                     raise op_error(
-                        ArgumentError, op.name, f"no {name!r}", f"arguments {signature}", user_line()
+                        ArgumentError,
+                        op.name,
+                        f"no {name!r}",
+                        f"arguments {signature}",
+                        user_line(),
                     )
                 if isinstance(x, np.ndarray):
                     x = as_tensor(x, op.name)
@@ -472,7 +486,7 @@ class isolated:  # noqa: N801
 
 
 class _BodyTrace:
-    """The trace of a composite's body: values are unknown, and it may not rebind the caller's tensors."""
+    """The trace of a composite's body: values are unknown, rebinding its own tensors harmless."""
 
     def __init__(self, outer: Any) -> None:
         self.outer = outer

@@ -1,6 +1,7 @@
 """Elementwise ops: the body of each function is its scalar meaning.
 
-Arguments promote (array API, Python numbers weak) and broadcast. Float functions take integers as float32.
+Arguments promote (array API, Python numbers weak) and broadcast. Float functions take integers as
+float32.
 """
 
 from __future__ import annotations
@@ -169,9 +170,7 @@ def sign(x: Expr) -> Expr:
     return call("where", call("lt", zero, x), one, signed)
 
 
-@elementwise(
-    reference=np.square, vjp=lambda g, y, x: (2 * g * x,), method="square", onnx=None
-)
+@elementwise(reference=np.square, vjp=lambda g, y, x: (2 * g * x,), method="square", onnx=None)
 def square(x: Expr) -> Expr:
     """x * x."""
     return call("mul", x, x)
@@ -220,7 +219,9 @@ def less(a: Expr, b: Expr) -> Expr:
     return call("lt", a, b)
 
 
-@elementwise(takes=ALL, reference=np.less_equal, method=("__le__", "less_equal"), onnx="LessOrEqual")
+@elementwise(
+    takes=ALL, reference=np.less_equal, method=("__le__", "less_equal"), onnx="LessOrEqual"
+)
 def less_equal(a: Expr, b: Expr) -> Expr:
     """a <= b."""
     return call("le", a, b)
@@ -341,7 +342,11 @@ def _where_infer(condition: TensorType, a: TensorType, b: TensorType) -> tuple[T
 
 def _where_samples() -> list[Sample]:
     truth = np.arange(15).reshape(3, 5) % 2 == 0
-    return [Sample((truth, (3, 5), (3, 5))), Sample((truth, (5,), (3, 1))), Sample((truth[0], (), ()))]
+    return [
+        Sample((truth, (3, 5), (3, 5))),
+        Sample((truth, (5,), (3, 1))),
+        Sample((truth[0], (), ())),
+    ]
 
 
 @primitive(
@@ -374,7 +379,10 @@ def detach(x: Tensor, /) -> Tensor:
 
 
 def clip(
-    x: Tensor, /, min: Tensor | float | None = None, max: Tensor | float | None = None  # noqa: A002
+    x: Tensor,
+    /,
+    min: Tensor | float | None = None,
+    max: Tensor | float | None = None,  # noqa: A002
 ) -> Tensor:
     """x limited to [min, max]."""
     if min is not None:

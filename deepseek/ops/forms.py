@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from deepseek.ir import scalar
-from deepseek.ir.dtype import bool_, int64
+from deepseek.ir.dtype import DType, bool_, int64
 from deepseek.ir.graph import Graph, Node
 from deepseek.ir.scalar import as_expr, const
-from deepseek.ir.shape import TensorType, simplify
+from deepseek.ir.shape import Shape, TensorType, simplify
 
 Form = Callable[..., Any]
 BELOW_ALL = -(2**63)  # where a slice that runs backwards to the first element ends
@@ -40,6 +40,11 @@ def renamed(operator: str, **attrs: str) -> Form:
         return b.node(operator, *inputs, **{k: node.attrs[v] for k, v in attrs.items()})
 
     return write
+
+
+def uniform(b: Any, value: float, shape: Shape, dtype: DType) -> Any:
+    """A constant of a known shape, all elements the same."""
+    return b.array(np.full([s for s in shape if isinstance(s, int)], value), dtype)
 
 
 def types_of(node: Node) -> list[TensorType]:
@@ -262,7 +267,7 @@ def convolution_weight_grad(b: Any, node: Node, x: str, g: str) -> Any:
     groups, sizes = a["groups"], type_.shape[2:]
     channels, out = type_.shape[1], node.outputs[0].type
     if type_.numel == 0:
-        return b.array(np.zeros(out.shape), out.dtype)
+        return uniform(b, 0, out.shape, out.dtype)
     if not isinstance(channels, int):
         return None
     rank = len(sizes)
@@ -339,7 +344,7 @@ def scan(b: Any, node: Node, *inputs: str) -> Any:
     rows = inputs[consts + carries :]
     if isinstance(length, int) and length == 0:
         empty = [v.type for v in node.outputs[carries:]]
-        return [*map(b.fresh, carried), *(b.array(np.zeros(t.shape), t.dtype) for t in empty)]
+        return [*map(b.fresh, carried), *(uniform(b, 0, t.shape, t.dtype) for t in empty)]
     states = [b.parameter("at", v.type) for v in body.inputs[consts:]]
     nodes, outputs = b.body(body, (*outside, *(s.name for s in states)))
     if not rows:  # something has to say how often

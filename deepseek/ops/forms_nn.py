@@ -13,7 +13,7 @@ import numpy as np
 from deepseek.ir.dtype import float64, int64
 from deepseek.ir.graph import Node
 from deepseek.ir.shape import Shape
-from deepseek.ops.forms import Form, form, types_of
+from deepseek.ops.forms import Form, form, types_of, uniform
 
 
 def given(node: Node, inputs: tuple[str, ...], *names: str) -> list[str | None]:
@@ -98,7 +98,7 @@ def class_loss(operator: str) -> Form:
 
 def _or_ones(b: Any, value: str | None, shape: Shape, dtype: Any) -> str:
     """A weight, ones where there is none."""
-    return b.array(np.ones(shape), dtype) if value is None else value
+    return uniform(b, 1, shape, dtype) if value is None else value
 
 
 @form("LayerNormalization")
@@ -128,7 +128,7 @@ def batch_norm(b: Any, node: Node, *inputs: str) -> Any:
         return None
     dtype = type_.dtype if weight is None and bias is None else b.dtypes[weight or bias]
     scale = _or_ones(b, weight, (channels,), dtype)
-    shift = b.array(np.zeros(channels), dtype) if bias is None else bias
+    shift = uniform(b, 0, (channels,), dtype) if bias is None else bias
     return b.node("BatchNormalization", x, scale, shift, mean_, var, epsilon=node.attrs["eps"])
 
 
@@ -140,7 +140,7 @@ def instance_norm(b: Any, node: Node, *inputs: str) -> Any:
     if not isinstance(channels, int) or not _alike(node):
         return None
     scale = _or_ones(b, weight, (channels,), type_.dtype)
-    shift = b.array(np.zeros(channels), type_.dtype) if bias is None else bias
+    shift = uniform(b, 0, (channels,), type_.dtype) if bias is None else bias
     return b.node("InstanceNormalization", x, scale, shift, epsilon=node.attrs["eps"])
 
 

@@ -1,4 +1,4 @@
-"""Host ops: Python functions on NumPy arrays, run under the GIL at their place in the recorded order."""
+"""Host ops: Python functions on NumPy arrays, run under the GIL in the recorded order."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _inv_reference(a: Any) -> Any:
     precision="high",
 )
 def inv(a: Tensor, /) -> Tensor:
-    """The inverse of each matrix of a, by LAPACK. Raises numpy.linalg.LinAlgError where there is none."""
+    """The inverse of each matrix of a. Raises numpy.linalg.LinAlgError where there is none."""
     (a,) = promoted("inv", (a,), FLOATS)
     out: Tensor = record(op_of(inv), converted(a, a.dtype.accumulator))
     return converted(out, a.dtype)

@@ -1,7 +1,7 @@
 """Reading and adding at computed places: take, take_along_axis (gather) and scatter_add.
 
-Indices may be negative, counting from the end. A compiled kernel cannot raise, so an index that is still
-out of range is moved to the nearest element.
+Indices may be negative, counting from the end. A compiled kernel cannot raise, so an index that is
+still out of range is moved to the nearest element.
 """
 
 from __future__ import annotations
@@ -120,12 +120,17 @@ def _take_vjp(g: Tensor, y: Tensor, x: Tensor, indices: Tensor, *, axis: int) ->
     onnx=forms.take,
 )
 def take(x: Tensor, indices: Any, /, *, axis: int | None = None) -> Tensor:
-    """The elements (or slices) at the given indices of an axis, which the axes of `indices` replace."""
+    """The elements or slices at the given indices of an axis; `indices` replaces that axis."""
     x, indices = as_tensor(x, "take"), _indices("take", indices)
     if axis is None:
         if x.ndim != 1:
             raise op_error(
-                ShapeError, "take", f"{describe(x)} and no axis", "an axis", user_line(), "pass axis=..."
+                ShapeError,
+                "take",
+                f"{describe(x)} and no axis",
+                "an axis",
+                user_line(),
+                "pass axis=...",
             )
         axis = 0
     out: Tensor = record(op_of(take), x, indices, axis=axis_of("take", x, axis))
@@ -136,7 +141,9 @@ def take(x: Tensor, indices: Any, /, *, axis: int | None = None) -> Tensor:
 
 
 def _along_infer(x: TensorType, indices: TensorType, *, axis: int) -> Types:
-    others = [(a, b) for i, (a, b) in enumerate(zip(x.shape, indices.shape, strict=False)) if i != axis]
+    others = [
+        (a, b) for i, (a, b) in enumerate(zip(x.shape, indices.shape, strict=False)) if i != axis
+    ]
     if x.rank != indices.rank or not all(same(a, b) for a, b in others):
         raise op_error(
             ShapeError, "take_along_axis", f"{x} and indices {indices}",
@@ -208,7 +215,9 @@ def gather(x: Tensor, /, dim: int, index: Any) -> Tensor:
 
 
 def _scatter_infer(x: TensorType, indices: TensorType, updates: TensorType, *, axis: int) -> Types:
-    others = [(a, b) for i, (a, b) in enumerate(zip(x.shape, updates.shape, strict=False)) if i != axis]
+    others = [
+        (a, b) for i, (a, b) in enumerate(zip(x.shape, updates.shape, strict=False)) if i != axis
+    ]
     alike = indices.rank == updates.rank and all(map(same, indices.shape, updates.shape))
     if x.rank != updates.rank or not alike or not all(same(a, b) for a, b in others):
         raise op_error(
@@ -258,7 +267,7 @@ def _scatter_vjp(
     onnx=forms.scatter_add,
 )
 def scatter_add(x: Tensor, /, dim: int, index: Any, src: Tensor) -> Tensor:
-    """x plus src, src[..., i, ...] being added at index[..., i, ...] of axis `dim`; repeats add up."""
+    """x, and src[..., i, ...] added at index[..., i, ...] of axis `dim`; repeats add up."""
     x, index = as_tensor(x, "scatter_add"), _indices("scatter_add", index)
     axis = axis_of("scatter_add", x, dim)
     carried = x.dtype.accumulator

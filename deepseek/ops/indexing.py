@@ -1,7 +1,7 @@
 """`x[key]`, `x[key] = value` and the in-place operators of Tensor.
 
-Basic keys (ints, slices, ..., None) become a slice and a reshape, integer tensors a take. A tensor is a
-value: assignments and `+=` make the handle show a new one, and no other tensor changes.
+Basic keys (ints, slices, ..., None) become a slice and a reshape, integer tensors a take. A tensor
+is a value: assignments and `+=` make the handle show a new one, and no other tensor changes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from deepseek.ops.view import broadcast_arrays, permute_dims
 
 @dataclass(frozen=True)
 class Basic:
-    """The basic part of a key: a slice of x, then a reshape. `arrays` are (axis of the result, index)."""
+    """The basic part of a key, a slice and a reshape; `arrays` are (axis of that, index)."""
 
     start: Shape
     step: tuple[int, ...]
@@ -99,7 +99,7 @@ def _item(item: Any, op: str) -> Any:
         if item.dtype is bool_:
             raise op_error(
                 DTypeError, op, f"a mask {describe(item)}", "integer indices", user_line(),
-                "how many elements a mask picks depends on its values: write ds.where(mask, x, 0), or "
+                "how many elements a mask picks depends on its values: use ds.where(mask, x, 0) or "
                 "index with mask.numpy().nonzero()",
             )  # fmt: skip
         if not item.dtype.is_integer:
@@ -213,7 +213,7 @@ def assigned(x: Tensor, value: Tensor) -> Tensor:
 
 
 def setitem(x: Tensor, key: Any, value: Any) -> None:
-    """x[key] = value, which is converted to x's dtype and broadcast. The handle shows a new value."""
+    """x[key] = value, converted to x's dtype and broadcast. The handle shows a new value."""
     refuse_leaf(x, "setitem")
     if _is_mask(key):
         mask = as_tensor(key, "setitem")
@@ -239,7 +239,9 @@ def setitem(x: Tensor, key: Any, value: Any) -> None:
 
 
 def _is_mask(key: Any) -> bool:
-    return getattr(key, "dtype", None) in (bool_, np.dtype(np.bool_)) and getattr(key, "ndim", 0) > 0
+    return (
+        getattr(key, "dtype", None) in (bool_, np.dtype(np.bool_)) and getattr(key, "ndim", 0) > 0
+    )
 
 
 def _leads(mask: Tensor, x: Tensor) -> bool:
@@ -255,8 +257,8 @@ def _fitted(v: Tensor, basic: Basic, x: Tensor) -> Tensor:
         return v.reshape(tuple(sizes)).broadcast_to(basic.shape).reshape(basic.sliced)
     except ShapeError:
         raise op_error(
-            ShapeError, "setitem", f"a value {describe(v)}", f"one that broadcasts to {basic.shape}",
-            user_line(),
+            ShapeError, "setitem", f"a value {describe(v)}",
+            f"one that broadcasts to {basic.shape}", user_line(),
         ) from None  # fmt: skip
 
 
@@ -297,7 +299,12 @@ for _symbol, _name in {
     "__ilshift__": "bitwise_left_shift", "__irshift__": "bitwise_right_shift",
 }.items():  # fmt: skip
     setattr(Tensor, _symbol, _in_place(_name, _symbol.strip("_")[1:] + "="))
-for _plain, _name in {"add_": "add", "sub_": "subtract", "mul_": "multiply", "div_": "divide"}.items():
+for _plain, _name in {
+    "add_": "add",
+    "sub_": "subtract",
+    "mul_": "multiply",
+    "div_": "divide",
+}.items():
     setattr(Tensor, _plain, _in_place(_name, _plain))
 Tensor.__getitem__ = getitem  # type: ignore[attr-defined]
 Tensor.__setitem__ = setitem  # type: ignore[attr-defined]

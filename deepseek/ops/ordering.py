@@ -101,13 +101,21 @@ def argsort(
 
 
 def topk(
-    x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True  # noqa: A002
+    x: Tensor,
+    k: int,
+    dim: int = -1,
+    largest: bool = True,
+    sorted: bool = True,  # noqa: A002
 ) -> tuple[Tensor, Tensor]:
     """(values, indices) of the k largest (or smallest) elements along an axis, in order."""
     axis = axis_of("topk", x, dim)
     if not 0 <= k <= x.shape[axis]:
         raise op_error(
-            ArgumentError, "topk", f"{describe(x)} and k={k}", f"0 <= k <= {x.shape[axis]}", user_line()
+            ArgumentError,
+            "topk",
+            f"{describe(x)} and k={k}",
+            f"0 <= k <= {x.shape[axis]}",
+            user_line(),
         )
     values, indices = sort_(x, axis=axis, descending=largest)
     return values.narrow(axis, 0, k), indices.narrow(axis, 0, k)

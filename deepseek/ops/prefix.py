@@ -53,7 +53,7 @@ def _infer(x: TensorType, *, axis: int) -> tuple[TensorType, ...]:
 def cumulative_sum(
     x: Tensor, /, axis: int | None = None, *, dtype: Any = None, include_initial: bool = False
 ) -> Tensor:
-    """The running sum along an axis; `include_initial` starts it with a zero. Integers in 64 bits."""
+    """The running sum along an axis, in 64 bits for integers; `include_initial` adds a 0 before."""
     x = as_tensor(x, "cumulative_sum")
     if axis is None:
         if x.ndim != 1:

@@ -1,8 +1,9 @@
 """Random numbers: one counter-based stream, the same bits on every backend.
 
-`random_bits(seed, draw, shape)` is word 0 of Philox4x32-10 with key = seed and counter = (element, draw):
-a pure function, so it fuses, repeats and differentiates like anything else. A Generator hands out a new
-draw number for each call; inside `@ds.jit` the trace does, so that every run of the step differs.
+`random_bits(seed, draw, shape)` is word 0 of Philox4x32-10 with key = seed and counter = (element,
+draw): a pure function, so it fuses, repeats and differentiates like anything else. A Generator
+hands out a new draw number for each call; inside `@ds.jit` the trace does, so that every run of the
+step differs.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def _bits_reference(seed: Any, draw: Any, *, shape: tuple[int, ...]) -> Any:
     takes=(uint32,),
 )
 def random_bits(seed: Tensor, draw: Tensor, /, shape: Any) -> Tensor:
-    """Uniform uint32 bits: a pure function of seed (uint64), draw (int64) and the element's place."""
+    """Uniform uint32 bits: a pure function of seed (uint64), draw (int64) and the place."""
     out: Tensor = record(op_of(random_bits), seed, draw, shape=given_shape(shape))
     return out
 

@@ -1,7 +1,8 @@
-"""Views that leave out, replace or fill in elements: slice, slice_update, pad, and what follows from them.
+"""Views that leave out, replace or fill in elements: slice, slice_update, pad, and what follows
+from them.
 
-A slice has a start, a step (never 0) and a result size for each axis. Its adjoint is a pad with room
-between the elements, and the other way round.
+A slice has a start, a step (never 0) and a result size for each axis. Its adjoint is a pad with
+room between the elements, and the other way round.
 """
 
 from __future__ import annotations
@@ -66,7 +67,14 @@ def divided(at: Expr, step: int, count: Size) -> tuple[Expr, Expr]:
 
 
 def _slice_meaning(
-    index: Index, read: Any, inputs: Types, out: TensorType, *, start: Shape, step: Ints, shape: Shape
+    index: Index,
+    read: Any,
+    inputs: Types,
+    out: TensorType,
+    *,
+    start: Shape,
+    step: Ints,
+    shape: Shape,
 ) -> Expr:
     at = tuple(affine(i, k, s) for i, k, s in zip(index, step, start, strict=True))
     return read(0, at)  # type: ignore[no-any-return]
@@ -191,9 +199,7 @@ def _padded_size(size: Size, low: Size, high: Size, interior: int) -> Size:
     return plus(plus(inner, low), high)
 
 
-def _pad_infer(
-    x: TensorType, *, low: Shape, high: Shape, interior: Ints, value: float
-) -> Types:
+def _pad_infer(x: TensorType, *, low: Shape, high: Shape, interior: Ints, value: float) -> Types:
     shape = tuple(map(_padded_size, x.shape, low, high, interior))
     if any(isinstance(s, int) and s < 0 for s in shape):
         raise op_error(
@@ -265,8 +271,8 @@ def pad(
 ) -> Tensor:  # fmt: skip
     """x with `value` around it; negative amounts crop.
 
-    `padding` has a pair (before, after) for each axis as in NumPy, or is flat and starts from the last
-    axis as in PyTorch. `interior` puts so many values between neighbours on each axis.
+    `padding` has a pair (before, after) for each axis as in NumPy, or is flat and starts from the
+    last axis as in PyTorch. `interior` puts so many values between neighbours on each axis.
     """
     x = as_tensor(x, "pad")
     if mode != "constant":
@@ -312,7 +318,9 @@ def flip(x: Tensor, /, axis: int | Sequence[int] | None = None) -> Tensor:
     axes = axes_of("flip", x, axis)
     source = shape_of(x)
     start = tuple(minus(s, 1) if i in axes else 0 for i, s in enumerate(source))
-    return slice_(x, start=start, shape=source, step=tuple(-1 if i in axes else 1 for i in range(x.ndim)))
+    return slice_(
+        x, start=start, shape=source, step=tuple(-1 if i in axes else 1 for i in range(x.ndim))
+    )
 
 
 def narrow(x: Tensor, /, dim: int, start: Size, length: Size) -> Tensor:
@@ -339,7 +347,9 @@ def roll(x: Tensor, /, shift: int, axis: int | None = None) -> Tensor:
     return concat(parts, axis=axis)
 
 
-def split(x: Tensor, /, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+def split(
+    x: Tensor, /, split_size_or_sections: int | Sequence[int], dim: int = 0
+) -> tuple[Tensor, ...]:
     """x in pieces of one size (the last may be smaller), or of the given sizes, along an axis."""
     axis = axis_of("split", x, dim)
     total = x.shape[axis]
@@ -350,8 +360,8 @@ def split(x: Tensor, /, split_size_or_sections: int | Sequence[int], dim: int = 
         sections = list(split_size_or_sections)
     if sum(sections) != total:
         raise op_error(
-            ShapeError, "split", f"{describe(x)} and sizes {sections}", f"sizes that add up to {total}",
-            user_line(),
+            ShapeError, "split", f"{describe(x)} and sizes {sections}",
+            f"sizes that add up to {total}", user_line(),
         )  # fmt: skip
     starts = [sum(sections[:i]) for i in range(len(sections))]
     return tuple(narrow(x, axis, a, s) for a, s in zip(starts, sections, strict=True))

@@ -116,19 +116,25 @@ def _sigmoid_reference(x: Any) -> Any:
 )  # fmt: skip
 def sigmoid(x: Expr) -> Expr:
     """1 / (1 + exp(-x)), the logistic function."""
-    return call("div", const(1, x.dtype), call("add", const(1, x.dtype), call("exp", call("neg", x))))
+    return call(
+        "div", const(1, x.dtype), call("add", const(1, x.dtype), call("exp", call("neg", x)))
+    )
 
 
 # ------------------------------------------------------------------------------------- rounding
 
 
-@elementwise(takes=FLOATS, reference=np.floor, vjp=lambda g, y, x: (None,), method="floor", onnx="Floor")
+@elementwise(
+    takes=FLOATS, reference=np.floor, vjp=lambda g, y, x: (None,), method="floor", onnx="Floor"
+)
 def floor(x: Expr) -> Expr:
     """The largest integer not above x."""
     return call("floor", x)
 
 
-@elementwise(takes=FLOATS, reference=np.ceil, vjp=lambda g, y, x: (None,), method="ceil", onnx="Ceil")
+@elementwise(
+    takes=FLOATS, reference=np.ceil, vjp=lambda g, y, x: (None,), method="ceil", onnx="Ceil"
+)
 def ceil(x: Expr) -> Expr:
     """The smallest integer not below x."""
     return call("ceil", x)
@@ -140,13 +146,15 @@ def trunc(x: Expr) -> Expr:
     return call("trunc", x)
 
 
-@elementwise(takes=FLOATS, reference=np.rint, vjp=lambda g, y, x: (None,), method="round", onnx="Round")
+@elementwise(
+    takes=FLOATS, reference=np.rint, vjp=lambda g, y, x: (None,), method="round", onnx="Round"
+)
 def round(x: Expr) -> Expr:  # noqa: A001
     """The nearest integer, halves to even."""
     return call("round", x)
 
 
-# ------------------------------------------------------------------------------------ kinds of number
+# ------------------------------------------------------------------------------------ kinds of numb
 
 
 @elementwise(takes=FLOATS, reference=np.isnan, method="isnan", onnx="IsNaN")

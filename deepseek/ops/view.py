@@ -1,7 +1,8 @@
 """Views: each result element is one input element (or a fill value), found by an index map.
 
-`meaning(index, read, inputs, out, **attrs)` is that map. Nothing here moves memory by itself: maps compose
-into the kernels that read them. Adjoints are views again, followed by a sum where elements are shared.
+`meaning(index, read, inputs, out, **attrs)` is that map. Nothing here moves memory by itself: maps
+compose into the kernels that read them. Adjoints are views again, followed by a sum where elements
+are shared.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def delinearized(at: Expr, shape: Sequence[Expr]) -> Index:
 def reshaped_index(index: Index, target: Index, source: Index) -> Index:
     """Where element `index` of shape `target` is in shape `source`.
 
-    Axes that only merge or split among themselves are mapped apart from the others, so that the maps of
-    common reshapes have no division left.
+    Axes that only merge or split among themselves are mapped apart from the others, so that the
+    maps of common reshapes have no division left.
     """
     from_source = _prefix_products(source)
     from_target = _prefix_products(target)
@@ -102,7 +103,9 @@ def _prefix_products(sizes: Index) -> dict[Expr, int]:
     return reached
 
 
-def _reshape_meaning(index: Index, read: Any, inputs: Types, out: TensorType, *, shape: Shape) -> Expr:
+def _reshape_meaning(
+    index: Index, read: Any, inputs: Types, out: TensorType, *, shape: Shape
+) -> Expr:
     source = exprs(inputs[0].shape)
     if ZERO in source:
         return read(0, (ZERO,) * len(source))  # type: ignore[no-any-return]
@@ -201,7 +204,11 @@ def squeeze(x: Tensor, /, axis: int | Sequence[int] | None = None) -> Tensor:
     for a in axes:
         if not is_size(source[a], 1):
             raise op_error(
-                ShapeError, "squeeze", f"{describe(x)} and axis {a}", "an axis of size 1", user_line()
+                ShapeError,
+                "squeeze",
+                f"{describe(x)} and axis {a}",
+                "an axis of size 1",
+                user_line(),
             )
     return x.reshape(tuple(s for i, s in enumerate(source) if i not in axes))
 
@@ -209,7 +216,9 @@ def squeeze(x: Tensor, /, axis: int | Sequence[int] | None = None) -> Tensor:
 # ------------------------------------------------------------------------------------ permutation
 
 
-def _permute_meaning(index: Index, read: Any, inputs: Types, out: TensorType, *, axes: tuple[int, ...]) -> Expr:  # fmt: skip
+def _permute_meaning(
+    index: Index, read: Any, inputs: Types, out: TensorType, *, axes: tuple[int, ...]
+) -> Expr:
     return read(0, tuple(index[axes.index(a)] for a in range(len(axes))))  # type: ignore[no-any-return]
 
 
@@ -288,7 +297,7 @@ def _permute(x: Tensor, /, *axes: Any) -> Tensor:
     return permute_dims(x, axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes)
 
 
-# -------------------------------------------------------------------------------------- broadcasting
+# ------------------------------------------------------------------------------------- broadcasting
 
 
 def _broadcast_infer(x: TensorType, *, shape: Shape) -> Types:
@@ -304,7 +313,9 @@ def _broadcast_infer(x: TensorType, *, shape: Shape) -> Types:
     return (tensor_type(x.dtype, shape),)
 
 
-def _broadcast_meaning(index: Index, read: Any, inputs: Types, out: TensorType, *, shape: Shape) -> Expr:
+def _broadcast_meaning(
+    index: Index, read: Any, inputs: Types, out: TensorType, *, shape: Shape
+) -> Expr:
     source = inputs[0].shape
     lead = len(shape) - len(source)
     return read(0, tuple(ZERO if is_size(s, 1) else index[lead + i] for i, s in enumerate(source)))  # type: ignore[no-any-return]
@@ -313,7 +324,9 @@ def _broadcast_meaning(index: Index, read: Any, inputs: Types, out: TensorType, 
 def _broadcast_vjp(g: Tensor, y: Tensor, x: Tensor, *, shape: Shape) -> tuple[Tensor]:
     source = shape_of(x)
     lead = len(shape) - len(source)
-    shared = [lead + i for i, s in enumerate(source) if is_size(s, 1) and not is_size(shape[lead + i], 1)]
+    shared = [
+        lead + i for i, s in enumerate(source) if is_size(s, 1) and not is_size(shape[lead + i], 1)
+    ]
     axes = (*range(lead), *shared)
     return (g.sum(axis=axes).reshape(source) if axes else g,)
 
@@ -357,7 +370,9 @@ def _concat_infer(*inputs: TensorType, axis: int) -> Types:
     first = inputs[0]
     total: Size = 0
     for x in inputs:
-        others = [(a, b) for i, (a, b) in enumerate(zip(first.shape, x.shape, strict=False)) if i != axis]
+        others = [
+            (a, b) for i, (a, b) in enumerate(zip(first.shape, x.shape, strict=False)) if i != axis
+        ]
         if x.rank != first.rank or not builtins.all(same(a, b) for a, b in others):
             raise op_error(
                 ShapeError, "concat", inputs, f"shapes that differ at axis {axis} only", user_line()

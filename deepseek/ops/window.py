@@ -1,7 +1,7 @@
 """Sliding windows, for pooling: two views that are each other's adjoint.
 
-A window has a size, a stride and a dilation on each of the last axes. Elements that several windows share
-are copied apart here, and added up by a reduction where a gradient comes back.
+A window has a size, a stride and a dilation on each of the last axes. Elements that several windows
+share are copied apart here, and added up by a reduction where a gradient comes back.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from deepseek.ops.slicing import affine, divided, slice_
 Index = tuple[Expr, ...]
 Types = tuple[TensorType, ...]
 Ints = tuple[int, ...]
-
 
 
 def window_count(size: Size, window: int, stride: int, dilation: int) -> Size:
@@ -70,16 +69,17 @@ def _windows_meaning(
     return read(0, (*lead, *at, *within) if apart else (*lead, *at))  # type: ignore[no-any-return]
 
 
-def _windows_reference(
-    x: Any, *, window: Ints, stride: Ints, dilation: Ints, apart: bool
-) -> Any:
+def _windows_reference(x: Any, *, window: Ints, stride: Ints, dilation: Ints, apart: bool) -> Any:
     n = len(window)
     end = x.ndim - n if apart else x.ndim
     shape = x.shape[end - n : end]
     counts = [window_count(*args) for args in zip(shape, window, stride, dilation, strict=True)]
     at = []
     for axis in range(n):
-        grid = np.arange(counts[axis])[:, None] * stride[axis] + np.arange(window[axis]) * dilation[axis]
+        grid = (
+            np.arange(counts[axis])[:, None] * stride[axis]
+            + np.arange(window[axis]) * dilation[axis]
+        )
         place: list[Any] = [None] * (2 * n)
         place[axis] = place[n + axis] = slice(None)
         at.append(grid[tuple(place)])
@@ -93,11 +93,13 @@ def _windows_vjp(
     n = len(window)
     end = x.ndim - n if apart else x.ndim
     sizes = shape_of(x)[end - n : end]
-    if not apart and dilation == (1,) * n and all(k <= s for k, s in zip(window, stride, strict=True)):
+    if (
+        not apart
+        and dilation == (1,) * n
+        and all(k <= s for k, s in zip(window, stride, strict=True))
+    ):
         return (record(op_of(join_windows), g, size=sizes, stride=stride),)
-    back: Tensor = record(
-        op_of(spread_windows), g, size=sizes, stride=stride, dilation=dilation
-    )
+    back: Tensor = record(op_of(spread_windows), g, size=sizes, stride=stride, dilation=dilation)
     return (back if apart else back.sum(axis=tuple(range(-n, 0))),)
 
 
@@ -125,7 +127,8 @@ def windows(
 ) -> Tensor:  # fmt: skip
     """Sliding windows over the last axes: out[..., y, k] = x[..., y * stride + k * dilation].
 
-    With `apart`, x has the window axes itself: out[..., y, k] = x[..., y * stride + k * dilation, k].
+    With `apart`, x has the window axes itself: out[..., y, k] = x[..., y * stride + k * dilation,
+    k].
     """
     ones = (1,) * len(window)
     out: Tensor = record(
@@ -141,7 +144,14 @@ def _spread_infer(g: TensorType, *, size: Shape, stride: Ints, dilation: Ints) -
 
 
 def _spread_meaning(
-    index: Index, read: Any, inputs: Types, out: TensorType, *, size: Shape, stride: Ints, dilation: Ints
+    index: Index,
+    read: Any,
+    inputs: Types,
+    out: TensorType,
+    *,
+    size: Shape,
+    stride: Ints,
+    dilation: Ints,
 ) -> Expr:
     n = len(size)
     lead, places, within = index[: -2 * n], index[-2 * n : -n], index[-n:]
@@ -193,7 +203,8 @@ def _spread_vjp(
 def spread_windows(
     g: Tensor, /, size: Shape, stride: Ints | None = None, dilation: Ints | None = None
 ) -> Tensor:
-    """Window elements back where they came from: out[..., y * stride + k * dilation, k] = g[..., y, k].
+    """Window elements back where they came from: out[..., y * stride + k * dilation, k] = g[..., y,
+    k].
 
     The adjoint of `windows(..., apart=True)`; 0 where no window element came from.
     """

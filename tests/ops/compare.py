@@ -1,4 +1,4 @@
-"""Closeness as the op records mean it: `tolerance` epsilons of the dtype, relative to the result's scale."""
+"""Closeness as op records mean it: epsilons of the dtype, relative to the result's scale."""
 
 from __future__ import annotations
 

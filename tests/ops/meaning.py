@@ -1,7 +1,8 @@
 """What a node's scalar meaning computes, evaluated in NumPy over all indices at once.
 
-Slow and literal: reads are checked to be in range wherever their guard holds, folds are stepped element by
-element in a few interleaved lanes that are merged at the end, contractions visit every product.
+Slow and literal: reads are checked to be in range wherever their guard holds, folds are stepped
+element by element in a few interleaved lanes that are merged at the end, contractions visit every
+product.
 """
 
 from __future__ import annotations

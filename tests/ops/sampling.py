@@ -1,7 +1,7 @@
 """From an op's Sample to a graph and the arrays to run it on.
 
-A tuple of sizes becomes random elements of the dtype under test, an array stays as it is, a list of either
-becomes a list of tensors; functions, numbers and None are passed on.
+A tuple of sizes becomes random elements of the dtype under test, an array stays as it is, a list of
+either becomes a list of tensors; functions, numbers and None are passed on.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def swept_dtypes(op: Op, sample: Sample) -> list[DType]:
 
 
 def cases(every: bool = False) -> list[Case]:
-    """Each op's samples in each of the swept dtypes (in all it takes for the first, with `every`)."""
+    """Each op's samples in each of the swept dtypes (with `every`, the first in all it takes)."""
     out = []
     for op in REGISTRY.values():
         assert op.samples is not None, op.name

@@ -27,7 +27,7 @@ def test_cond_runs_one_branch_and_differentiates_it() -> None:
     for flag in (True, False):
         x = ds.asarray([1.0, 2.0], requires_grad=True)
         w = ds.asarray([3.0, 5.0], requires_grad=True)
-        y = ds.cond(ds.asarray(flag), lambda x: x * w, lambda x: x * x * x, x)
+        y = ds.cond(ds.asarray(flag), lambda x, w=w: x * w, lambda x: x * x * x, x)
         y.sum().backward()
         assert y.tolist() == ([3, 10] if flag else [1, 8])
         assert x.grad.tolist() == ([3, 5] if flag else [3, 12])
@@ -37,7 +37,9 @@ def test_cond_runs_one_branch_and_differentiates_it() -> None:
 def test_cond_returns_nested_structures() -> None:
     x = ds.asarray([1.0, 2.0])
     out = ds.cond(
-        x.sum() > 2, lambda p: {"s": Pair(p.a, p.b), "n": 1}, lambda p: {"s": Pair(p.b, p.a), "n": 0},
+        x.sum() > 2,
+        lambda p: {"s": Pair(p.a, p.b), "n": 1},
+        lambda p: {"s": Pair(p.b, p.a), "n": 0},
         Pair(x, x + 1),
     )  # fmt: skip
     assert isinstance(out["s"], Pair)

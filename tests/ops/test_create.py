@@ -36,11 +36,11 @@ def test_lists_of_tensors_are_stacked() -> None:
     assert x.shape == (2, 2) and x.tolist() == [[1, 2], [3, 4]]
 
 
-def test_tensors_pass_through_asarray_and_lose_their_history_in_tensor() -> None:
+def test_tensors_pass_through_asarray_and_lose_their_history_in_array() -> None:
     w = ds.ones(2, requires_grad=True)
     assert ds.asarray(w) is w
-    assert not ds.tensor(w * 2).requires_grad
-    assert ds.tensor([1.0], requires_grad=True).requires_grad
+    assert not ds.array(w * 2).requires_grad
+    assert ds.array([1.0], requires_grad=True).requires_grad
 
 
 def test_dlpack_goes_both_ways() -> None:
@@ -60,7 +60,9 @@ def test_arange_is_numpys(args: tuple[float, ...]) -> None:
     assert np.array_equal(x.numpy(), wanted.astype(x.dtype.numpy))
 
 
-@pytest.mark.parametrize("args", [(0, 1, 5), (-1, 3, 7), (2, -2, 4), (1, 1, 3), (0, 1, 1), (5, 9, 0)])
+@pytest.mark.parametrize(
+    "args", [(0, 1, 5), (-1, 3, 7), (2, -2, 4), (1, 1, 3), (0, 1, 1), (5, 9, 0)]
+)
 @pytest.mark.parametrize("endpoint", [True, False])
 def test_linspace_is_numpys(args: tuple[float, float, int], endpoint: bool) -> None:
     x = ds.linspace(*args, endpoint=endpoint, dtype=ds.float64).numpy()

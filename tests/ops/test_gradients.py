@@ -1,4 +1,4 @@
-"""Gradients of every differentiable op, and gradients of those, against central differences in float64."""
+"""Gradients of every op, and gradients of those, against central differences in float64."""
 
 from __future__ import annotations
 

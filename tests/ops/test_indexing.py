@@ -117,7 +117,8 @@ def test_a_leaf_that_requires_gradients_is_changed_only_under_no_grad() -> None:
     ("key", "said"),
     [
         (4, "-4 <= index < 4"), ((0, 0, 0, 0), "at most 3"), ((..., ...), "one '...'"),
-        (slice(None, None, 0), "another step"), (1.5, "integers, slices"), ("a", "integers, slices"),
+        (slice(None, None, 0), "another step"), (1.5, "integers, slices"),
+        ("a", "integers, slices"),
         (True, "an integer"), (np.array([0.5]), "an integer tensor"), (X > 3, "ds.where"),
     ],
     ids=repr,

@@ -1,4 +1,4 @@
-"""Sorting against NumPy: stability, NaN, axes, every dtype; and gradients that follow the elements."""
+"""Sorting against NumPy: stability, NaN, axes, every dtype; gradients follow the elements."""
 
 from __future__ import annotations
 
