@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from deepseek.ir import scalar
 from deepseek.ir.graph import Value
-from deepseek.ir.scalar import TRUE, Expr
+from deepseek.ir.scalar import ONE, TRUE, ZERO, Expr
 from deepseek.ir.shape import Shape
 from deepseek.kernel import schedule
 from deepseek.kernel.equation import Equation, equation_of, guarded, guarded_variables, stride
@@ -32,6 +32,8 @@ from deepseek.kernel.schedule import Problem, Schedule, Sizes
 
 ROW_LANES = 32  # virtual lanes of a sum along memory: fixed, so that sums do not depend on the machine
 COLUMN_BLOCK = 256  # columns of a task
+MOST_WRITTEN_OUT = 27  # places of a window
+ENOUGH_TASKS = 63  # with more of them, a task takes a whole axis of columns
 
 
 def contract_region(
@@ -88,17 +90,21 @@ def columns_nest(equation: Equation, plan: Schedule) -> Nest:
     if last is not None:
         block, lane, split = _block(last)
         around += block
-    outer, places = _tile(equation.rows, plan.row_tile[-1] if equation.rows else 1)
+    outer, places = _tile(equation.rows, plan.row_tile)
+    folded, window = _window(equation)
     carries: list[Carry] = []
     stores: list[Store] = []
     for number, (change, guard) in enumerate(places):
         change = change | (split or {})
-        carries.append(_sum(equation, change, guard, number))
+        carries.append(_sum(equation, change, (guard, TRUE), number, window))
         stores += _stores(equation, change, guard, carries[-1].var)
-    axes = [Axis(s.var, s.extent, SERIAL) for s in equation.folded] or [_once()]
+    axes = [Axis(s.var, s.extent, SERIAL) for s in folded] or [_once()]
     body: tuple[Stmt, ...] = (Fold(tuple(axes), tuple(carries)), *stores)
     if lane is not None:
         body = (Loop(Axis(lane.var, lane.extent, VECTOR), body),)
+    if len(around) > 1 and not is_small(scalar.product(s.extent for s in around[:-1]), ENOUGH_TASKS):
+        inner = around.pop()  # whatever only the lanes decide is computed once for this loop
+        body = (Loop(Axis(inner.var, inner.extent), body),)
     return Nest(grid([*around, *outer], body))
 
 
@@ -110,16 +116,35 @@ def _block(span: Span) -> tuple[list[Span], Span, dict[Expr, Expr]]:
     return [block], inside, split
 
 
+def _window(equation: Equation) -> tuple[list[Span], list[dict[Expr, Expr]]]:
+    """The summed axes that stay loops, and the places of those that are written out.
+
+    Small axes that decide whether something is read, as a convolution's window does, are written out:
+    what they decide is then computed once for all the others.
+    """
+    folded = list(equation.folded)
+    deciding = guarded_variables(equation.left) | guarded_variables(equation.right)
+    places: list[dict[Expr, Expr]] = [{}]
+    while folded and folded[-1].var in deciding and folded[-1].extent.fn == "const":
+        span = folded[-1]
+        if len(places) * span.extent.value > MOST_WRITTEN_OUT:
+            break
+        folded.pop()
+        numbers = range(span.extent.value)
+        places = [{span.var: scalar.const(i)} | place for i in numbers for place in places]
+    return folded, places
+
+
 def rows_nest(equation: Equation, plan: Schedule) -> Nest:
     """Lanes along the last summed axis: a tile of rows x columns shares what it loads."""
-    outer, row_places = _tile(equation.rows, plan.row_tile[-1] if equation.rows else 1)
-    more, column_places = _tile(equation.columns, plan.column_tile[-1] if equation.columns else 1)
+    outer, row_places = _tile(equation.rows, plan.row_tile)
+    more, column_places = _tile(equation.columns, plan.column_tile)
     carries: list[Carry] = []
     stores: list[Store] = []
     for row, row_guard in row_places:
         for column, column_guard in column_places:
             change, guard = row | column, scalar.and_(row_guard, column_guard)
-            carry = _sum(equation, change, (row_guard, column_guard), len(carries))
+            carry = _sum(equation, change, (row_guard, column_guard), len(carries), [{}])
             carries.append(carry)
             stores += _stores(equation, change, guard, carry.var)
     axes = [Axis(s.var, s.extent, SERIAL) for s in equation.folded[:-1]]
@@ -129,19 +154,29 @@ def rows_nest(equation: Equation, plan: Schedule) -> Nest:
     return Nest(grid([*equation.batch, *outer, *more], (fold, *stores)))
 
 
-def _tile(spans: list[Span], count: int) -> tuple[list[Span], list[tuple[dict[Expr, Expr], Expr]]]:
-    """The axes around a tile along the last of `spans`, and each place in it with its guard."""
-    if not spans:
-        return [], [({}, TRUE)]
-    *outer, last = spans
-    if count == 1:
-        return spans, [({}, TRUE)]
-    number = scalar.var(f"{last.var.name}t", low=0, extent=ceil_div(last.extent, count))
-    places: list[tuple[dict[Expr, Expr], Expr]] = []
-    for i in range(count):
-        at = scalar.add(scalar.mul(number, scalar.const(count)), scalar.const(i))
-        places.append(({last.var: at}, scalar.call("lt", at, last.extent)))
-    return [*outer, Span(number, ceil_div(last.extent, count))], places
+def _tile(
+    spans: list[Span], tile: tuple[int, ...]
+) -> tuple[list[Span], list[tuple[dict[Expr, Expr], Expr]]]:
+    """The axes around a tile, and each place in the tile with its guard."""
+    outer: list[Span] = []
+    places: list[tuple[dict[Expr, Expr], Expr]] = [({}, TRUE)]
+    for span, count in zip(spans, tile, strict=True):
+        if count == 1:
+            outer.append(span)
+            continue
+        pieces = ceil_div(span.extent, count)
+        start = ZERO
+        if pieces is not ONE:
+            number = scalar.var(f"{span.var.name}t", low=0, extent=pieces)
+            outer.append(Span(number, pieces))
+            start = scalar.mul(number, scalar.const(count))
+        at = [scalar.add(start, scalar.const(i)) for i in range(count)]
+        places = [
+            (change | {span.var: x}, scalar.and_(guard, scalar.call("lt", x, span.extent)))
+            for change, guard in places
+            for x in at
+        ]
+    return outer, places
 
 
 def _once() -> Axis:
@@ -150,23 +185,27 @@ def _once() -> Axis:
 
 
 def _sum(
-    equation: Equation, change: dict[Expr, Expr], guard: Expr | tuple[Expr, Expr], number: int
+    equation: Equation,
+    change: dict[Expr, Expr],
+    guards: tuple[Expr, Expr],
+    number: int,
+    window: list[dict[Expr, Expr]],
 ) -> Carry:
-    """One sum of a tile; an operand is read where its own part of the guard holds."""
-    guards = guard if isinstance(guard, tuple) else (guard, TRUE)
-    left, right = (
-        guarded(scalar.substitute(e, change), g)
-        for e, g in zip((equation.left, equation.right), guards, strict=True)
-    )
+    """One sum of a tile, over the places of a window at each step.
+
+    An operand is read where its own guard holds.
+    """
     dtype = equation.dtype
     mine, other = (scalar.var(f"{letter}{number}", dtype) for letter in "st")
-    return Carry(
-        mine,
-        scalar.const(0, dtype),
-        multiply_add(left, right, mine),
-        other,
-        scalar.call("add", mine, other),
-    )
+    step = mine
+    for place in window:
+        left, right = (
+            guarded(scalar.substitute(e, change | place), guard)
+            for e, guard in zip((equation.left, equation.right), guards, strict=True)
+        )
+        step = multiply_add(left, right, step)
+    merge = scalar.call("add", mine, other)
+    return Carry(mine, scalar.const(0, dtype), step, other, merge)
 
 
 def multiply_add(a: Expr, b: Expr, c: Expr) -> Expr:

@@ -25,6 +25,7 @@ TASK_CYCLES = 4000  # what starting a task costs
 THREADS = ((1, 1), (4, 2), (16, 4))  # numbers of them that a schedule should suit, with weights
 PANEL_ELEMENTS = 1 << 18  # of the left operand that a task keeps packed
 DIRECT_ELEMENTS = 1 << 16  # a right operand of at most so many is read in place
+MOST_SUMS = 16  # that lanes along the summed axis make at once
 ALIASES = 4096  # bytes after which addresses fall into the same sets of a cache
 
 
@@ -101,12 +102,18 @@ def schedule_of(p: Problem) -> Schedule:
     """The cheapest schedule."""
     form = _form(p)
     if form == COLUMNS:
-        return Schedule(form, _last(p.rows, _column_rows(p)), _last(p.columns, 1))
+        return Schedule(form, _last(p.rows, _column_rows(p)), (1,) * len(p.columns))
     if form == ROWS:
+        if _size(p.rows) * _size(p.columns) <= MOST_SUMS:
+            return Schedule(form, _whole(p.rows), _whole(p.columns))
         return Schedule(
             form, _last(p.rows, _divisor(p.rows, 4)), _last(p.columns, _divisor(p.columns, 4))
         )
     return _packed(p)
+
+
+def _whole(sizes: Sizes) -> tuple[int, ...]:
+    return tuple(s or 1 for s in sizes)
 
 
 def _form(p: Problem) -> str:
@@ -118,6 +125,8 @@ def _form(p: Problem) -> str:
     if not p.fused:
         return COLUMNS
     along = p.left_along_folded == 1 and p.right_along_folded in (0, 1)
+    if along and 1 < n * m <= MOST_SUMS and n < p.machine.lanes and _run(p.folded) >= 8:
+        return ROWS
     if along and p.right_along_columns != 1 and k >= 32 and m <= 8:
         return ROWS
     if p.right_along_columns == 1 and (m <= 4 or k <= 4 or _in_place(p, m, n, k)):
