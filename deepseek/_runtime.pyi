@@ -55,8 +55,8 @@ class Buffer:
     def exports(self) -> int:
         """Live views of this memory; while there are any it is never taken over when donated."""
     @property
-    def writes(self) -> int:
-        """How often a Program took this memory over for a new value (donation)."""
+    def version(self) -> int:
+        """A number of this buffer's own, and another one after a Program took its memory over."""
     label: str
     def writable_view(self) -> memoryview: ...
     def copy_from(self, data: SupportsBuffer) -> None:

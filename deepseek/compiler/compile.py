@@ -14,7 +14,14 @@ import numpy as np
 from deepseek import _runtime
 from deepseek._runtime import Buffer
 from deepseek.backends import Backend
-from deepseek.compiler.caches import compiled_kernels, counters
+from deepseek.compiler.caches import (
+    counters,
+    find_program,
+    held_kernels,
+    keep_program,
+    program_key,
+)
+from deepseek.config import options
 from deepseek.ir import scalar
 from deepseek.ir.graph import Graph, Node
 from deepseek.ir.interpret import interpret
@@ -23,7 +30,8 @@ from deepseek.ir.shape import Sizes, TensorType, active
 from deepseek.passes import PassContext, run_passes
 from deepseek.program import ir
 from deepseek.program.build import build
-from deepseek.program.load import load
+from deepseek.program.load import record
+from deepseek.program.verify import verify
 
 
 class Executable:
@@ -35,7 +43,10 @@ class Executable:
         self.symbols = tuple(symbols)
 
     def run(
-        self, inputs: Sequence[Buffer], symbols: tuple[int, ...] = (), donate: Sequence[bool] | None = None
+        self,
+        inputs: Sequence[Buffer],
+        symbols: tuple[int, ...] = (),
+        donate: Sequence[bool] | None = None,
     ) -> list[Buffer]:
         """The outputs' buffers. An input may be donated where nobody else holds it."""
         raise NotImplementedError
@@ -59,7 +70,10 @@ class Interpreted(Executable):
         self.graph = graph
 
     def run(
-        self, inputs: Sequence[Buffer], symbols: tuple[int, ...] = (), donate: Sequence[bool] | None = None
+        self,
+        inputs: Sequence[Buffer],
+        symbols: tuple[int, ...] = (),
+        donate: Sequence[bool] | None = None,
     ) -> list[Buffer]:
         env = dict(zip(self.symbols, symbols, strict=True))
         arrays = [
@@ -71,21 +85,58 @@ class Interpreted(Executable):
         return [Buffer.copy_of(np.ascontiguousarray(r).reshape(-1).view(np.uint8)) for r in results]
 
 
+class Prepared:
+    """What a program computes once from tensors that stay, and again when one of them changes."""
+
+    def __init__(self, executable: Executable, sources: tuple[int, ...]) -> None:
+        self.executable = executable
+        self.sources = sources
+        self.versions: tuple[int, ...] = ()
+        self.buffers: list[Buffer] = []
+
+    def up_to_date(self, inputs: Sequence[Buffer], symbols: tuple[int, ...]) -> list[Buffer]:
+        """The prepared values for these inputs."""
+        given = [inputs[i] for i in self.sources]
+        versions = (*[b.version for b in given], *symbols)
+        if versions != self.versions:
+            self.buffers = self.executable.run(given, symbols)
+            self.versions = versions
+        return self.buffers
+
+    @property
+    def nbytes(self) -> int:
+        return sum(b.nbytes for b in self.buffers)
+
+
 class Compiled(Executable):
     """Runs a Program in the runtime."""
 
     def __init__(
-        self, graph: Graph, program: ir.Program, loaded: _runtime.Program, outputs: Sequence[int]
+        self,
+        graph: Graph,
+        program: ir.Program,
+        loaded: _runtime.Program,
+        outputs: Sequence[int],
+        prepared: Prepared | None = None,
     ) -> None:
         super().__init__(graph, program.symbols)
+        self.prepared = prepared
         self.program = program
         self.loaded = loaded
         self.from_input = outputs
 
     def run(
-        self, inputs: Sequence[Buffer], symbols: tuple[int, ...] = (), donate: Sequence[bool] | None = None
+        self,
+        inputs: Sequence[Buffer],
+        symbols: tuple[int, ...] = (),
+        donate: Sequence[bool] | None = None,
     ) -> list[Buffer]:
-        made = self.loaded.run(inputs, symbols, donate)
+        if self.prepared is not None:
+            extra = self.prepared.up_to_date(inputs, symbols)
+            donate = None if donate is None else [*donate, *([False] * len(extra))]
+            made = self.loaded.run([*inputs, *extra], symbols, donate)
+        else:
+            made = self.loaded.run(inputs, symbols, donate)
         return [inputs[~k] if k < 0 else made[k] for k in self.from_input]
 
 
@@ -105,11 +156,17 @@ def compile_graph(
     if backend.claims:
         context.claim = claimed_by(backend)
     fused = run_passes(graph, context)
-    program = build(
-        fused, symbols, backend.lanes(), takes, labels, lambda body: run_passes(body, context)
-    )
+
+    def optimize(body: Graph) -> Graph:
+        return run_passes(body, PassContext(context.claim))
+
+    program = build(fused, symbols, backend.lanes(), takes, labels, optimize)
     loaded = load(program, compiled_kernels(backend, program.kernels))
-    return Compiled(graph, program, loaded, output_sources(program))
+    prepared = None
+    if context.split is not None:
+        inner = compile_graph(context.split.prepared, backend, symbols)
+        prepared = Prepared(inner, context.split.sources)
+    return Compiled(graph, program, loaded, output_sources(program), prepared)
 
 
 def output_sources(program: ir.Program) -> list[int]:

@@ -11,8 +11,10 @@ from deepseek.errors import CompileError, DeepseekError
 from deepseek.ir.graph import Graph
 from deepseek.ir.verify import verify
 from deepseek.passes.expand import Claimed, expand
+from deepseek.passes.fold_conv_bn import fold_conv_bn
 from deepseek.passes.fuse import fuse
 from deepseek.passes.layout import layout
+from deepseek.passes.prepare import Split, split
 from deepseek.passes.simplify import simplify
 
 
@@ -21,19 +23,27 @@ class PassContext:
     """What passes may ask about the compilation, and what they report."""
 
     claim: Claimed | None = None
-    fuse: bool = True
+    stable: tuple[int, ...] = ()  # inputs that keep their value between calls
+    split: Split | None = None  # what was split off, to be computed once
     seconds: dict[str, float] = field(default_factory=dict)
     stages: list[tuple[str, Graph]] = field(default_factory=list)
     keep_stages: bool = False
+
+    def split_off(self, graph: Graph) -> Graph:
+        """The main part of the graph; the rest is kept in `split`."""
+        self.split = split(graph, self.stable)
+        return graph if self.split is None else self.split.main
 
 
 Pass = Callable[[Graph, PassContext], Graph]
 
 PIPELINE: list[tuple[str, Pass]] = [
     ("simplify", lambda graph, context: simplify(graph)),
+    ("fold_conv_bn", lambda graph, context: fold_conv_bn(graph)),
     ("claim_or_expand", lambda graph, context: expand(graph, context.claim)),
     ("simplify_again", lambda graph, context: simplify(graph)),
     ("layout", lambda graph, context: layout(graph)),
+    ("prepare", lambda graph, context: context.split_off(graph)),
     ("fuse", lambda graph, context: fuse(graph)),
 ]
 

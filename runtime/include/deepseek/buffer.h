@@ -29,16 +29,21 @@ class Buffer {
   void add_export() { exports_.fetch_add(1, std::memory_order_relaxed); }
   void drop_export() { exports_.fetch_sub(1, std::memory_order_relaxed); }
 
-  // How often a Program took this memory over for a new value: what was computed from the buffer
-  // is still right while this number is the same.
-  uint64_t writes() const { return writes_.load(std::memory_order_relaxed); }
-  void note_write() { writes_.fetch_add(1, std::memory_order_relaxed); }
+  // A number that no other buffer has or had, and that changes when a Program takes this memory
+  // over for a new value: what was computed from the buffer is right while the number is the same.
+  uint64_t version() const { return version_.load(std::memory_order_relaxed); }
+  void note_write() { version_.store(next_version(), std::memory_order_relaxed); }
 
  private:
+  static uint64_t next_version() {
+    static std::atomic<uint64_t> last{0};
+    return last.fetch_add(1, std::memory_order_relaxed) + 1;
+  }
+
   Pool& pool_;
   LiveBlock block_;
   std::atomic<int> exports_{0};
-  std::atomic<uint64_t> writes_{0};
+  std::atomic<uint64_t> version_{next_version()};
 };
 
 }  // namespace deepseek

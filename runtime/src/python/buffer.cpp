@@ -121,7 +121,7 @@ void bind_buffer(py::module_& module) {
       .def_property_readonly("ptr",
                              [](const Buffer& b) { return reinterpret_cast<uintptr_t>(b.data()); })
       .def_property_readonly("exports", &Buffer::exports)
-      .def_property_readonly("writes", &Buffer::writes)
+      .def_property_readonly("version", &Buffer::version)
       .def_property("label", &Buffer::label, &Buffer::set_label)
       .def("writable_view",
            [](const std::shared_ptr<Buffer>& b) {
