@@ -1,7 +1,7 @@
 """Where a node reads what: index maps composed through views.
 
-Both fusion ("may these two share a loop?") and lowering ("what is this value at that index?") ask the same
-question; it is answered here, by running the ops' scalar meanings on symbolic indices.
+Both fusion ("may these two share a loop?") and lowering ("what is this value at that index?") ask
+the same question; it is answered here, by running the ops' scalar meanings on symbolic indices.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def linear(index: Index, shape: Shape) -> Expr:
 
 
 def point_value(node: Node, index: Index, read: Read, dtype_of: Any = None) -> Expr:
-    """The scalar a pointwise node computes at an index; `read(k, index, guard)` gives its inputs."""
+    """The scalar a pointwise node computes at an index; `read(k, index, guard)` is input k."""
     op = node.op
     assert op.meaning is not None
     if op.kind is Kind.ELEMENTWISE:
@@ -141,7 +141,7 @@ def row_index(domain: Index, folded: tuple[int, ...]) -> Index:
 def row_position(
     type_: TensorType, domain_shape: Shape, domain: Index, folded: tuple[int, ...]
 ) -> Index | None:
-    """Where a value of the kept shape, perhaps with extra axes of size 1, is computed; None if no fit."""
+    """Where a value of the kept shape, perhaps with more axes of size 1, is computed, or None."""
     kept = [
         (s, x)
         for i, (s, x) in enumerate(zip(exprs(domain_shape), domain, strict=True))

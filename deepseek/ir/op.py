@@ -121,7 +121,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class Repeat:
-    """`body` runs on (constants, state) while `condition` holds for them. The first `consts` inputs are constants."""
+    """`body` runs on constants (the first `consts` inputs) and state while `condition` holds."""
 
     condition: Any
     body: Any
@@ -130,7 +130,10 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Walk:
-    """`body` runs once per row of the inputs after constants and state; its outputs after the state are rows."""
+    """`body` runs for each row of the inputs after constants and state.
+
+    Its outputs after the state are rows of the results.
+    """
 
     body: Any
     consts: int
