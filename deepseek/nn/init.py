@@ -11,8 +11,8 @@ from typing import Any
 
 from deepseek.errors import ShapeError, unknown
 from deepseek.frontend.tensor import Tensor, no_grad
-from deepseek.nn.parameter import assign
-from deepseek.ops import full, rand, randn
+from deepseek.nn.parameter import assign, computed_full
+from deepseek.ops import rand, randn
 
 GAINS = {
     "linear": 1.0,
@@ -76,8 +76,7 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """One number everywhere."""
-    with no_grad():
-        return filled(tensor, full(tensor.shape, val, dtype=tensor.dtype))
+    return assign(tensor, computed_full(tensor.shape, val, tensor.dtype))
 
 
 def zeros_(tensor: Tensor) -> Tensor:

@@ -7,17 +7,18 @@ from typing import Any
 
 from deepseek.errors import ArgumentError
 from deepseek.frontend.tensor import Tensor, no_grad
-from deepseek.ir.dtype import float32
+from deepseek.ir.dtype import dtype_of, float32
 from deepseek.nn import functional as F
 from deepseek.nn import init
 from deepseek.nn.module import Module
-from deepseek.nn.parameter import Parameter, assign
-from deepseek.ops import empty
+from deepseek.nn.parameter import Parameter, assign, computed_full
+from deepseek.ops.create import check_device
 
 
 def new_parameter(shape: tuple[int, ...], dtype: Any = None, device: Any = None) -> Parameter:
     """A float32 parameter unless said otherwise, whose values are still to be set."""
-    return Parameter(empty(shape, dtype=float32 if dtype is None else dtype, device=device))
+    check_device(device)
+    return Parameter(computed_full(shape, 0.0, float32 if dtype is None else dtype_of(dtype)))
 
 
 class Identity(Module):

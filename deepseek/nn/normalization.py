@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 
 from deepseek.errors import ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor, no_grad
-from deepseek.ir.dtype import float32, int64
+from deepseek.ir.dtype import dtype_of, float32, int64
 from deepseek.nn import functional as F
 from deepseek.nn import init
 from deepseek.nn.linear import new_parameter
 from deepseek.nn.module import Module
-from deepseek.nn.parameter import assign, retyped
-from deepseek.ops import ones, zeros, zeros_like
+from deepseek.nn.parameter import assign, computed_full, retyped
+from deepseek.ops import zeros_like
 
 
 class _Norm(Module):
@@ -45,14 +45,15 @@ class _Norm(Module):
         for name in ("weight", "bias"):
             parameter = new_parameter((num_features,), dtype, device) if affine else None
             self.register_parameter(name, parameter)
-        kept = float32 if dtype is None else dtype
-        shape = (num_features,)
-        tracks = track_running_stats
-        self.register_buffer("running_mean", zeros(shape, dtype=kept) if tracks else None)
-        self.register_buffer("running_var", ones(shape, dtype=kept) if tracks else None)
-        self.register_buffer("num_batches_tracked", zeros((), dtype=int64) if tracks else None)
-        for buffer in self.buffers():
-            buffer.evaluate()
+        kept = float32 if dtype is None else dtype_of(dtype)
+        shapes = {
+            "running_mean": ((num_features,), kept),
+            "running_var": ((num_features,), kept),
+            "num_batches_tracked": ((), int64),
+        }
+        for name, (shape, type_) in shapes.items():
+            buffer = computed_full(shape, 0, type_) if track_running_stats else None
+            self.register_buffer(name, buffer)
         self.reset_parameters()
 
     def reset_running_stats(self) -> None:

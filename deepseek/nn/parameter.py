@@ -11,8 +11,11 @@ import threading
 import weakref
 from typing import Any
 
+import numpy as np
+
 from deepseek.errors import ArgumentError, DTypeError, ShapeError
-from deepseek.frontend.tensor import Tensor, hooks, leaf_like, no_grad, state
+from deepseek.frontend.tensor import Tensor, from_numpy, hooks, leaf_like, no_grad, state
+from deepseek.ir.dtype import DType
 from deepseek.ir.shape import same_shape
 from deepseek.ops import stop_gradient
 
@@ -50,6 +53,11 @@ class Parameter(Tensor):
 def _restore(reduced: Any, requires_grad: bool) -> Parameter:
     make, arguments = reduced
     return Parameter(make(*arguments), requires_grad)
+
+
+def computed_full(shape: Any, fill_value: float, dtype: DType) -> Tensor:
+    """A tensor with one number everywhere, there at once and without a kernel."""
+    return from_numpy(np.full(shape, fill_value, dtype.numpy), dtype)
 
 
 class _Pending(threading.local):

@@ -7,7 +7,7 @@ from typing import Any
 
 from deepseek.errors import ArgumentError
 from deepseek.frontend.tensor import Tensor
-from deepseek.ir.dtype import DTYPES
+from deepseek.ir.dtype import float64
 from deepseek.nn.parameter import assign
 from deepseek.ops import maximum, sqrt, square
 from deepseek.optim.optimizer import Group, Optimizer, at_least, decayed, gradient_of, hyper, wide
@@ -61,7 +61,7 @@ class Adam(Optimizer):
         beta1, beta2 = hyper(group, "betas", 0), hyper(group, "betas", 1)
         for step, members in self.advanced(group, parameters):
             # 0-d and in float64: 1 - beta ** step is a small difference of numbers close to 1.
-            steps = step.astype(DTYPES["float64"])
+            steps = step.astype(float64)
             step_size = lr / (1 - beta1**steps)
             scale = sqrt(1 - beta2**steps)
             for p in members:

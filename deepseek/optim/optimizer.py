@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from deepseek.errors import ArgumentError, DTypeError
-from deepseek.frontend.tensor import Tensor, enable_grad, hooks, leaf_like, no_grad, state
-from deepseek.ir.dtype import DTYPES
+from deepseek.frontend.tensor import Tensor, enable_grad, leaf_like, no_grad, state
+from deepseek.ir.dtype import float32
 from deepseek.nn.module import clear_grad, loaded
-from deepseek.nn.parameter import assign, settle
-from deepseek.ops import zeros, zeros_like
+from deepseek.nn.parameter import assign, computed_full, settle
 
 Group = dict[str, Any]
 State = dict[str, Tensor]
@@ -92,10 +91,10 @@ class Optimizer:
                 if name in own:
                     continue
                 if name != "step":
-                    own[name] = evaluated(zeros_like(p))
+                    own[name] = computed_full(p.shape, 0.0, p.dtype)
                     continue
                 if step is None:
-                    step = evaluated(zeros((), dtype=DTYPES["float32"]))
+                    step = computed_full((), 0.0, float32)
                 own[name] = step
 
     # ---------------------------------------------------------------------------------- steps
@@ -195,7 +194,7 @@ class Optimizer:
                     got = f"shape {tensor.shape}" if tensor is not None else repr(given)
                     problems.append(f"parameter {number}, {name}: got {got}; wanted shape {shape}")
                 else:
-                    dtype = DTYPES["float32"] if name == "step" else p.dtype
+                    dtype = float32 if name == "step" else p.dtype
                     found.append((p, name, loaded(tensor, dtype)))
         if problems:
             raise self._misfit(problems)
@@ -277,12 +276,6 @@ def decayed(g: Tensor, p: Tensor, weight_decay: Any) -> Tensor:
     return g + weight_decay * wide(p)
 
 
-def evaluated(x: Tensor) -> Tensor:
-    """x as a leaf that needs no gradient."""
-    hooks.evaluate([x._value])
-    return Tensor(leaf_like(x._value, False))
-
-
 def another_handle(x: Tensor) -> Tensor:
     """A second handle on the value that x shows; x stays the value's own."""
     other = Tensor(x._value)
@@ -295,7 +288,7 @@ def as_state(given: Any) -> Tensor | None:
     if isinstance(given, Tensor):
         return given
     if isinstance(given, (int, float)):
-        return evaluated(zeros((), dtype=DTYPES["float32"]) + given)
+        return computed_full((), given, float32)
     return None
 
 

@@ -7,15 +7,14 @@ from typing import Any
 
 from deepseek.errors import ArgumentError
 from deepseek.frontend.tensor import Tensor
-from deepseek.ir.dtype import DTYPES
-from deepseek.nn.parameter import assign
-from deepseek.ops import ones, where
+from deepseek.ir.dtype import float32
+from deepseek.nn.parameter import assign, computed_full
+from deepseek.ops import where
 from deepseek.optim.optimizer import (
     Group,
     Optimizer,
     at_least,
     decayed,
-    evaluated,
     gradient_of,
     hyper,
     wide,
@@ -97,5 +96,5 @@ class SGD(Optimizer):
         saved = state_dict["state"]
         for number, p in enumerate(self.parameters()):
             if "step" in self.state[p] and number in saved and "step" not in saved[number]:
-                self.state[p]["step"] = evaluated(ones((), dtype=DTYPES["float32"]))
+                self.state[p]["step"] = computed_full((), 1.0, float32)
         self._share_steps()

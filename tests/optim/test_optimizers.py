@@ -138,7 +138,7 @@ def test_training_lowers_the_loss_and_frees_what_is_used() -> None:
 def trained(make: Callable[[nn.Module], ds.optim.Optimizer], compile_: Callable) -> list[Array]:
     """The model's state after each of some steps whose learning rate falls."""
     ds.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4), nn.Linear(4, 2))
     optimizer = make(model)
 
     def step(x: ds.Tensor) -> ds.Tensor:
