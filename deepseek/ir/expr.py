@@ -182,8 +182,10 @@ def const(value: Any, dtype: DType = int64) -> Expr:
         value = float(np.asarray(value, np.float64).astype(dtype.numpy))
     elif dtype.kind == "b":
         value = bool(value)
-    else:
-        value = int(np.asarray(int(value) & (2**dtype.bits - 1), np.uint64).astype(dtype.numpy))
+    else:  # wrapped
+        value = int(value) & ((1 << dtype.bits) - 1)
+        if dtype.kind == "i" and value >> (dtype.bits - 1):
+            value -= 1 << dtype.bits
     return make("const", (), dtype, value)
 
 

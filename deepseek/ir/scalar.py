@@ -41,14 +41,15 @@ from deepseek.ir.integer import bounds, from_terms, is_nonnegative, terms
 
 def call(fn: str, *args: Expr) -> Expr:
     """Apply a function of FUNCTIONS; folds constants and simplifies integer arithmetic."""
+    last = args[-1].dtype
+    rule = _INTEGER_RULES.get(fn) if last is int64 else None
+    if rule is not None:
+        assert args[0].dtype is int64, (fn, args)
+        return rule(*args)
     function = FUNCTIONS[fn]
     assert len(args) == function.arity, fn
-    last = args[-1].dtype
-    if fn not in ("where",):
-        assert all(a.dtype is last for a in args), (fn, args, [a.dtype for a in args])
+    assert fn == "where" or all(a.dtype is last for a in args), (fn, args, [a.dtype for a in args])
     dtype = bool_ if function.result == "bool" else last
-    if last is int64 and fn in _INTEGER_RULES:
-        return _INTEGER_RULES[fn](*args)
     if all(a.fn == "const" for a in args):
         return _fold(function, args, dtype)
     return _identities(fn, args, dtype)
@@ -112,15 +113,15 @@ _INTEGER_RULES: dict[str, Callable[..., Expr]] = {
 
 
 def add(a: Expr, b: Expr) -> Expr:
-    return call("add", a, b)
+    return integer.add(a, b) if a.dtype is b.dtype is int64 else call("add", a, b)
 
 
 def sub(a: Expr, b: Expr) -> Expr:
-    return call("sub", a, b)
+    return integer.sub(a, b) if a.dtype is b.dtype is int64 else call("sub", a, b)
 
 
 def mul(a: Expr, b: Expr) -> Expr:
-    return call("mul", a, b)
+    return integer.mul(a, b) if a.dtype is b.dtype is int64 else call("mul", a, b)
 
 
 def neg(a: Expr) -> Expr:
@@ -128,19 +129,19 @@ def neg(a: Expr) -> Expr:
 
 
 def floordiv(a: Expr, b: Expr) -> Expr:
-    return call("floordiv", a, b)
+    return integer.floordiv(a, b) if a.dtype is b.dtype is int64 else call("floordiv", a, b)
 
 
 def mod(a: Expr, b: Expr) -> Expr:
-    return call("mod", a, b)
+    return integer.mod(a, b) if a.dtype is b.dtype is int64 else call("mod", a, b)
 
 
 def minimum(a: Expr, b: Expr) -> Expr:
-    return call("minimum", a, b)
+    return integer.minimum(a, b) if a.dtype is b.dtype is int64 else call("minimum", a, b)
 
 
 def maximum(a: Expr, b: Expr) -> Expr:
-    return call("maximum", a, b)
+    return integer.maximum(a, b) if a.dtype is b.dtype is int64 else call("maximum", a, b)
 
 
 def where(condition: Expr, a: Expr, b: Expr) -> Expr:
