@@ -8,11 +8,12 @@ a function, a whole training step included.
 
 from __future__ import annotations
 
-from deepseek import nn, ops, optim
+from deepseek import debug, nn, onnx, ops, optim
 from deepseek.autograd import backward, grad, value_and_grad, vjp
 from deepseek.compiler import tiers
 from deepseek.compiler.caches import counters
 from deepseek.compiler.function import jit
+from deepseek.debug import explain
 from deepseek.frontend.tensor import Tensor, enable_grad, is_grad_enabled, no_grad
 from deepseek.ir.dtype import (
     bfloat16,
