@@ -1,12 +1,14 @@
 """Compile: a graph becomes an Executable on a backend.
 
-Passes, lowering, emission, loading; or, for a backend that interprets, nothing of the sort.
+Passes, lowering, emission, loading; or nothing of the sort, for a backend that interprets, and
+for a graph whose Program lies on disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from deepseek import _runtime
 from deepseek._runtime import Buffer
 from deepseek.backends import Backend
 from deepseek.compiler.caches import (
+    Kept,
     counters,
     find_program,
     held_kernels,
@@ -27,6 +30,7 @@ from deepseek.ir.graph import Graph, Node
 from deepseek.ir.interpret import interpret
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Sizes, TensorType, active
+from deepseek.ir.text import parse_graph
 from deepseek.passes import PassContext, run_passes
 from deepseek.program import ir
 from deepseek.program.build import build
@@ -114,16 +118,22 @@ class Compiled(Executable):
     def __init__(
         self,
         graph: Graph,
-        program: ir.Program,
+        symbols: Sequence[Expr],
+        program: Callable[[], ir.Program],
         loaded: _runtime.Program,
         outputs: Sequence[int],
         prepared: Prepared | None = None,
     ) -> None:
-        super().__init__(graph, program.symbols)
+        super().__init__(graph, symbols)
         self.prepared = prepared
-        self.program = program
+        self.read_program = program
         self.loaded = loaded
         self.from_input = outputs
+
+    @cached_property
+    def program(self) -> ir.Program:
+        """What is run; of a Program from the disk its text is read only here."""
+        return self.read_program()
 
     def run(
         self,
@@ -140,6 +150,20 @@ class Compiled(Executable):
         return [inputs[~k] if k < 0 else made[k] for k in self.from_input]
 
 
+class Unrun(Compiled):
+    """Stands for a Program that was compiled for another machine: results are zeros."""
+
+    def run(
+        self,
+        inputs: Sequence[Buffer],
+        symbols: tuple[int, ...] = (),
+        donate: Sequence[bool] | None = None,
+    ) -> list[Buffer]:
+        made = self.loaded.bind_info(symbols)["outputs"]
+        zeros = [Buffer.copy_of(bytes(nbytes), "null") for nbytes in made]
+        return [inputs[~k] if k < 0 else zeros[k] for k in self.from_input]
+
+
 def compile_graph(
     graph: Graph,
     backend: Backend,
@@ -147,12 +171,23 @@ def compile_graph(
     takes: dict[int, int] | None = None,
     labels: Sequence[str] = (),
     context: PassContext | None = None,
+    stable: tuple[int, ...] = (),
 ) -> Executable:
-    """The graph as an Executable. `takes[o] = i` lets output o have input i's buffer if donated."""
-    counters.programs += 1
+    """The graph as an Executable.
+
+    `takes[o] = i` lets output o have input i's buffer if donated. `stable` numbers the inputs that mostly keep
+    their value between calls: what depends on them alone is computed once.
+    """
     if backend.interprets:
+        counters.programs += 1
         return Interpreted(graph, symbols)
+    key = program_key(graph, backend, symbols, takes, labels, stable, context is not None)
+    kept = find_program(key, backend)
+    if kept is not None:
+        return revived(kept, graph, backend, symbols)
+    counters.programs += 1
     context = context or PassContext()
+    context.stable = stable
     if backend.claims:
         context.claim = claimed_by(backend)
     fused = run_passes(graph, context)
@@ -161,12 +196,28 @@ def compile_graph(
         return run_passes(body, PassContext(context.claim))
 
     program = build(fused, symbols, backend.lanes(), takes, labels, optimize)
-    loaded = load(program, compiled_kernels(backend, program.kernels))
+    if options.verify:
+        verify(program)
+    kernels = held_kernels(backend, program.kernels)
+    tape = record(program, [kernel.launchable for kernel in kernels])
+    outputs = output_sources(program)
     prepared = None
     if context.split is not None:
         inner = compile_graph(context.split.prepared, backend, symbols)
         prepared = Prepared(inner, context.split.sources)
-    return Compiled(graph, program, loaded, output_sources(program), prepared)
+    keep_program(key, program, tape, kernels, outputs, context.split)
+    made = Compiled if backend.runs else Unrun
+    return made(graph, symbols, lambda: program, tape.build(), outputs, prepared)
+
+
+def revived(kept: Kept, graph: Graph, backend: Backend, symbols: Sequence[Expr]) -> Executable:
+    """A Program from the disk as an Executable."""
+    prepared = None
+    if kept.split is not None:
+        text, sources = kept.split
+        prepared = Prepared(compile_graph(parse_graph(text), backend, symbols), sources)
+    made = Compiled if backend.runs else Unrun
+    return made(graph, symbols, kept.program, kept.loaded, kept.outputs, prepared)
 
 
 def output_sources(program: ir.Program) -> list[int]:

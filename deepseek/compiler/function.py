@@ -290,7 +290,13 @@ class Function:
         takes, donated = takeovers(graph, bindings, rebinds)
         variables = tuple(sizes.current)
         labels = [label_of(b, table) for b in bindings]
-        executable = compile_graph(graph, backends.load(options.backend), variables, takes, labels)
+        rows = {place[1] for place, _, _ in rebinds if place[0] == "row"}
+        stable = tuple(
+            i for i, b in enumerate(bindings) if b.kind == "row" and b.at not in rows
+        )
+        executable = compile_graph(
+            graph, backends.load(options.backend), variables, takes, labels, stable=stable
+        )
         returned = [(i, v.requires_grad) for i, v in enumerate(values)]
         return Entry(
             table, bindings, executable, result, returned, rebinds, effects,
