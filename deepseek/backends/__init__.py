@@ -7,20 +7,25 @@ is a subclass of `Backend` named by its module as `BACKEND`. Nothing else in the
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
+import os
 import pkgutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
-from deepseek._runtime import Block
+from deepseek._runtime import Code
 from deepseek.errors import BackendError, unknown
 from deepseek.ir.graph import Node
 from deepseek.ir.scalar import Expr
 from deepseek.kernel.ir import Kernel
 from deepseek.program.ir import Row
 from deepseek.program.load import Loader
+from deepseek.program.tape import TapeBlock
 
 ENTRY_POINT = "deepseek.backends"
 
@@ -39,11 +44,14 @@ class Claim:
 
 
 class Launchable:
-    """A compiled kernel that can be added to a Program."""
+    """A compiled kernel that can be added to a Program. `code` is what its launches run, if that
+    is machine code: only then can Programs of it be kept on disk."""
+
+    code: Code | None = None
 
     def add(
         self,
-        block: Block,
+        block: TapeBlock,
         kernel: Kernel,
         rows: Sequence[Row],
         grain: Expr,
@@ -60,6 +68,7 @@ class Backend:
     name = ""
     claims: tuple[Claim, ...] = ()
     interprets = False  # runs graphs as they were recorded, without passes or kernels
+    runs = True  # or else compiles only, and results are zeros
 
     def unusable(self) -> str | None:
         """Why this machine cannot use it, or None."""
@@ -68,6 +77,11 @@ class Backend:
     def target(self) -> str:
         """What we compile for, as text: part of every cache key."""
         return self.name
+
+    def version(self) -> str:
+        """What emits and compiles, as text: part of every cache key. The sources in its folder."""
+        path = Path(sys.modules[type(self).__module__].__file__ or "")
+        return sources_hash(path.parent if path.name == "__init__.py" else path)
 
     def lanes(self) -> int:
         """How many float32 lanes a vector has: a hint for schedules."""
@@ -84,6 +98,27 @@ class Backend:
     def load(self, data: bytes, symbols: Sequence[str]) -> Sequence[Launchable]:
         """The kernels of an object, ready to launch."""
         raise BackendError(f"backend {self.name!r} cannot run kernels")
+
+
+@functools.cache
+def sources_hash(root: Path, parts: tuple[str, ...] = ("",)) -> str:
+    """The hash of a Python file, or of those in a folder whose relative path starts as one of
+    `parts`."""
+    digest = hashlib.sha256()
+    pending = [str(root)]
+    found: list[str] = []
+    while pending:
+        path = pending.pop()
+        if path.endswith(".py"):
+            found.append(path)
+        elif os.path.isdir(path) and not path.endswith("__pycache__"):
+            pending += [entry.path for entry in os.scandir(path)]
+    for path in sorted(found):
+        name = os.path.relpath(path, root)
+        if name.startswith(parts):
+            with open(path, "rb") as file:
+                digest.update(hashlib.sha256(name.encode() + b"\0" + file.read()).digest())
+    return digest.hexdigest()
 
 
 @functools.cache

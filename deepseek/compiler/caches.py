@@ -1,16 +1,52 @@
-"""Caches and counters: kernels in this process, and what "compiles" means in tests and documents.
+"""Caches: compiled kernels in this process, kernels and whole Programs on disk; and the counters.
 
-`counters.traces` counts functions traced, `programs` graphs compiled, `kernels` kernels compiled.
+Three numbers say what "compiles" means in tests and documents: `counters.traces` counts functions
+traced, `programs` graphs put through the passes, `kernels` kernels compiled. What a cache had
+counts in none of them.
+
+A Program is looked up by its graph's text, a kernel by its own, both with the target and with
+hashes of the sources that made them. What needs Python functions (Host steps, claims that run Python, ops
+defined outside deepseek) is not kept on disk. With all of a graph in the cache, nothing is lowered,
+emitted or compiled, and the code generator is not even imported.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Sequence
+import sys
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
 
-from deepseek.backends import Backend, Launchable
+import numpy as np
+
+from deepseek import _runtime
+from deepseek._runtime import Buffer
+from deepseek.backends import Backend, Launchable, sources_hash
+from deepseek.compiler import store
+from deepseek.config import options
+from deepseek.errors import PACKAGE_DIR, DeepseekError, FormatError
+from deepseek.ir.graph import Graph
+from deepseek.ir.op import INTERNAL, REGISTRY, Kind, Op, resolve
+from deepseek.ir.scalar import Expr
+from deepseek.ir.text import expr_text, print_graph
 from deepseek.kernel.ir import Kernel
+from deepseek.kernel.text import print_kernel
+from deepseek.passes.prepare import Split
+from deepseek.program.ir import Program
+from deepseek.program.tape import Tape, play
+from deepseek.program.text import content_hash, parse_program, print_program
+
+# What a kernel's machine code and a graph's Program depend on, beside the backend's own folder.
+KERNEL_SOURCES = ("ir/", "kernel/", "errors.py")
+PROGRAM_SOURCES = (*KERNEL_SOURCES, "frontend/", "ops/", "passes/", "program/", "compiler/")
+REMEMBERED = 32  # misses that `explain` can tell about
 
 
 @dataclass
@@ -22,30 +58,345 @@ class Counters:
     kernels: int = 0
 
 
+@dataclass(frozen=True)
+class Key:
+    """What an entry is looked up by: named fields, and their hash."""
+
+    kind: str
+    fields: Mapping[str, str]
+    hash: str
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A lookup that found nothing, and why if that is known without looking around."""
+
+    kind: str
+    name: str
+    reason: str
+    time: float
+    key: Key | None = None
+
+
+@dataclass(frozen=True)
+class Held:
+    """A compiled kernel of this process."""
+
+    launchable: Launchable
+    symbol: str
+    data: bytes
+
+
 counters = Counters()
-_kernels: dict[tuple[str, str], Launchable] = {}
+hits = {"programs": 0, "kernels": 0}
+misses: deque[Miss] = deque(maxlen=REMEMBERED)
+_kernels: dict[tuple[str, Kernel], Held] = {}
+_refused: dict[str, str] = {}  # why a Program was not kept, by its key
+
+
+def make_key(kind: str, fields: Mapping[str, str]) -> Key:
+    text = "\0".join([f"{name}={value}" for name, value in fields.items()])
+    return Key(kind, fields, hashlib.sha256(text.encode()).hexdigest())
+
+
+@functools.cache
+def version(parts: tuple[str, ...]) -> str:
+    """What the compiler itself is: a hash of the sources concerned, and what they run on."""
+    own = sources_hash(Path(PACKAGE_DIR), parts)
+    return f"{own} numpy {np.__version__} {sys.implementation.cache_tag}"
+
+
+def missed(key: Key, name: str, reason: str) -> None:
+    misses.append(Miss(key.kind, name, reason, time.time(), key))
+
+
+# ---------------------------------------------------------------------------------------- kernels
 
 
 def compiled_kernels(backend: Backend, kernels: Sequence[Kernel]) -> list[Launchable]:
-    """The kernels, compiled; those met before are reused, the rest go into one object."""
+    """The kernels, ready to launch: those of this process, those on disk, the rest compiled."""
+    return [held.launchable for held in held_kernels(backend, kernels)]
+
+
+def held_kernels(backend: Backend, kernels: Sequence[Kernel]) -> list[Held]:
+    """The same with their object code."""
     target = backend.target()
-    keys = [(target, kernel_key(k)) for k in kernels]
-    missing = {key: k for key, k in zip(keys, kernels, strict=True) if key not in _kernels}
-    if missing:
-        named = [(f"k_{key[1][:16]}", k) for key, k in missing.items()]
-        data = backend.compile(named)
-        loaded = backend.load(data, [symbol for symbol, _ in named])
-        _kernels.update(zip(missing, loaded, strict=True))
-        counters.kernels += len(missing)
-    return [_kernels[key] for key in keys]
+    wanted = [(target, replace(k, name="kernel", lines=())) for k in kernels]
+    for place, kernel in zip(wanted, kernels, strict=True):
+        if place not in _kernels:
+            key = kernel_key(backend, kernel)
+            held = found_kernel(key, backend, kernel) or made_kernel(key, backend, kernel)
+            _kernels[place] = held
+    return [_kernels[place] for place in wanted]
 
 
-def kernel_key(kernel: Kernel) -> str:
-    """The hash of a kernel's text (its name and the user's lines apart)."""
-    plain = replace(kernel, name="kernel", lines=())
-    return hashlib.sha256(repr(plain).encode()).hexdigest()
+def found_kernel(key: Key, backend: Backend, kernel: Kernel) -> Held | None:
+    """A kernel from the disk."""
+    body, reason = store.read("kernels", key.hash)
+    if body is not None:
+        symbol, data = body
+        launchable = loaded(backend, data, symbol)
+        if launchable is not None:
+            hits["kernels"] += 1
+            return Held(launchable, symbol, data)
+        store.discard("kernels", key.hash)
+        reason = "its code could not be loaded"
+    missed(key, kernel.name, reason)
+    return None
+
+
+def made_kernel(key: Key, backend: Backend, kernel: Kernel) -> Held:
+    """A kernel compiled now, and kept."""
+    symbol = f"k_{key.hash[:16]}"
+    data = backend.compile([(symbol, kernel)])
+    held = Held(backend.load(data, [symbol])[0], symbol, data)
+    counters.kernels += 1
+    store.write("kernels", key.hash, {"name": kernel.name, **key.fields}, (symbol, data))
+    return held
+
+
+def loaded(backend: Backend, data: bytes, symbol: str) -> Launchable | None:
+    """Kept object code as a kernel; None where the runtime refuses it."""
+    try:
+        return backend.load(data, [symbol])[0]
+    except (_runtime.LoadError, KeyError, DeepseekError):
+        return None
+
+
+def kernel_key(backend: Backend, kernel: Kernel) -> Key:
+    """A kernel's text (its name and the user's lines apart), and what compiles it."""
+    fields = {
+        "target": backend.target(),
+        "compiler": version(KERNEL_SOURCES),
+        "backend": backend.version(),
+        "kernel": print_kernel(replace(kernel, name="kernel", lines=())),
+    }
+    return make_key("kernels", fields)
+
+
+# --------------------------------------------------------------------------------------- programs
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A Program from the disk."""
+
+    loaded: _runtime.Program
+    outputs: list[int]
+    split: tuple[str, tuple[int, ...]] | None  # the graph to be run beforehand, and its inputs
+    program: Callable[[], Program]  # read only when somebody asks
+
+
+def program_key(
+    graph: Graph,
+    backend: Backend,
+    symbols: Sequence[Expr],
+    takes: Mapping[int, int] | None,
+    labels: Sequence[str],
+    stable: Sequence[int],
+    watched: bool,
+) -> Key | str:
+    """What a graph's Program is looked up by, or why it is not kept on disk.
+
+    `watched`: somebody wants to see the passes run.
+    """
+    if watched or options.verify or options.dump is not None:
+        return "its passes are watched, by DS_VERIFY, DS_DUMP or the caller"
+    for op in dict.fromkeys(ops_of(graph)):
+        if not is_ours(op):
+            return f"op {op.name!r} is defined outside deepseek: what it means may change"
+        if op.kind is Kind.HOST:
+            return f"op {op.name!r} is a Python function"
+    try:
+        text = print_graph(graph)
+    except FormatError as error:
+        return str(error)
+    fields = {
+        "target": backend.target(),
+        "compiler": version(PROGRAM_SOURCES),
+        "backend": backend.version(),
+        "fuel": str(options.fuel),
+        "symbols": ", ".join(map(expr_text, symbols)),
+        "takes": repr(sorted((takes or {}).items())),
+        "labels": repr(tuple(labels)),
+        "stable": repr(tuple(stable)),
+        "graph": text,
+    }
+    return make_key("programs", fields)
+
+
+def ops_of(graph: Graph) -> Iterator[Op]:
+    """The ops of a graph and of the graphs inside it."""
+    for node in graph.nodes:
+        yield node.op
+        if node.op.kind is Kind.CONTROL:
+            for value in node.attrs.values():
+                if isinstance(value, Graph):
+                    yield from ops_of(value)
+
+
+@functools.cache
+def is_ours(op: Op) -> bool:
+    """Whether the op's name says all about it, to everybody with the same sources."""
+    try:
+        if resolve(op.name) is not op:
+            return False
+    except DeepseekError:
+        return False
+    if op.name in INTERNAL:
+        return True
+    base = REGISTRY[op.name.split(".")[0]]
+    return base.function is not None and base.function.__module__.startswith("deepseek.")
+
+
+def find_program(key: Key | str, backend: Backend) -> Kept | None:
+    """A Program from the disk, loaded."""
+    if isinstance(key, str):
+        misses.append(Miss("programs", "program", key, time.time()))
+        return None
+    body, reason = store.read("programs", key.hash)
+    if body is not None:
+        kept = revived(body, backend)
+        if kept is not None:
+            hits["programs"] += 1
+            return kept
+        store.discard("programs", key.hash)
+        reason = "its code could not be loaded"
+    missed(key, "program", reason)
+    return None
+
+
+def revived(body: Any, backend: Backend) -> Kept | None:
+    """A stored Program, loaded; None where the runtime refuses it."""
+    data, kernels, constants, outputs, split, text = body
+    codes = []
+    for symbol, code in kernels:
+        launchable = loaded(backend, code, symbol)
+        if launchable is None or launchable.code is None:
+            return None
+        codes.append(launchable.code)
+    buffers = [Buffer.copy_of(constant, "constant") for constant in constants]
+    return Kept(
+        play(data, codes, (), buffers),
+        outputs,
+        split,
+        lambda: parse_program(
+            zlib.decompress(text).decode(), {content_hash(data): data for data in constants}
+        ),
+    )
+
+
+def keep_program(
+    key: Key | str,
+    program: Program,
+    tape: Tape,
+    kernels: Sequence[Held],
+    outputs: list[int],
+    split: Split | None,
+) -> None:
+    """Store a Program and its object code, if all of it is data."""
+    if isinstance(key, str):
+        return
+    by_code = {id(held.launchable.code): held for held in kernels}
+    used = [by_code.get(id(code)) for code in tape.codes]
+    if tape.functions or None in used:
+        _refused[key.hash] = "it has steps that are Python functions, and is never kept"
+        return
+    try:
+        beforehand = None if split is None else (print_graph(split.prepared), tuple(split.sources))
+    except FormatError as error:
+        _refused[key.hash] = str(error)
+        return
+    body = (
+        tape.data,
+        [(held.symbol, held.data) for held in used if held is not None],
+        [bytes(constant) for constant in tape.constants],
+        outputs,
+        beforehand,
+        zlib.compress(print_program(program).encode(), 1),
+    )
+    store.write("programs", key.hash, {"name": program.name, **key.fields}, body)
+
+
+# ------------------------------------------------------------------------------------- looking in
+
+
+def explain(count: int = 5) -> str:
+    """Why the last lookups on disk missed: what differs first from the entry that is nearest."""
+    if not misses:
+        return "No lookup has missed in this process."
+    recent = list(misses)[-count:]
+    lines = [f"The last {len(recent)} lookups that missed, the latest first:"]
+    for miss in reversed(recent):
+        reason = miss.reason
+        if miss.key is not None and not reason:
+            reason = _refused.get(miss.key.hash) or difference(miss.key, miss.time)
+        lines.append(f"{miss.kind.removesuffix('s')} {miss.name!r}: {reason}")
+    return "\n".join(lines)
+
+
+def difference(key: Key, before: float) -> str:
+    """How a key differs from the nearest entry that was there before."""
+    text_field = "graph" if key.kind == "programs" else "kernel"
+    wanted = key.fields[text_field].splitlines()
+    best: tuple[int, float] = (-1, 0.0)
+    nearest: dict[str, str] = {}
+    for _, about in store.described(key.kind, before):
+        same = sum(about.get(name) == value for name, value in key.fields.items())
+        if same < best[0]:
+            continue
+        lines = set(about.get(text_field, "").splitlines())
+        likeness = sum(line in lines for line in wanted) / max(len(wanted), len(lines))
+        if (same, likeness) > best:
+            best, nearest = (same, likeness), about
+    if not nearest:
+        return f"the cache had no {key.kind} yet"
+    for name, value in key.fields.items():
+        if nearest.get(name) != value:
+            told = first_difference(nearest.get(name, ""), value)
+            return f"nearest is {nearest['name']!r}, which differs in its {name}: {told}"
+    return "its entry was removed or damaged"
+
+
+def first_difference(old: str, new: str) -> str:
+    """Where two texts differ first."""
+    before, after = old.splitlines() or [""], new.splitlines() or [""]
+    for tag, i, _, j, _ in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if tag != "equal":
+            left = before[i].strip() if i < len(before) else "(nothing)"
+            right = after[j].strip() if j < len(after) else "(nothing)"
+            where = f"line {j + 1}: " if len(after) > 1 else ""
+            return f"{where}{shortened(left)} there, {shortened(right)} here"
+    return "line ends"
+
+
+def shortened(text: str, length: int = 120) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def info() -> dict[str, Any]:
+    """The folder (or None, and why), its entries and bytes, the limit, this process's hits."""
+    root = store.folder()
+    found = list(store.entries(root)) if root is not None else []
+    return {
+        "folder": root,
+        "unusable": "" if root is not None else store.why_unusable(),
+        "programs": sum(e.kind == "programs" for e in found),
+        "kernels": sum(e.kind == "kernels" for e in found),
+        "bytes": sum(e.nbytes for e in found),
+        "limit": options.cache_size,
+        "program_hits": hits["programs"],
+        "kernel_hits": hits["kernels"],
+        "kernels_in_memory": len(_kernels),
+    }
 
 
 def clear() -> None:
+    """Forget every compiled kernel of this process, and remove every entry on disk."""
+    forget()
+    store.clear()
+
+
+def forget() -> None:
     """Forget every compiled kernel of this process."""
     _kernels.clear()

@@ -1,4 +1,4 @@
-"""Load: a Program becomes the runtime's Program, with kernels from a backend."""
+"""Load: a Program becomes a Tape, with kernels from a backend; played, the runtime's Program."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from deepseek.ir import scalar
 from deepseek.ir.scalar import Expr
 from deepseek.program import ir
 from deepseek.program.ir import Copy, Extern, For, Host, If, Launch, Program, Ref, Step, While
+from deepseek.program.tape import Tape, TapeBlock
 
 _OPERATORS = {
     "add": "+",
@@ -29,14 +30,14 @@ class Loader:
         self.program = program
         self.launchables = launchables
         self.symbols = {s: f"s{i}" for i, s in enumerate(program.symbols)}
-        self.builder = _runtime.ProgramBuilder(len(program.symbols), program.name)
+        self.builder = Tape(len(program.symbols), program.name)
         self.loops: dict[int, int] = {}
 
-    def load(self) -> _runtime.Program:
+    def record(self) -> Tape:
         for number, slot in enumerate(self.program.slots):
             assert self.declare(slot) == number
         self.fill(self.builder.main, self.program.body)
-        return self.builder.build()
+        return self.builder
 
     def declare(self, slot: ir.Slot) -> int:
         nbytes = self.expr(slot.nbytes)
@@ -50,11 +51,11 @@ class Loader:
         data = slot.array.reshape(-1).view("uint8")
         return self.builder.constant(_runtime.Buffer.copy_of(data, "constant"), slot.label)
 
-    def fill(self, block: _runtime.Block, body: Sequence[Step]) -> None:
+    def fill(self, block: TapeBlock, body: Sequence[Step]) -> None:
         for step in body:
             self.step(block, step)
 
-    def step(self, block: _runtime.Block, step: Step) -> None:
+    def step(self, block: TapeBlock, step: Step) -> None:
         match step:
             case Launch(kernel, rows, grain, label):
                 self.launchables[kernel].add(
@@ -74,7 +75,7 @@ class Loader:
                 self.loops[loop] = self.builder.loop()
                 block.for_(self.loops[loop], self.expr(count), self.block(body), None, label)
 
-    def block(self, body: Sequence[Step]) -> _runtime.Block:
+    def block(self, body: Sequence[Step]) -> TapeBlock:
         made = self.builder.block()
         self.fill(made, body)
         return made
@@ -115,4 +116,9 @@ class Loader:
 
 def load(program: Program, launchables: Sequence[Any]) -> _runtime.Program:
     """The program, ready to run. `launchables` are its kernels, compiled, in order."""
-    return Loader(program, launchables).load()
+    return record(program, launchables).build()
+
+
+def record(program: Program, launchables: Sequence[Any]) -> Tape:
+    """The program as the runtime takes it."""
+    return Loader(program, launchables).record()

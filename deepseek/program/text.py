@@ -46,7 +46,7 @@ from deepseek.program.ir import (
     While,
 )
 
-Constants = Mapping[str, np.ndarray[Any, Any]]
+Constants = Mapping[str, bytes]
 
 
 def print_program(program: Program, kernels: bool = True) -> str:
@@ -60,15 +60,15 @@ def print_program(program: Program, kernels: bool = True) -> str:
     return text + "".join(map(print_kernel, program.kernels)) if kernels else text
 
 
-def constants_of(program: Program) -> dict[str, np.ndarray[Any, Any]]:
-    """The constants that the text names by hash."""
-    slots = (s for s in program.slots if s.array is not None and not written_out(s))
-    return {content_hash(s.array): s.array for s in slots if s.array is not None}
+def constants_of(program: Program) -> dict[str, bytes]:
+    """The bytes of the constants that the text names by hash."""
+    arrays = [s.array.tobytes() for s in program.slots if s.array is not None and not written_out(s)]
+    return {content_hash(data): data for data in arrays}
 
 
-def content_hash(array: np.ndarray[Any, Any]) -> str:
+def content_hash(data: bytes) -> str:
     """The hash of a constant's bytes; its type stands beside it."""
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:32]
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def written_out(slot: Slot) -> bool:
@@ -86,7 +86,7 @@ def slot_text(slot: Slot) -> str:
         if written_out(slot):
             text = f"{slot.kind} {literal_text(Array(slot.array, slot.type.dtype))}"
         else:
-            text += f" from {content_hash(slot.array)!r}"
+            text += f" from {content_hash(slot.array.tobytes())!r}"
     if slot.label:
         text += f" {slot.label!r}"
     return text if slot.takes is None else f"{text} takes %{slot.takes}"
@@ -235,14 +235,10 @@ class ProgramParser(Parser):
         key = self.string("the hash of a constant")
         if key not in self.constants:
             self.fail(f"the bytes of the constant {key}")
-        array = self.constants[key]
-        if (
-            array.shape != type_.shape
-            or array.dtype != type_.dtype.numpy
-            or content_hash(array) != key
-        ):
+        data, shape = self.constants[key], type_.shape
+        if content_hash(data) != key or len(data) != type_.nbytes:
             raise FormatError(f"the constant {key} is not the {type_text(type_)} that is meant")
-        return array
+        return np.frombuffer(data, np.uint8).view(type_.dtype.numpy).reshape(shape)
 
     # -------------------------------------------------------------------------------- steps
 

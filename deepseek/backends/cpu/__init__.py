@@ -6,6 +6,7 @@ In flow Kernels and a Target; out flows one relocatable object for many kernels,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 
 from deepseek import _runtime
 from deepseek.backends import Backend, Launchable
@@ -17,17 +18,20 @@ from deepseek.ir import scalar
 from deepseek.kernel.ir import Kernel
 from deepseek.program.ir import Row
 from deepseek.program.load import Loader
+from deepseek.program.tape import TapeBlock
 
 
 class NativeKernel(Launchable):
     """Machine code and the kernel it came from."""
+
+    code: _runtime.Code
 
     def __init__(self, code: _runtime.Code, symbol: str) -> None:
         self.code = code
         self.symbol = symbol
 
     def add(
-        self, block: _runtime.Block, kernel: Kernel, rows: Sequence[Row], grain: scalar.Expr, label: str,
+        self, block: TapeBlock, kernel: Kernel, rows: Sequence[Row], grain: scalar.Expr, label: str,
         loader: Loader,
     ) -> None:  # fmt: skip
         scratch = scalar.ZERO
@@ -58,6 +62,13 @@ class Cpu(Backend):
 
     def target(self) -> str:
         return f"cpu {current_target().level}"
+
+    def version(self) -> str:
+        try:
+            llvm = version("llvmlite")
+        except PackageNotFoundError:  # what others compiled can still be run
+            llvm = "none"
+        return f"{super().version()} llvmlite {llvm}"
 
     def lanes(self) -> int:
         return current_target().width
