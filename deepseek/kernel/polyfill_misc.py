@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from deepseek.ir.dtype import float32, float64, uint32, uint64
-from deepseek.ir.scalar import Expr, bitcast, call, cast, const
+from deepseek.ir.scalar import Expr, bitcast, call, cast, const, make
 from deepseek.kernel.polyfill_form import (
     FORMS,
     Form,
@@ -150,6 +150,7 @@ def integer_power(x: Expr, y: Expr) -> Expr:
     base = x
     for bit in range(dtype.bits - (dtype.kind == "i")):
         wanted = call("ne", call("bitand", y, const(1 << bit, dtype)), zero)
-        result = where(wanted, mul(result, base), result)
-        base = mul(base, base)
+        # Made as they are: sums of products would write x**(2**62) out.
+        result = where(wanted, make("mul", (result, base), dtype), result)
+        base = make("mul", (base, base), dtype)
     return result
