@@ -64,8 +64,11 @@ def drawn(tensor: Tensor, draw: Any, generator: Any) -> Tensor:
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
     """Numbers spread evenly over [a, b)."""
+    middle, half = (a + b) / 2, (b - a) / 2
     with no_grad():
-        return filled(tensor, drawn(tensor, rand, generator) * (b - a) + a)
+        # Exact up to the last product, so that a seed gives the same bits however this is compiled.
+        values = (drawn(tensor, rand, generator) * 2 - 1) * half
+        return filled(tensor, values + middle if middle else values)
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:

@@ -64,8 +64,11 @@ class Adam(Optimizer):
             steps = step.astype(float64)
             step_size = lr / (1 - beta1**steps)
             scale = sqrt(1 - beta2**steps)
-            for p in members:
-                self._update_one(p, group, step_size, scale)
+            for dtype in {p.dtype.accumulator: None for p in members}:
+                factors = step_size.astype(dtype), scale.astype(dtype)
+                for p in members:
+                    if p.dtype.accumulator is dtype:
+                        self._update_one(p, group, *factors)
 
     def _update_one(self, p: Tensor, group: Group, step_size: Tensor, scale: Tensor) -> None:
         lr, eps, weight_decay = (hyper(group, name) for name in ("lr", "eps", "weight_decay"))
@@ -83,8 +86,8 @@ class Adam(Optimizer):
         if group["amsgrad"]:
             v = maximum(wide(own["max_exp_avg_sq"]), v)
             assign(own["max_exp_avg_sq"], v.astype(p.dtype))
-        denominator = sqrt(v) / scale.astype(v.dtype) + eps
-        assign(p, (value - step_size.astype(v.dtype) * (m / denominator)).astype(p.dtype))
+        denominator = sqrt(v) / scale + eps
+        assign(p, (value - step_size * (m / denominator)).astype(p.dtype))
 
 
 class AdamW(Adam):

@@ -158,6 +158,24 @@ def test_new_values_and_no_changes_are_not_counted() -> None:
     assert block.count.item() == 1
 
 
+def test_a_buffer_may_be_assigned_inside_a_compiled_function() -> None:
+    class Total(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("total", ds.zeros(()))
+
+        def forward(self, x: ds.Tensor) -> ds.Tensor:
+            self.total = self.total + x.sum()
+            return self.total * 2
+
+    model = Total()
+    call = ds.jit(lambda x: model(x))
+    before = ds.counters.traces
+    assert [call(ds.ones(3)).item() for _ in range(3)] == [6.0, 12.0, 18.0]
+    assert model.total.item() == 9.0
+    assert ds.counters.traces == before + 1
+
+
 def test_guards_look_at_what_forward_reads() -> None:
     assert set(nn.Dropout._ds_children_) >= {"_parameters", "_buffers", "_modules", "training", "p"}
     assert set(nn.BatchNorm2d._ds_children_) >= {"training", "eps", "momentum"}
