@@ -13,6 +13,7 @@ from deepseek.ir import scalar
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Size, TensorType
 from deepseek.onnx.builder import Builder
+from deepseek.onnx.tidy import reads, tidy
 
 LARGEST = 2**31 - 1  # what a protobuf message can hold
 BFLOAT16 = 16  # ONNX's number for the type
@@ -29,6 +30,7 @@ def finish(
 ) -> Any:
     """The checked model. `results` are the names of the outputs' values."""
     helper = b.onnx.helper
+    b.scopes[0] = tidy(b, b.scopes[0], results)
     renamed: dict[str, str] = {}
     made = {o for n in b.scopes[0] for o in n.output}
     for value, name in zip(results, outputs, strict=True):
@@ -58,17 +60,6 @@ def finish(
     b.onnx.checker.check_model(model, full_check=True)
     b.onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     return model
-
-
-def reads(node: Any) -> set[str]:
-    """The names a node reads, its bodies included."""
-    found = set(node.input)
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            for inner in attribute.g.node:
-                found |= reads(inner)
-            found |= {o.name for o in attribute.g.output}
-    return found
 
 
 def pruned(

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from deepseek.ir.graph import Graph, Node, Value, make_node
 from deepseek.ir.interpret import expansion
-from deepseek.ir.op import Kind, Op
-from deepseek.ir.rewrite import Replacement, Rewriter, Rule, inline
+from deepseek.ir.op import Kind, Op, internal
+from deepseek.ir.rewrite import Fuel, Replacement, Rewriter, Rule, inline
 from deepseek.ir.shape import TensorType
 
 Claimed = Callable[[Node], object]
@@ -19,10 +19,12 @@ def _claimed_types(
     return types
 
 
-CLAIMED = Op("claimed", Kind.HOST, _claimed_types, doc="A node that a backend runs itself.")
+CLAIMED = internal(
+    Op("claimed", Kind.HOST, _claimed_types, doc="A node that a backend runs itself.")
+)
 
 
-def expand(graph: Graph, claim: Claimed | None = None) -> Graph:
+def expand(graph: Graph, claim: Claimed | None = None, fuel: Fuel | None = None) -> Graph:
     """The graph without composites; nodes that `claim` accepts become CLAIMED nodes."""
 
     def on_composite(node: Node) -> Replacement:
@@ -39,8 +41,8 @@ def expand(graph: Graph, claim: Claimed | None = None) -> Graph:
         attrs = {"types": types, "run": packed, "name": node.op.name}
         return make_node(CLAIMED, node.inputs, attrs, types, node.line).outputs
 
-    rules = [Rule(Kind.COMPOSITE, on_composite, "expand")]
+    rules = [Rule(Kind.COMPOSITE, on_composite, "expand", needed=True)]
     if claim is not None:
         rules += [Rule(kind, take, "claim") for kind in Kind if kind is not Kind.COMPOSITE
                   and kind not in (Kind.LEAF, Kind.HOST, Kind.REGION)]  # fmt: skip
-    return Rewriter(rules).run(graph)
+    return Rewriter(rules).run(graph, fuel)

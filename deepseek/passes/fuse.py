@@ -30,7 +30,7 @@ from deepseek.ir.access import (
     row_position,
 )
 from deepseek.ir.graph import Graph, Node, Value, make_node
-from deepseek.ir.op import Kind, Op
+from deepseek.ir.op import Kind, Op, internal
 from deepseek.ir.shape import Shape, TensorType, exprs, numel
 
 FORMS = {
@@ -45,7 +45,9 @@ def _region_types(*_: TensorType, body: Graph, **__: object) -> tuple[TensorType
     return tuple(v.type for v in body.outputs)
 
 
-REGION = Op("region", Kind.REGION, _region_types, doc="Nodes that one kernel computes.")
+REGION = internal(
+    Op("region", Kind.REGION, _region_types, doc="Nodes that one kernel computes.")
+)
 
 
 @dataclass(eq=False)

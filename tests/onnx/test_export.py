@@ -92,6 +92,24 @@ def test_parameters_are_initializers_under_their_keys(path: Path) -> None:
     assert "Dropout" not in operators(path)
 
 
+def test_a_convolution_takes_its_bias(path: Path) -> None:
+    for kind, shape in (("Conv1d", (9,)), ("Conv2d", (9, 8)), ("Conv3d", (5, 6, 7))):
+        layer = getattr(ds.nn, kind)(2, 3, 3)
+        export(layer, randn(2, 2, *shape), path)
+        (node,) = onnx.load(path).graph.node
+        assert list(node.input) == ["x", "weight", "bias"]
+
+
+def test_only_a_bias_is_taken_for_one(path: Path) -> None:
+    weight, rows = randn(3, 2, 3, 3), randn(3)
+
+    def f(x: ds.Tensor) -> ds.Tensor:
+        return F.conv2d(x, weight) + rows.reshape(3, 1)  # for each row, not each channel
+
+    export(f, randn(2, 2, 5, 5), path)
+    assert operators(path) == ["Conv", "Reshape", "Add"]
+
+
 def test_nodes_carry_the_users_line(path: Path) -> None:
     def f(x: ds.Tensor) -> ds.Tensor:
         return x.exp() + 1  # a line to be found
