@@ -1,7 +1,7 @@
 """Contractions: what contract regions become.
 
-In flow an evaluator for the region's body; out flows a loop nest in one of three forms (see `schedule`).
-Whatever follows the contraction in the region is computed where a sum is stored.
+In flow an evaluator for the region's body; out flows a loop nest in one of three forms (see
+`schedule`). Whatever follows the contraction in the region is computed where a sum is stored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from deepseek.kernel.loops import Nest, Span, blocks, ceil_div, grid, is_small, 
 from deepseek.kernel.packed import packed_nest
 from deepseek.kernel.schedule import Problem, Schedule, Sizes
 
-ROW_LANES = 32  # virtual lanes of a sum along memory: fixed, so that sums do not depend on the machine
+ROW_LANES = (
+    32  # virtual lanes of a sum along memory: fixed, so that sums do not depend on the machine
+)
 COLUMN_BLOCK = 256  # columns of a task
 MOST_WRITTEN_OUT = 27  # places of a window
 ENOUGH_TASKS = 63  # with more of them, a task takes a whole axis of columns
@@ -85,24 +87,27 @@ def sizes_of(spans: list[Span]) -> Sizes:
 
 def columns_nest(equation: Equation, plan: Schedule) -> Nest:
     """Lanes along the last output axis; each lane sums in order, several rows at once."""
-    *around, last = [*equation.batch, *equation.columns] or [None]
-    lane = split = None
-    if last is not None:
-        block, lane, split = _block(last)
+    around = [*equation.batch, *equation.columns]
+    lane: Span | None = None
+    split: dict[Expr, Expr] = {}
+    if around:
+        block, lane, split = _block(around.pop())
         around += block
     outer, places = _tile(equation.rows, plan.row_tile)
     folded, window = _window(equation)
     carries: list[Carry] = []
     stores: list[Store] = []
     for number, (change, guard) in enumerate(places):
-        change = change | (split or {})
+        change = change | split
         carries.append(_sum(equation, change, (guard, TRUE), number, window))
         stores += _stores(equation, change, guard, carries[-1].var)
     axes = [Axis(s.var, s.extent, SERIAL) for s in folded] or [_once()]
     body: tuple[Stmt, ...] = (Fold(tuple(axes), tuple(carries)), *stores)
     if lane is not None:
         body = (Loop(Axis(lane.var, lane.extent, VECTOR), body),)
-    if len(around) > 1 and not is_small(scalar.product(s.extent for s in around[:-1]), ENOUGH_TASKS):
+    if len(around) > 1 and not is_small(
+        scalar.product(s.extent for s in around[:-1]), ENOUGH_TASKS
+    ):
         inner = around.pop()  # whatever only the lanes decide is computed once for this loop
         body = (Loop(Axis(inner.var, inner.extent), body),)
     return Nest(grid([*around, *outer], body))
@@ -119,8 +124,8 @@ def _block(span: Span) -> tuple[list[Span], Span, dict[Expr, Expr]]:
 def _window(equation: Equation) -> tuple[list[Span], list[dict[Expr, Expr]]]:
     """The summed axes that stay loops, and the places of those that are written out.
 
-    Small axes that decide whether something is read, as a convolution's window does, are written out:
-    what they decide is then computed once for all the others.
+    Small axes that decide whether something is read, as a convolution's window does, are written
+    out: what they decide is then computed once for all the others.
     """
     folded = list(equation.folded)
     deciding = guarded_variables(equation.left) | guarded_variables(equation.right)
@@ -215,14 +220,10 @@ def multiply_add(a: Expr, b: Expr, c: Expr) -> Expr:
     return scalar.call("add", scalar.call("mul", a, b), c)
 
 
-def _stores(
-    equation: Equation, change: dict[Expr, Expr], guard: Expr, total: Expr
-) -> list[Store]:
+def _stores(equation: Equation, change: dict[Expr, Expr], guard: Expr, total: Expr) -> list[Store]:
     out = []
     for store in equation.stores:
         moved = substituted(store, change | {equation.total: total})
         value = guarded(moved.value, guard)
         out.append(replace(moved, value=value, guard=scalar.and_(moved.guard, guard)))
     return out
-
-

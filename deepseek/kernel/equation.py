@@ -1,33 +1,37 @@
 """What a contraction region computes, as loop templates see it.
 
-In flow the region's evaluator, shape and outputs; out flows an Equation: axes sorted by which operand they
-index, each operand as one scalar expression with its loads, and the stores of everything that follows the
-sum. Views around the operands are looked through, and axes that every index treats as one are merged.
+In flow the region's evaluator, shape and outputs; out flows an Equation: axes sorted by which
+operand they index, each operand as one scalar expression with its loads, and the stores of
+everything that follows the sum. Views around the operands are looked through, and axes that every
+index treats as one are merged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deepseek.ir import scalar
 from deepseek.ir.access import Index, axes_of, linear
 from deepseek.ir.dtype import DTYPES, DType
 from deepseek.ir.graph import Node, Value
 from deepseek.ir.op import Kind, Operand
-from deepseek.ir.scalar import Expr
+from deepseek.ir.scalar import TRUE, Expr
 from deepseek.ir.shape import Shape, exprs
+from deepseek.kernel import congruence
 from deepseek.kernel.evaluate import Evaluator, working
 from deepseek.kernel.ir import Buffer, Store
-from deepseek.kernel.loops import Span, coalesce, store_to, substituted
+from deepseek.kernel.loops import Span, coalesce, is_small, store_to, substituted
+
+MOST_REMAINDERS = 8  # that an axis of remainders has
 
 
 @dataclass
 class Equation:
     """stores(sum over folded of left * right), for all batch, rows and columns.
 
-    `left` depends on batch, rows and folded, `right` on batch, columns and folded; both have the dtype
-    of `total`, the variable that stands for the sum in the stores.
+    `left` depends on batch, rows and folded, `right` on batch, columns and folded; both have the
+    dtype of `total`, the variable that stands for the sum in the stores.
     """
 
     batch: list[Span]
@@ -71,9 +75,7 @@ def equation_of(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer]) -> Eq
     kept = [
         Span(x, size) for x, size in zip(index, exprs(shape), strict=True) if size is not scalar.ONE
     ]
-    folded = [
-        Span(k, k.attr[2], True) for k in contraction.folded if k.attr[2] is not scalar.ONE
-    ]
+    folded = [Span(k, k.attr[2], True) for k in contraction.folded if k.attr[2] is not scalar.ONE]
     return _sorted(kept, folded, operands, total, stores)
 
 
@@ -89,20 +91,18 @@ def _sorted(
     kept: list[Span], folded: list[Span], operands: list[Expr], total: Expr, stores: list[Store]
 ) -> Equation:
     """Split and merge axes, decide which operand is left, and sort the axes."""
+    kept, folded, operands, stores = solved(kept, folded, operands, stores)
     kept, change = split_axes(kept, operands)
     operands = [scalar.substitute(e, change) for e in operands]
     stores = [substituted(s, change) for s in stores]
     folded, change = split_axes(folded, operands)
     operands = [scalar.substitute(e, change) for e in operands]
-    if reads(operands[0], kept[-1]) and not reads(operands[1], kept[-1]) if kept else False:
+    found = _groups(kept, operands)
+    if found[1] and (not found[2] or kept.index(found[1][-1]) > kept.index(found[2][-1])):
         operands.reverse()  # vector lanes run along columns, and along the output's last axis
-    groups: dict[tuple[bool, bool], list[Span]] = {}
-    for span in kept:
-        where = reads(operands[0], span), reads(operands[1], span)
-        groups.setdefault((where[0] or not where[1], where[1]), []).append(span)
-    found = [groups.get(k, []) for k in ((True, True), (True, False), (False, True))]
+        found = _groups(kept, operands)
     for number, group in enumerate([*found, folded]):
-        roots = [*operands, *(s.value for s in stores)]
+        roots = [*operands, *(e for s in stores for e in (s.value, s.guard))]
         merged, change = coalesce(group, roots, [s.index for s in stores])
         if number == len(found):
             folded = merged
@@ -110,7 +110,53 @@ def _sorted(
             found[number] = merged
         operands = [scalar.substitute(e, change) for e in operands]
         stores = [substituted(s, change) for s in stores]
-    return Equation(*found, folded, *operands, total, stores)
+    batch, rows, columns = found
+    left, right = operands
+    return Equation(batch, rows, columns, folded, left, right, total, stores)
+
+
+def _groups(kept: list[Span], operands: list[Expr]) -> list[list[Span]]:
+    """The axes of both operands, of the left one, of the right one.
+
+    An axis whose remainders decide whether something is read is taken as one of both.
+    """
+    groups: list[list[Span]] = [[], [], []]
+    for span in kept:
+        left, right = (reads(e, span) for e in operands)
+        both = left and right or is_remainder(span, operands)
+        groups[0 if both else 2 if right else 1].append(span)
+    return groups
+
+
+def is_remainder(span: Span, operands: list[Expr]) -> bool:
+    """Whether something is read for some remainders only, which this axis runs over."""
+    return is_small(span.extent, MOST_REMAINDERS) and any(
+        node.fn == "eq" and not scalar.free_of(node, span.var) for node in scalar.walk(operands)
+    )
+
+
+def solved(
+    kept: list[Span], folded: list[Span], operands: list[Expr], stores: list[Store]
+) -> tuple[list[Span], list[Span], list[Expr], list[Store]]:
+    """The same sums without guards that hold for every s-th element only."""
+    while True:
+        step = congruence.solve(kept, folded, operands)
+        if step is None:
+            return kept, folded, operands, stores
+        kept, folded = step.kept, step.folded
+        for number, e in enumerate(operands):
+            split = any(not scalar.free_of(e, v) for v in step.changes[0])
+            inside = scalar.and_(step.folded_inside, step.kept_inside if split else TRUE)
+            operands[number] = guarded(step.apply(e), inside)
+        stores = [
+            replace(
+                s,
+                index=step.apply(s.index),
+                value=guarded(step.apply(s.value), step.kept_inside),
+                guard=scalar.and_(step.apply(s.guard), step.kept_inside),
+            )
+            for s in stores
+        ]
 
 
 def reads(e: Expr, span: Span) -> bool:
@@ -123,8 +169,8 @@ def reads(e: Expr, span: Span) -> bool:
 def split_axes(spans: list[Span], roots: list[Expr]) -> tuple[list[Span], dict[Expr, Expr]]:
     """Split axes of constant size so that divisions of them by constants go away.
 
-    A view of merged axes, or a group of channels, reads at `i // 4` and `i % 4`: as (i // 4, i % 4) the
-    axis is two, and all indices are affine again.
+    A view of merged axes, or a group of channels, reads at `i // 4` and `i % 4`: as (i // 4, i % 4)
+    the axis is two, and all indices are affine again.
     """
     change: dict[Expr, Expr] = {}
     while True:
@@ -136,9 +182,7 @@ def split_axes(spans: list[Span], roots: list[Expr]) -> tuple[list[Span], dict[E
         change = {k: scalar.substitute(v, moved) for k, v in change.items()} | moved
 
 
-def _split_one(
-    spans: list[Span], roots: list[Expr]
-) -> tuple[list[Span], dict[Expr, Expr]] | None:
+def _split_one(spans: list[Span], roots: list[Expr]) -> tuple[list[Span], dict[Expr, Expr]] | None:
     for node in scalar.walk(roots):
         if node.fn not in ("floordiv", "mod") or node.args[1].fn != "const":
             continue
@@ -163,7 +207,7 @@ def _split_one(
 
 
 def stride(e: Expr, var: Expr) -> int | None:
-    """How far apart in memory an operand is read for neighbours along an axis; None if that varies."""
+    """How far apart in memory neighbours along an axis are read; None if that varies."""
     found: set[int] = set()
     for node in scalar.walk([e]):
         if node.fn != "load" or scalar.free_of(node.args[0], var):

@@ -1,8 +1,9 @@
 """The packed form of a contraction: panels in scratch, a register tile over them.
 
-In flow an Equation and its Schedule; out flows a Nest. Its grid is batch x row pieces x column pieces; a task
-packs its rows once, then panel by panel of columns, and for each pair of panels runs the register tile and
-computes whatever is stored. Sums longer than a panel wait in scratch between panels.
+In flow an Equation and its Schedule; out flows a Nest. Its grid is batch x row pieces x column
+pieces; a task packs its rows once, then panel by panel of columns, and for each pair of panels runs
+the register tile and computes whatever is stored. Sums longer than a panel wait in scratch between
+panels.
 
     a   row panels     place i, k at i * row + k (along memory), or at k * height + i
     b   one column panel     k * width + j
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 
 from deepseek.ir import scalar
 from deepseek.ir.scalar import ONE, TRUE, ZERO, Expr, const
-from deepseek.kernel.equation import Equation, guarded, guarded_variables, offset_in, reads, stride
+from deepseek.kernel.equation import Equation, guarded, guarded_variables, offset_in, stride
 from deepseek.kernel.ir import (
     REGISTER,
     SERIAL,

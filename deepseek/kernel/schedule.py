@@ -1,7 +1,8 @@
 """How a contraction is tiled: form, micro-tile, panels of a task, depth of a panel.
 
-In flow the sizes of its axes and how its operands lie in memory; out flows a Schedule. It depends on the
-sizes and on the vector width alone, never on the number of threads, so that results do not either.
+In flow the sizes of its axes and how its operands lie in memory; out flows a Schedule. It depends
+on the sizes and on the vector width alone, never on the number of threads, so that results do not
+either.
 
     packed    panels of both operands are copied to scratch, a register tile runs over them
     columns   lanes along the last output axis, a register tile straight on the operands
@@ -39,7 +40,8 @@ class Machine:
 
 @dataclass(frozen=True)
 class Problem:
-    """Sizes of the axes, outermost first, and the strides along the last ones (None: not constant)."""
+    """Sizes of the axes, outermost first, and the strides along the last ones (None: not
+    constant)."""
 
     batch: Sizes
     rows: Sizes
@@ -59,8 +61,8 @@ class Schedule:
     """`row_tile` and `column_tile` say how many places of each axis a micro-tile has.
 
     packed: a micro-tile has `width` columns, of which the tile uses the first; a task makes
-    `row_panels` x `column_panels` micro-tiles; sums run over pieces of `block` places of folded axis
-    `split` and all of the axes after it.
+    `row_panels` x `column_panels` micro-tiles; sums run over pieces of `block` places of folded
+    axis `split` and all of the axes after it.
     """
 
     form: str
@@ -150,7 +152,7 @@ def _last(sizes: Sizes, tile: int) -> tuple[int, ...]:
 
 
 def _divisor(sizes: Sizes, most: int) -> int:
-    """The tile of the last axis: at most `most`, and without a rest where that is nearly as large."""
+    """The tile of the last axis: one that leaves no rest, where it is nearly as large as can be."""
     size = sizes[-1] if sizes else 1
     if size is None:
         return most
@@ -312,8 +314,8 @@ def _task(
 ) -> tuple[int, int]:
     """(row panels, column panels) of a task: what is fast for few threads and for many.
 
-    A larger task packs less, a smaller one is easier to share out. The number of threads must not decide,
-    so that a few numbers of them are taken into account.
+    A larger task packs less, a smaller one is easier to share out. The number of threads must not
+    decide, so that a few numbers of them are taken into account.
     """
     height = math.prod(rows)
     row_count, column_count = (math.ceil(c) for c in (_count(p.rows, rows), columns.count))

@@ -85,6 +85,9 @@ FORCED = [
     Schedule(PACKED, (3,), (20,), 32, 16, 5, 1, 0, 7),
     Schedule(PACKED, (6,), (32,), 32, 16, 1, 9, 0, 50),
     Schedule(PACKED, (2,), (8,), 16, 16, 9, 9, 0, 17),
+    Schedule(PACKED, (5,), (20,), 32, 16, 2, 2, 0, 33, turned=True),
+    Schedule(PACKED, (5,), (32,), 32, 16, 2, 2, 0, 50, turned=True),
+    Schedule(PACKED, (3,), (6,), 16, 8, 2, 3, 0, 20, turned=True),
     Schedule(COLUMNS, (4,), (1,)),
     Schedule(COLUMNS, (1,), (1,)),
     Schedule(ROWS, (3,), (4,)),
@@ -106,6 +109,18 @@ def test_every_form_fits_every_matmul(plan: Schedule, turned: tuple[bool, bool])
     plain = [a.T if t else a for a, t in zip(arrays, turned, strict=True)]
     compiled = Compiled(inputs, [product(*operands)], plan)
     check(compiled, arrays, [expected_product(*plain)])
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "float64", "float16"])
+@pytest.mark.parametrize("plan", [FORCED[1], FORCED[4]], ids=["packed", "turned"])
+def test_packed_panels_of_other_dtypes(plan: Schedule, dtype: str) -> None:
+    m, k, n = 7, 40, 37
+    shapes = [(m, k), (n, k)]
+    a, b = (input_value(DTYPES[dtype], s) for s in shapes)
+    out = product(a, apply(view.permute_dims, b, axes=(1, 0)))
+    arrays = [whole_numbers(s, DTYPES[dtype], i) for i, s in enumerate(shapes)]
+    wanted = expected_product(arrays[0], arrays[1].T).astype(np.int64).astype(DTYPES[dtype].numpy)
+    check(Compiled([a, b], [out], plan), arrays, [wanted.astype(np.float64)])
 
 
 @pytest.mark.parametrize("shape", [(3, 20, 30, 40), (7, 5, 3, 2), (2, 1, 64, 50)], ids=str)
@@ -245,9 +260,7 @@ def test_what_follows_is_computed_where_a_sum_is_stored(shape: tuple[int, int, i
     shifted = apply(elementwise.add, sums, wide)
     positive = apply(elementwise.maximum, shifted, apply(elementwise.subtract, shifted, shifted))
     out = apply(elementwise.add, positive, residual)
-    arrays = [
-        whole_numbers(s, float32, i) for i, s in enumerate([(m, k), (k, n), (n,), (m, n)])
-    ]
+    arrays = [whole_numbers(s, float32, i) for i, s in enumerate([(m, k), (k, n), (n,), (m, n)])]
     exact = expected_product(*arrays[:2])
     wanted = np.maximum(exact + arrays[2], 0) + arrays[3]
     compiled = Compiled([a, b, bias, residual], [sums, out])
@@ -269,9 +282,7 @@ def test_a_convolution_with_bias_and_residual() -> None:
     column = apply(view.reshape, bias, shape=(8, 1, 1))
     wide = apply(view.broadcast_to, column, shape=sums.type.shape)
     out = apply(elementwise.add, apply(elementwise.add, sums, wide), residual)
-    arrays = [
-        whole_numbers(v.type.shape, float32, i) for i, v in enumerate([x, w, bias, residual])
-    ]
+    arrays = [whole_numbers(v.type.shape, float32, i) for i, v in enumerate([x, w, bias, residual])]
     wanted = reference(contract.convolution, arrays[:2], attrs)
     wanted = wanted + arrays[2].reshape(8, 1, 1) + arrays[3]
     check(Compiled([x, w, bias, residual], [out]), arrays, [wanted])

@@ -2,8 +2,8 @@
 
     vector k: unroll q to W: store b[k * stride + q] = x[q * other + k]
 
-Each of the W values is a vector along k, but what belongs together in memory runs along q. Lane by lane this
-takes W * W stores; as a network of shuffles log2(W) * W of them and W whole stores.
+Each of the W values is a vector along k, but what belongs together in memory runs along q. Lane by
+lane this takes W * W stores; as a network of shuffles log2(W) * W of them and W whole stores.
 """
 
 from __future__ import annotations
@@ -108,5 +108,3 @@ def square_store(stmt: Loop) -> Store | None:
     store = stmt.body[0]
     plain = store.guard is TRUE and store.atomic is None and store.value.dtype is not bool_
     return store if plain and coefficient(store.index, stmt.axis.var) is ONE else None
-
-
