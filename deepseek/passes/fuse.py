@@ -40,6 +40,8 @@ FORMS = {
     Kind.SCATTER: "scatter",
 }
 
+REPEATED_WORK = 8  # instructions per element that may be spent again to save a trip to memory
+
 
 def _region_types(*_: TensorType, body: Graph, **__: object) -> tuple[TensorType, ...]:
     return tuple(v.type for v in body.outputs)
@@ -141,7 +143,6 @@ class Fuser:
         return [a for value in node.inputs for a in read_at(value, axes_of(value.type.shape))]
 
     def _assign(self, node: Node) -> None:
-        kind = node.op.kind
         bits = self._depends(node)
         reads = self._reads(node, axes_of(node.outputs[0].type.shape))
         producers = {self.group_of[a.value.node] for a in reads if a.value.node in self.group_of}
@@ -297,8 +298,7 @@ class Fuser:
         index = reads.pop()
         if len(index) != len(source.domain):
             return None
-        count, produced = scalar.product(target.shape), scalar.product(source.shape)
-        if not scalar.is_nonnegative(scalar.sub(produced, count)):
+        if not self._cheap_to_repeat(source, target):
             return None
         if any(
             v.fn == "var" and v.name.startswith("?") for x in index for v in scalar.variables(x)
@@ -308,6 +308,16 @@ class Fuser:
         return {
             value: tuple(scalar.substitute(x, moves) for x in at) for value, at in source.at.items()
         }
+
+    def _cheap_to_repeat(self, source: Group, target: Group) -> bool:
+        """Whether computing source's elements as often as target has elements costs little more."""
+        count, produced = scalar.product(target.shape), scalar.product(source.shape)
+        if scalar.is_nonnegative(scalar.sub(produced, count)):
+            return True
+        if count.fn != "const" or produced.fn != "const" or not produced.attr:
+            return False
+        repeats = count.attr / produced.attr - 1
+        return repeats * sum(weight(n) for n in source.nodes) <= REPEATED_WORK
 
     def _member_reads(self, node: Node, group: Group) -> list[Access]:
         return self._reads(node, group.at[node.outputs[0]])
@@ -487,6 +497,21 @@ class Fuser:
 
 def _last_recorded(group: Group) -> int:
     return group.nodes[-1].sequence
+
+
+HEAVY = {"div": 4, "sqrt": 4, "floordiv": 4, "mod": 4, "pow": 20} | dict.fromkeys(
+    ("exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "atan", "erf"), 10
+)
+
+
+def weight(node: Node) -> int:
+    """About how many instructions one element of a pointwise node takes."""
+    if node.op.kind is not Kind.ELEMENTWISE:
+        return REPEATED_WORK
+    assert node.op.meaning is not None
+    operands = [scalar.var(f"x{i}", v.type.dtype) for i, v in enumerate(node.inputs)]
+    parts = scalar.walk([node.op.meaning(*operands, **node.attrs)])
+    return sum(HEAVY.get(e.fn, 1) for e in parts if e.args)
 
 
 def folded_axes(node: Node) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from deepseek.ir.graph import Graph, Node, Value, input_value
 from deepseek.ir.op import Kind
 from deepseek.ir.rewrite import replace
 
-NEVER = (Kind.RANDOM, Kind.HOST, Kind.COLLECTIVE, Kind.CONTROL, Kind.CREATE, Kind.LEAF)
+NEVER = (Kind.RANDOM, Kind.HOST, Kind.COLLECTIVE, Kind.CONTROL)
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,16 @@ def split(graph: Graph, stable: Iterable[int]) -> Split | None:
 def steady_values(graph: Graph, kept: set[Value]) -> set[Value]:
     """The values that depend on kept inputs, and on nothing that changes."""
     steady = set(kept)
-    free = {v for n in graph.nodes if is_free(n) for v in n.outputs}
+    free: set[Value] = set()  # constants and what is made of them
     for node in graph.nodes:
-        if node.op.kind in NEVER or not any(v in steady for v in node.inputs):
-            continue
-        if all(v in steady or v in free for v in node.inputs):
-            steady.update(node.outputs)
+        if not node.inputs and node.op.kind in (Kind.CREATE, Kind.LEAF):
+            free.update(node.outputs)
+        elif node.op.kind not in NEVER and all(v in steady or v in free for v in node.inputs):
+            if any(v in steady for v in node.inputs):
+                steady.update(node.outputs)
+            else:
+                free.update(node.outputs)
     return steady
-
-
-def is_free(node: Node) -> bool:
-    """Whether a node depends on nothing: constants and created values."""
-    return not node.inputs and node.op.kind in (Kind.CREATE, Kind.LEAF)
 
 
 def values_read(graph: Graph, steady: set[Value]) -> dict[Value, None]:
