@@ -1,9 +1,10 @@
 """Gradients: Graph to Graph.
 
-`cotangents` walks from outputs to inputs and records, with ordinary ops, what each op's `vjp` says. The
-gradient of a composite is itself a composite, made on demand: `softmax.vjp` expands to the derivative of
-softmax's expansion, so a backend may claim the pair, and what the two have in common is computed once.
-Everything else here (`backward`, `grad`, `value_and_grad`, `vjp`) is a way of asking.
+`cotangents` walks from outputs to inputs and records, with ordinary ops, what each op's `vjp`
+says. The gradient of a composite is itself a composite, made on demand: `softmax.vjp` expands to
+the derivative of softmax's expansion, so a backend may claim the pair, and what the two have in
+common is computed once. Everything else here (`backward`, `grad`, `value_and_grad`, `vjp`) is a
+way of asking.
 """
 
 from __future__ import annotations
@@ -137,8 +138,8 @@ def vjp_attributes(op: Op) -> tuple[str, str]:
 def vjp_op(op: Op) -> Op:
     """The composite that computes a composite's gradient.
 
-    Inputs: the cotangents of the outputs named in the attribute `cotangents`, then the primal inputs. Outputs:
-    the cotangents of the inputs named in `wanted`.
+    Inputs: the cotangents of the outputs named in the attribute `cotangents`, then the primal
+    inputs. Outputs: the cotangents of the inputs named in `wanted`.
     """
 
     def apply(tensors: Sequence[Tensor], attrs: dict[str, Any]) -> tuple[Tensor, ...]:
@@ -169,8 +170,8 @@ def backward(loss: Tensor, gradient: Tensor | None = None, retain_graph: bool = 
     """Add the gradient of `loss` to `.grad` of every leaf that requires gradients.
 
     `gradient` is the cotangent of loss, needed unless loss has one element. The history is let go
-    afterwards unless `retain_graph`. Raises ArgumentError where loss does not depend on anything that
-    requires gradients.
+    afterwards unless `retain_graph`. Raises ArgumentError where loss does not depend on anything
+    that requires gradients.
     """
     value = loss._value
     if not value.requires_grad:

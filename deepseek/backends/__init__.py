@@ -1,7 +1,8 @@
 """Backends: who claims nodes, emits and compiles kernels, and runs them.
 
-A backend is a folder here, or a package elsewhere that registers the entry point `deepseek.backends`. It
-is a subclass of `Backend` named by its module as `BACKEND`. Nothing else in the compiler knows any of them.
+A backend is a folder here, or a package elsewhere that registers the entry point
+`deepseek.backends`. It is a subclass of `Backend` named by its module as `BACKEND`. Nothing else
+in the compiler knows any of them.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ ENTRY_POINT = "deepseek.backends"
 class Claim:
     """A node (by op name) that a backend runs itself, as an Extern step.
 
-    `check(node)` looks at types and attributes; `run(views, sizes)` gets flat byte views of the inputs and
-    then of the outputs, and `sizes` their dims, in order.
+    `check(node)` looks at types and attributes; `run(views, sizes)` gets flat byte views of the
+    inputs and then of the outputs, and `sizes` their dims, in order.
     """
 
     op: str
@@ -63,7 +64,8 @@ class Launchable:
 
 
 class Backend:
-    """The four answers of a backend: what it claims, how it emits, how it compiles, what runs it."""
+    """The four answers of a backend: what it claims, how it emits, how it compiles, what runs it.
+    """
 
     name = ""
     claims: tuple[Claim, ...] = ()

@@ -1,10 +1,11 @@
 """Guards: what a trace read from outside, by the path it was read from.
 
-A compiled function is right only while the things its trace saw are as they were. `explore` starts at the function
-and follows, as far as the traced code could have, every global, cell, default and attribute; each thing met becomes
-a row of a `Table`: how to get there, and what must hold there. Tensors are inputs (nothing must
-hold but the type), numbers and strings must be equal, functions must run the same code, the rest must be the same
-object. The table is plain data, walked at every call.
+A compiled function is right only while the things its trace saw are as they were. `explore` starts
+at the function and follows, as far as the traced code could have, every global, cell, default and
+attribute; each thing met becomes a row of a `Table`: how to get there, and what must hold there.
+Tensors are inputs (nothing must hold but the type), numbers and strings must be equal, functions
+must run the same code, the rest must be the same object. The table is plain data, walked at every
+call.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ MISSING = object()
 
 
 class Structure:
-    """Counts the changes to any Module's structure or settings, so that most calls need look no further."""
+    """Counts the changes to any Module's structure or settings, so that most calls need look no
+    further.
+    """
 
     version = 0
 
@@ -46,7 +49,9 @@ structure = Structure()
 
 @dataclass(frozen=True)
 class Row:
-    """Object number i is `step key` from object `parent`; `check` with `expected` must hold for it."""
+    """Object number i is `step key` from object `parent`; `check` with `expected` must hold for
+    it.
+    """
 
     parent: int
     step: str
@@ -228,7 +233,8 @@ class Explorer:
                 self.visit(namespace[name], at, ITEM, name, name)
 
     def attributes(self, obj: Any, row: int, text: str) -> None:
-        """The attributes that the traced code names, where they can be read without running code."""
+        """The attributes that the traced code names, where they can be read without running code.
+        """
         if is_library(obj):
             return
         if isinstance(obj, types.MethodType):

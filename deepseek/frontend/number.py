@@ -1,8 +1,9 @@
 """Numbers inside a trace: arguments and hyper-parameters that may differ at the next call.
 
-A `Number` stands for a Python int or float that a compiled function takes as a 0-d input. Arithmetic with
-numbers and tensors stays symbolic. Wherever Python needs the number itself (a branch, an index, `math.sqrt`), it
-gets the current value and the trace keeps a guard, so that another value is traced anew.
+A `Number` stands for a Python int or float that a compiled function takes as a 0-d input.
+Arithmetic with numbers and tensors stays symbolic. Wherever Python needs the number itself (a
+branch, an index, `math.sqrt`), it gets the current value and the trace keeps a guard, so that
+another value is traced anew.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from deepseek.frontend.tensor import Tensor
 
 
 class Number:
-    """A number with a 0-d tensor behind it. `guard()` pins what it came from to the current value."""
+    """A number with a 0-d tensor behind it. `guard()` pins what it came from to the current value.
+    """
 
     __slots__ = ("_tensor", "current", "guard")
 

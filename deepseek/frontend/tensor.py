@@ -1,9 +1,9 @@
 """The Tensor: a handle on a value in a graph.
 
 Calling an op records a node and returns handles at once; nothing is computed until somebody looks
-(`numpy()`, `print`, `bool`, ...). The compiler fills `hooks.evaluate`, which computes pending values.
-Tensors are values, not aliases: `x += y` and `x[i] = v` make the handle show another value, and no two
-tensors ever share memory that one of them can write.
+(`numpy()`, `print`, `bool`, ...). The compiler fills `hooks.evaluate`, which computes pending
+values. Tensors are values, not aliases: `x += y` and `x[i] = v` make the handle show another
+value, and no two tensors ever share memory that one of them can write.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ CPU = Device("cpu")
 class Tensor:
     """An n-dimensional array of one dtype.
 
-    Create one with `ds.asarray`, `ds.zeros`, `ds.randn` and friends. Methods are the ops of the array API
-    and PyTorch's names for them.
+    Create one with `ds.asarray`, `ds.zeros`, `ds.randn` and friends. Methods are the ops of the
+    array API and PyTorch's names for them.
     """
 
     __slots__ = ("_value", "_grad", "__weakref__")
@@ -192,7 +192,9 @@ class Tensor:
 
     @property
     def grad(self) -> Tensor | None:
-        """The gradient that `backward` left here. Raises TraceError if a compiled step consumed it."""
+        """The gradient that `backward` left here. Raises TraceError if a compiled step consumed
+        it.
+        """
         if isinstance(self._grad, GradientDropped):
             raise TraceError(
                 "this gradient was consumed inside a compiled step and was not kept\n"

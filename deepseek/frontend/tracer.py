@@ -1,8 +1,9 @@
 """The trace: one run of a user's function that records instead of computing.
 
-Tensors that the function meets are replaced, for the time of the trace, by placeholders; the user's handles show
-them and are put back afterwards. What it read from outside become hidden inputs, the handles it rebound hidden
-outputs, the gradients it left are kept or, if an optimiser consumed them, dropped.
+Tensors that the function meets are replaced, for the time of the trace, by placeholders; the
+user's handles show them and are put back afterwards. What it read from outside become hidden
+inputs, the handles it rebound hidden outputs, the gradients it left are kept or, if an optimiser
+consumed them, dropped.
 """
 
 from __future__ import annotations

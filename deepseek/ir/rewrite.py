@@ -24,11 +24,15 @@ Replacement = Value | Sequence[Value] | None
 
 @dataclass(frozen=True)
 class Rule:
-    """`apply(node)` gives what replaces the node's values, or None; `root` is a kind or a name."""
+    """`apply(node)` gives what replaces the node's values, or None; `root` is a kind or a name.
+
+    A rule is `needed` if nothing can be compiled without it.
+    """
 
     root: str | Kind
     apply: Callable[[Node], Replacement]
     name: str = ""
+    needed: bool = False
 
 
 def rule(root: str | Kind) -> Callable[[Callable[[Node], Replacement]], Rule]:
@@ -41,17 +45,25 @@ def rule(root: str | Kind) -> Callable[[Callable[[Node], Replacement]], Rule]:
 
 
 class Fuel:
-    """How many more rewrites may be made (-1: any number), to bisect a wrong one."""
+    """How many more rewrites may be made (-1: any number), to bisect a wrong one.
 
-    def __init__(self, amount: int = -1) -> None:
+    Needed ones are made all the same, unless `all_count`: then the graph may be left in a state
+    that has a meaning but cannot be compiled. `last` and `at` tell the last one made, and where.
+    """
+
+    def __init__(self, amount: int = -1, all_count: bool = False) -> None:
         self.amount = amount
+        self.all_count = all_count
+        self.used = 0
         self.last = ""
+        self.at: Node | None = None
 
-    def burn(self, what: str) -> bool:
-        if self.amount == 0:
+    def burn(self, what: str, at: Node, needed: bool = False) -> bool:
+        """Whether the rewrite `what` of node `at` may be made."""
+        if self.amount == self.used and (self.all_count or not needed):
             return False
-        self.amount -= self.amount > 0
-        self.last = what
+        self.used += self.all_count or not needed
+        self.last, self.at = what, at
         return True
 
 
@@ -89,7 +101,7 @@ class Rewriter:
             raise CompileError(f"rules rewrite op '{node.op.name}' for ever: {fuel.last}")
         for r in self.rules_for(node.op):
             new = r.apply(node)
-            if new is None or not fuel.burn(r.name):
+            if new is None or not fuel.burn(r.name, node, r.needed):
                 continue
             values = (new,) if isinstance(new, Value) else tuple(new)
             return self.settle_values(node, values, unique, fuel, depth)

@@ -1,6 +1,7 @@
 """The scalar value of anything in a region at an index: loads at the leaves, op meanings above.
 
-16-bit floats are loaded as float32 and computed in float32; a cast that the user wrote still rounds.
+16-bit floats are loaded as float32 and computed in float32; a cast that the user wrote still
+rounds.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class Evaluator:
         result = widened(point_value(node, index, read))
         if guard is TRUE or result in reads:
             return result
-        # What is computed from guarded reads need not be 0 itself: exp(0) is 1, a padding any value.
+        # What is computed from guarded reads need not be 0 itself: exp(0) is 1, a padding any
+        # value.
         return scalar.where(guard, result, zero(result.dtype))
 
 

@@ -12,8 +12,8 @@
 Every buffer is one-dimensional: an index is an int64 expression in elements. `sizes` are run-time
 arguments. Nothing here knows a tensor or an op; `interpret.py` is the meaning of all of it.
 
-Types: every scalar has the dtype its Expr says. Loads and stores convert nothing (the value stored has
-the buffer's dtype), so widening of 16-bit floats is written out as casts.
+Types: every scalar has the dtype its Expr says. Loads and stores convert nothing (the value stored
+has the buffer's dtype), so widening of 16-bit floats is written out as casts.
 """
 
 from __future__ import annotations
@@ -82,9 +82,10 @@ class Loop:
 class Carry:
     """One carried value of a Fold.
 
-    `var` is the value inside the body and, after the Fold, the result. `init` is the neutral element,
-    `step` the next value (over the body's Lets, the axes and all carries). `other` is a second variable:
-    `merge` combines `var` (earlier part) and `other` (later part) of all carries of two partial folds.
+    `var` is the value inside the body and, after the Fold, the result. `init` is the neutral
+    element, `step` the next value (over the body's Lets, the axes and all carries). `other` is a
+    second variable: `merge` combines `var` (earlier part) and `other` (later part) of all carries
+    of two partial folds.
     """
 
     var: Expr
@@ -98,10 +99,11 @@ class Carry:
 class Fold:
     """Run over the axes (last innermost), carrying values; the last axis may be `vector`.
 
-    A vector axis is folded in a fixed number of virtual lanes (`lanes`, a power of two that does not depend
-    on the target), element e going to lane e % lanes in increasing order; the lanes are then merged
-    pairwise: lane i with lane i + lanes/2, halving. `body` holds Lets evaluated per element before `step`;
-    `prefix` holds Stores evaluated per element after it, seeing the new carries (serial axes only).
+    A vector axis is folded in a fixed number of virtual lanes (`lanes`, a power of two that does
+    not depend on the target), element e going to lane e % lanes in increasing order; the lanes are
+    then merged pairwise: lane i with lane i + lanes/2, halving. `body` holds Lets evaluated per
+    element before `step`; `prefix` holds Stores evaluated per element after it, seeing the new
+    carries (serial axes only).
     """
 
     axes: tuple[Axis, ...]
@@ -115,9 +117,10 @@ class Fold:
 class Mma:
     """acc[i*n + j] += sum over k < depth of a[a_at + i*row + k*step] * b[b_at + k*n + j].
 
-    `acc` is a REGISTER buffer of m*n accumulators; a and b are packed panels in their own dtype, products
-    are made and summed in acc's dtype, k in increasing order, each step one fused multiply-add. The panel
-    of a lies k by k (row 1, step m; what a step of 0 stands for) or row by row (step 1).
+    `acc` is a REGISTER buffer of m*n accumulators; a and b are packed panels in their own dtype,
+    products are made and summed in acc's dtype, k in increasing order, each step one fused
+    multiply-add. The panel of a lies k by k (row 1, step m; what a step of 0 stands for) or row by
+    row (step 1).
     """
 
     acc: str
@@ -144,9 +147,9 @@ Stmt = Let | Store | Loop | Fold | Mma | Barrier
 class Kernel:
     """A function of its global buffers (in order) and sizes (int64, in order).
 
-    `buffers` lists the globals first, then scratch. The grid is the product of the extents of the outermost
-    grid loops (1 if there are none); a body has either nested grid loops around everything or none.
-    `lines` are the user's lines it computes, for comments and reports.
+    `buffers` lists the globals first, then scratch. The grid is the product of the extents of the
+    outermost grid loops (1 if there are none); a body has either nested grid loops around
+    everything or none. `lines` are the user's lines it computes, for comments and reports.
     """
 
     name: str

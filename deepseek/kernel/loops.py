@@ -1,7 +1,7 @@
 """Loop nests: what pointwise, reduce, prefix and scatter regions become.
 
-Each builder asks the evaluator for the scalars to store, merges neighbouring axes that every index treats as
-one, and wraps loops around: grid outside, vectors inside.
+Each builder asks the evaluator for the scalars to store, merges neighbouring axes that every index
+treats as one, and wraps loops around: grid outside, vectors inside.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ SMALL_FOLD = 32  # a fold of at most this many elements runs in one lane, rows b
 
 @dataclass
 class Nest:
-    """A kernel's body, its scratch buffers, and the run-time lengths it takes with their expressions."""
+    """A kernel's body, its scratch buffers, and the run-time lengths it takes with their
+    expressions.
+    """
 
     body: tuple[Stmt, ...]
     scratch: list[Buffer] = field(default_factory=list)
@@ -66,7 +68,8 @@ def spans_of(shape: Shape, folded: Sequence[int] = ()) -> list[Span]:
 def coalesce(
     spans: list[Span], roots: list[Expr], offsets: list[Expr]
 ) -> tuple[list[Span], dict[Expr, Expr]]:
-    """Merge neighbouring axes that are one run in every index; returns the new axes and a substitution.
+    """Merge neighbouring axes that are one run in every index; returns the new axes and a
+    substitution.
 
     `roots` are the scalars computed (their loads count), `offsets` the indices stored to.
     """
@@ -186,7 +189,9 @@ def store_to(buffer: Buffer, offset: Expr, value: Expr) -> Store:
 
 
 def pointwise(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer]) -> Nest:
-    """One value per domain index. Where one axis is left its length is an argument, so sizes share it."""
+    """One value per domain index. Where one axis is left its length is an argument, so sizes share
+    it.
+    """
     index = axes_of(shape)
     offset = linear(index, shape)
     stores = [store_to(buffer, offset, ev.at(value, index)) for value, buffer in outputs.items()]
@@ -324,7 +329,9 @@ class _Reduction:
         return Nest(grid([s for s in spans if not s.folded], tuple(body)), lengths=lengths)
 
     def columns(self) -> Nest:
-        """Lanes along the last kept axis; each level's results pass through scratch, one per column."""
+        """Lanes along the last kept axis; each level's results pass through scratch, one per
+        column.
+        """
         *outer, last = [s for s in self.spans if not s.folded]
         inside = [s for s in self.spans if s.folded]
         block, column, split = blocks(last, COLUMNS)

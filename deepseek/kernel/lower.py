@@ -1,7 +1,7 @@
 """Lower: a region of the graph becomes a Kernel.
 
-In flows a REGION node's body, form and domain; out flows the Kernel with the expressions of its run-time sizes.
-What cannot be lowered is an error that names the op.
+In flows a REGION node's body, form and domain; out flows the Kernel with the expressions of its
+run-time sizes. What cannot be lowered is an error that names the op.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from deepseek.kernel.ir import Buffer, Kernel, Loop, Stmt, Store, expressions, s
 class Lowered:
     """A kernel and how to call it.
 
-    `inputs` are the positions of the region's inputs that it reads, in the order of its buffers; then come all
-    outputs. `sizes` are the expressions of the run-time sizes. `grain` is how many grid
-    tasks are worth a thread. `in_place[o]` are the inputs whose memory output o may take.
+    `inputs` are the positions of the region's inputs that it reads, in the order of its buffers;
+    then come all outputs. `sizes` are the expressions of the run-time sizes. `grain` is how many
+    grid tasks are worth a thread. `in_place[o]` are the inputs whose memory output o may take.
     """
 
     kernel: Kernel

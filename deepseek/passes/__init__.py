@@ -1,4 +1,6 @@
-"""The passes. PIPELINE reads aloud; `run_passes` times each, verifies and dumps where it changed something."""
+"""The passes. PIPELINE reads aloud; `run_passes` times each, verifies and dumps where it changed
+something.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from dataclasses import dataclass, field
 from deepseek.config import options
 from deepseek.errors import CompileError, DeepseekError
 from deepseek.ir.graph import Graph
+from deepseek.ir.rewrite import Fuel
 from deepseek.ir.verify import verify
 from deepseek.passes.expand import Claimed, expand
 from deepseek.passes.fold_conv_bn import fold_conv_bn
@@ -28,6 +31,7 @@ class PassContext:
     seconds: dict[str, float] = field(default_factory=dict)
     stages: list[tuple[str, Graph]] = field(default_factory=list)
     keep_stages: bool = False
+    fuel: Fuel = field(default_factory=lambda: Fuel(options.fuel))
 
     def split_off(self, graph: Graph) -> Graph:
         """The main part of the graph; the rest is kept in `split`."""
@@ -38,10 +42,10 @@ class PassContext:
 Pass = Callable[[Graph, PassContext], Graph]
 
 PIPELINE: list[tuple[str, Pass]] = [
-    ("simplify", lambda graph, context: simplify(graph)),
-    ("fold_conv_bn", lambda graph, context: fold_conv_bn(graph)),
-    ("claim_or_expand", lambda graph, context: expand(graph, context.claim)),
-    ("simplify_again", lambda graph, context: simplify(graph)),
+    ("simplify", lambda graph, context: simplify(graph, context.fuel)),
+    ("fold_conv_bn", lambda graph, context: fold_conv_bn(graph, context.fuel)),
+    ("claim_or_expand", lambda graph, context: expand(graph, context.claim, context.fuel)),
+    ("simplify_again", lambda graph, context: simplify(graph, context.fuel)),
     ("layout", lambda graph, context: layout(graph)),
     ("prepare", lambda graph, context: context.split_off(graph)),
     ("fuse", lambda graph, context: fuse(graph)),
@@ -51,7 +55,8 @@ PIPELINE: list[tuple[str, Pass]] = [
 def run_passes(
     graph: Graph, context: PassContext, check: Callable[[str, Graph, Graph], None] | None = None
 ) -> Graph:
-    """The graph after the whole pipeline; `check(name, before, after)` compares meanings if given."""
+    """The graph after the whole pipeline; `check(name, before, after)` compares meanings if given.
+    """
     if options.verify:
         verify(graph)
     for name, run in PIPELINE:

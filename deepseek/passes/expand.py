@@ -1,4 +1,6 @@
-"""Claim, else expand: every composite that the backend does not claim is replaced by its expansion."""
+"""Claim, else expand: every composite that the backend does not claim is replaced by its
+expansion.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Fold: a batch norm by running statistics, after a convolution, becomes part of its weight and bias.
+"""Fold: a batch norm by running statistics, after a convolution, becomes part of its weight and
+bias.
 
-With s = gamma / sqrt(variance + eps):  bn(conv(x, w) + b) = conv(x, s * w) + (s * (b - mean) + beta).
-The new weight depends on parameters only, so `prepare` computes it once.
+With s = gamma / sqrt(variance + eps):  bn(conv(x, w) + b) = conv(x, s * w) + (s * (b - mean) +
+beta). The new weight depends on parameters only, so `prepare` computes it once.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import Any
 from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir.graph import Graph, Node, Value
 from deepseek.ir.op import Op
-from deepseek.ir.rewrite import Replacement, Rewriter, inline, rule
+from deepseek.ir.rewrite import Fuel, Replacement, Rewriter, inline, rule
 from deepseek.ops.define import REGISTRY, trace_body
 
 
-def fold_conv_bn(graph: Graph) -> Graph:
+def fold_conv_bn(graph: Graph, fuel: Fuel | None = None) -> Graph:
     """The graph with every such pair folded."""
-    return Rewriter([bn_of_conv_is_conv]).run(graph)
+    return Rewriter([bn_of_conv_is_conv]).run(graph, fuel)
 
 
 @rule("batch_norm")
@@ -51,7 +52,9 @@ def convolution_under(value: Value) -> tuple[Node, Value | None] | None:
 
 
 def channel_vector(value: Value, channels: Any) -> Value | None:
-    """The vector that a value repeats for each channel, if it is one seen through reshape and broadcast."""
+    """The vector that a value repeats for each channel, if it is one seen through reshape and
+    broadcast.
+    """
     views: list[Op] = []
     rank = value.type.rank
     while value.node.op in (REGISTRY["broadcast_to"], REGISTRY["reshape"]):

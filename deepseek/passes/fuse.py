@@ -1,8 +1,8 @@
 """Fuse: group nodes so that each group becomes one kernel.
 
-Nodes are visited in order and join the group of a producer when both can share its loops, which is decided by
-index maps alone: a value inside a group may only be read at the very index where it is computed. A group has a
-domain (the loops) and a form:
+Nodes are visited in order and join the group of a producer when both can share its loops, which is
+decided by index maps alone: a value inside a group may only be read at the very index where it is
+computed. A group has a domain (the loops) and a form:
 
     pointwise   every node has one value per domain index
     reduce      folds some axes of the domain; what follows has the domain's or the kept axes' shape
@@ -10,7 +10,8 @@ domain (the loops) and a form:
     contract    one contraction, then pointwise nodes on its output
     scatter     one scatter
 
-Values of one element, views and created values belong to no group: whoever reads them recomputes them.
+Values of one element, views and created values belong to no group: whoever reads them recomputes
+them.
 """
 
 from __future__ import annotations
@@ -134,7 +135,9 @@ class Fuser:
         return bits
 
     def _reads(self, node: Node, index: Index) -> list[Access]:
-        """The values of other nodes that a node reads from memory or a group when computed at `index`."""
+        """The values of other nodes that a node reads from memory or a group when computed at
+        `index`.
+        """
         return [a for a in self._memory_reads(node, index) if a.value not in self.inputs]
 
     def _memory_reads(self, node: Node, index: Index) -> list[Access]:
@@ -189,7 +192,9 @@ class Fuser:
             group.at[value] = index
 
     def _join(self, node: Node, group: Group, bits: int) -> bool:
-        """Add a pointwise node to a producer's group if all it reads there is computed at that index."""
+        """Add a pointwise node to a producer's group if all it reads there is computed at that
+        index.
+        """
         if group.form in ("scatter", "alone") or self._later(bits, group):
             return False
         for place in group.place(node.outputs[0].type):
@@ -279,8 +284,8 @@ class Fuser:
     def _moved_places(self, source: Group, target: Group) -> dict[Value, Index] | None:
         """Where source's members would be computed in target's domain, or None if they do not fit.
 
-        Either nothing moves (same domain), or everything that reads source is in target and reads it at one
-        index, and no element is computed twice.
+        Either nothing moves (same domain), or everything that reads source is in target and reads
+        it at one index, and no element is computed twice.
         """
         reads: set[Index] = set()
         in_place = exprs(source.shape) == exprs(target.shape)
@@ -349,10 +354,11 @@ class Fuser:
         source.before = 0
 
     def _sink(self, node: Node) -> None:
-        """Move a pointwise node that only one other group reads there, if its own group stores no more then.
+        """Move a pointwise node that only one other group reads there, if its own group stores no
+        more then.
 
-        A node joins its producer's group before its consumers are known; where these are elsewhere, it is
-        better computed by them from what it read.
+        A node joins its producer's group before its consumers are known; where these are
+        elsewhere, it is better computed by them from what it read.
         """
         group = self.group_of.get(node)
         if (
@@ -386,7 +392,9 @@ class Fuser:
         self.group_of[node] = target
 
     def _join_siblings(self) -> None:
-        """Let reductions over the same axes of one domain share its loops where they read the same memory."""
+        """Let reductions over the same axes of one domain share its loops where they read the same
+        memory.
+        """
         by_domain: dict[object, list[Group]] = {}
         for group in self.groups:
             if group.nodes and group.form == "reduce":

@@ -1,8 +1,9 @@
 """Prepare: split off what depends only on tensors that stay between calls.
 
-Folded batch norms, reshaped or packed weights and the like are computed once, by a graph of their own, and again
-when one of those tensors changes; the main graph takes the results as further inputs. Random and host nodes are
-never split off, and what costs nothing to compute where it is read stays there.
+Folded batch norms, reshaped or packed weights and the like are computed once, by a graph of their
+own, and again when one of those tensors changes; the main graph takes the results as further
+inputs. Random and host nodes are never split off, and what costs nothing to compute where it is
+read stays there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ NEVER = (Kind.RANDOM, Kind.HOST, Kind.COLLECTIVE, Kind.CONTROL)
 
 @dataclass(frozen=True)
 class Split:
-    """`main` takes the graph's inputs and then what `prepared` gives; `sources` are the inputs of prepared."""
+    """`main` takes the graph's inputs and then what `prepared` gives; `sources` are the inputs of
+    prepared.
+    """
 
     main: Graph
     prepared: Graph

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from deepseek.ir.graph import Graph, Node, Value
 from deepseek.ir.op import Kind
-from deepseek.ir.rewrite import Replacement, Rewriter, Rule, rule, with_inputs
+from deepseek.ir.rewrite import Fuel, Replacement, Rewriter, Rule, rule, with_inputs
 
 
 def _number(value: Value) -> object:
@@ -90,6 +90,6 @@ RULES: list[Rule] = [
 _rewriter = Rewriter(RULES)
 
 
-def simplify(graph: Graph) -> Graph:
+def simplify(graph: Graph, fuel: Fuel | None = None) -> Graph:
     """Apply RULES bottom-up and merge equal nodes."""
-    return _rewriter.run(graph)
+    return _rewriter.run(graph, fuel)

@@ -1,7 +1,8 @@
 """Build: a graph of regions becomes a Program.
 
-Values get slots, aliases share them, regions become launches. Launches of the same kernel that do not depend on
-each other become one launch with many rows; outputs take over donated inputs where nobody reads those later.
+Values get slots, aliases share them, regions become launches. Launches of the same kernel that do
+not depend on each other become one launch with many rows; outputs take over donated inputs where
+nobody reads those later.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class Builder:
     # ------------------------------------------------------------------------------------ blocks
 
     def block(self, graph: Graph, env: Env, results: dict[Value, int]) -> list[Step]:
-        """The steps of a graph. `env` says where values are; `results` which slots outputs must fill."""
+        """The steps of a graph. `env` says where values are; `results` which slots outputs must
+        fill.
+        """
         steps: list[Step] = []
         for node in graph.nodes:
             steps += self.node(node, env, results)
@@ -216,7 +219,8 @@ def build(
 ) -> Program:
     """The Program of a graph of regions.
 
-    `takes[o] = i`: output o may take over input i's buffer if that is donated, where its kernel allows it.
+    `takes[o] = i`: output o may take over input i's buffer if that is donated, where its kernel
+    allows it.
     """
     builder = Builder(symbols, lanes, optimize)
     env: Env = {}
@@ -266,7 +270,9 @@ def copied_outputs(
 def mark_takeover(
     slots: list[Slot], steps: Sequence[Step], builder: Builder, output: int, source: int
 ) -> None:
-    """Let the output take over the input's buffer, if its kernel can work in place and is the last reader."""
+    """Let the output take over the input's buffer, if its kernel can work in place and is the last
+    reader.
+    """
     if slots[output].kind != ir.OUTPUT or slots[output].takes is not None:
         return
     if any(s.takes == source for s in slots) or source not in builder.in_place.get(output, ()):

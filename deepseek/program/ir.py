@@ -4,8 +4,8 @@
     Slot = input | output | temp | constant, of a number of bytes
     Step = Launch | Extern | Host | Copy | If | While | For
 
-Sizes are expressions over `symbols`, evaluated once per binding. A `Ref` is a slot, or a part of one that
-moves with a loop's index. The runtime executes a Program; `interpret.py` is its meaning.
+Sizes are expressions over `symbols`, evaluated once per binding. A `Ref` is a slot, or a part of
+one that moves with a loop's index. The runtime executes a Program; `interpret.py` is its meaning.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ HostFunction = Callable[[list[memoryview], tuple[int, ...]], None]
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A piece of memory. `takes`: the input slot whose buffer an output may take over when donated."""
+    """A piece of memory. `takes`: the input slot whose buffer an output may take over when
+    donated.
+    """
 
     kind: str
     type: TensorType
@@ -133,7 +135,9 @@ Step = Launch | Extern | Host | Copy | If | While | For
 
 @dataclass(frozen=True)
 class Program:
-    """Steps over slots. `outputs` are the slots that hold the results, which may repeat or be inputs."""
+    """Steps over slots. `outputs` are the slots that hold the results, which may repeat or be
+    inputs.
+    """
 
     symbols: tuple[Expr, ...]
     slots: tuple[Slot, ...]

@@ -1,15 +1,18 @@
 """The cpu backend: kernels as LLVM IR text with explicit vectors, compiled to object code.
 
-In flow Kernels and a Target; out flows one relocatable object for many kernels, which the runtime's loader maps.
+In flow Kernels and a Target; out flows one relocatable object for many kernels, which the
+runtime's loader maps.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 
 from deepseek import _runtime
-from deepseek.backends import Backend, Launchable
+from deepseek.backends import Backend, Launchable, sources_hash
 from deepseek.backends.cpu.compile import compile_kernels
 from deepseek.backends.cpu.emit import emit, scratch_bytes
 from deepseek.backends.cpu.target import best_level, current_target
@@ -19,6 +22,15 @@ from deepseek.kernel.ir import Kernel
 from deepseek.program.ir import Row
 from deepseek.program.load import Loader
 from deepseek.program.tape import TapeBlock
+
+
+@functools.cache
+def llvmlite_version() -> str:
+    """Which llvmlite is installed, without importing it; without any, cached code still runs."""
+    spec = find_spec("llvmlite")
+    if spec is None or spec.origin is None:
+        return "none"
+    return sources_hash(Path(spec.origin).with_name("_version.py"))
 
 
 class NativeKernel(Launchable):
@@ -64,11 +76,7 @@ class Cpu(Backend):
         return f"cpu {current_target().level}"
 
     def version(self) -> str:
-        try:
-            llvm = version("llvmlite")
-        except PackageNotFoundError:  # what others compiled can still be run
-            llvm = "none"
-        return f"{super().version()} llvmlite {llvm}"
+        return f"{super().version()} llvmlite {llvmlite_version()}"
 
     def lanes(self) -> int:
         return current_target().width
