@@ -22,6 +22,8 @@ from typing import Any, TypedDict, final
 
 from typing_extensions import Buffer as SupportsBuffer
 
+from deepseek.errors import OutOfMemoryError
+
 Expr = int | Sequence[int | str]
 # A slot, a slot from a byte offset on, or that plus loop index * stride bytes:
 # slot | (slot, offset) | (slot, offset, loop, stride).
@@ -31,7 +33,7 @@ Row = tuple[Sequence[Ref], Sequence[Expr], Expr]
 
 # ---- memory ------------------------------------------------------------------------------------
 
-class OutOfMemory(MemoryError):
+class OutOfMemory(OutOfMemoryError):
     """The pool's limit or the machine's memory is exceeded; says what was asked, who holds it."""
 
 @final
