@@ -6,8 +6,10 @@ for a graph whose Program lies on disk.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -24,18 +26,46 @@ from deepseek.compiler.caches import (
     keep_program,
     program_key,
 )
-from deepseek.config import options
+from deepseek.config import logger, options
 from deepseek.ir import scalar
 from deepseek.ir.graph import Graph, Node
 from deepseek.ir.interpret import interpret
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Sizes, TensorType, active
 from deepseek.ir.text import parse_graph
+from deepseek.kernel.verify import verify as verify_kernel
 from deepseek.passes import PassContext, run_passes
 from deepseek.program import ir
 from deepseek.program.build import build
 from deepseek.program.load import record
 from deepseek.program.verify import verify
+
+
+@dataclass(frozen=True)
+class Example:
+    """The inputs and sizes of the first call, for whoever checks meanings while compiling."""
+
+    buffers: Sequence[Buffer]
+    sizes: tuple[int, ...] = ()
+
+
+class Watch:
+    """Looks on while a graph is compiled. This one does nothing; `deepseek.debug` has others."""
+
+    def after_pass(self, name: str, before: Graph, after: Graph) -> None:
+        """A pass changed the graph."""
+
+    def built(self, program: ir.Program) -> None:
+        """The Program is complete."""
+
+
+class Hooks:
+    """What `deepseek.debug` fills in: who looks on, where DS_DUMP or DS_VERIFY ask for it."""
+
+    watch: Callable[[str, Graph, Backend, Sequence[Expr], PassContext, Example | None], Watch]
+
+
+hooks = Hooks()
 
 
 class Executable:
@@ -172,11 +202,14 @@ def compile_graph(
     labels: Sequence[str] = (),
     context: PassContext | None = None,
     stable: tuple[int, ...] = (),
+    name: str = "graph",
+    example: Example | None = None,
 ) -> Executable:
     """The graph as an Executable.
 
-    `takes[o] = i` lets output o have input i's buffer if donated. `stable` numbers the inputs that mostly keep
-    their value between calls: what depends on them alone is computed once.
+    `takes[o] = i` lets output o have input i's buffer if donated. `stable` numbers the inputs that
+    mostly keep their value between calls: what depends on them alone is computed once. `name` is
+    what logs call it; `example` is needed where options.verify is 2.
     """
     if backend.interprets:
         counters.programs += 1
@@ -186,25 +219,37 @@ def compile_graph(
     if kept is not None:
         return revived(kept, graph, backend, symbols)
     counters.programs += 1
+    start = time.perf_counter()
     context = context or PassContext()
     context.stable = stable
     if backend.claims:
         context.claim = claimed_by(backend)
-    fused = run_passes(graph, context)
+    watch = Watch()
+    if options.dump is not None or options.verify > 1:
+        watch = hooks.watch(name, graph, backend, symbols, context, example)
+    fused = run_passes(graph, context, watch.after_pass)
 
     def optimize(body: Graph) -> Graph:
         return run_passes(body, PassContext(context.claim))
 
     program = build(fused, symbols, backend.lanes(), takes, labels, optimize)
+    watch.built(program)
     if options.verify:
         verify(program)
+        for kernel in program.kernels:
+            verify_kernel(kernel)
     kernels = held_kernels(backend, program.kernels)
     tape = record(program, [kernel.launchable for kernel in kernels])
     outputs = output_sources(program)
     prepared = None
     if context.split is not None:
-        inner = compile_graph(context.split.prepared, backend, symbols)
+        inner = compile_graph(context.split.prepared, backend, symbols, name=f"{name} (prepared)")
         prepared = Prepared(inner, context.split.sources)
+    logger().info(
+        "compiled %s for %s: %d nodes to %d kernels in %.1f ms",
+        name, backend.target(), len(graph.nodes), len(program.kernels),
+        (time.perf_counter() - start) * 1e3,
+    )  # fmt: skip
     keep_program(key, program, tape, kernels, outputs, context.split)
     made = Compiled if backend.runs else Unrun
     return made(graph, symbols, lambda: program, tape.build(), outputs, prepared)
@@ -228,7 +273,8 @@ def output_sources(program: ir.Program) -> list[int]:
 
 
 def claimed_by(backend: Backend) -> Any:
-    """A function from a node to the backend's packed call, or None if it does not claim the node."""
+    """A function from a node to the backend's packed call, or None if it does not claim the node.
+    """
     by_op: dict[str, list[Any]] = {}
     for claim in backend.claims:
         by_op.setdefault(claim.op, []).append(claim)

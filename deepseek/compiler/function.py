@@ -1,8 +1,8 @@
 """`@ds.jit`: a function that is traced once per signature and then runs as one Program.
 
-A call flattens its arguments, finds the entry for their signature, checks that what the trace read from outside is
-as it was, binds arguments and hidden inputs to the Program, runs it, and shows the results: returned tensors, handles
-that the function rebound, gradients that it left.
+A call flattens its arguments, finds the entry for their signature, checks that what the trace read
+from outside is as it was, binds arguments and hidden inputs to the Program, runs it, and shows the
+results: returned tensors, handles that the function rebound, gradients that it left.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,23 @@ import numpy as np
 from deepseek import _runtime, backends
 from deepseek._runtime import Buffer
 from deepseek.compiler.caches import counters
-from deepseek.compiler.compile import Executable, compile_graph
+from deepseek.compiler.compile import compile_graph
+from deepseek.compiler.entry import (
+    Binding,
+    Entry,
+    Where,
+    as_leaf,
+    bound,
+    bound_types_hold,
+    call_op,
+    first_call,
+    fits,
+    handle_at,
+    label_of,
+    misfit,
+    pin,
+    takeovers,
+)
 from deepseek.compiler.tree import flatten, result_leaves, statics, unflatten
 from deepseek.config import logger, options
 from deepseek.errors import PACKAGE_DIR, STDLIB_DIR, TraceError, format_line
@@ -27,71 +42,16 @@ from deepseek.frontend.guards import Explorer, Table, structure
 from deepseek.frontend.tensor import (
     GradientDropped,
     Tensor,
-    from_numpy,
     hooks,
     leaf,
     state,
     tracing,
 )
 from deepseek.frontend.tracer import Trace, begin
-from deepseek.ir import scalar
-from deepseek.ir.dtype import dtype_of
 from deepseek.ir.graph import Graph, Value, make_node
-from deepseek.ir.op import Kind, Op
-from deepseek.ir.rewrite import specialized
-from deepseek.ir.scalar import Expr
-from deepseek.ir.shape import Sizes, TensorType, active
+from deepseek.ir.shape import Sizes, active
 
 LIBRARIES = (PACKAGE_DIR, STDLIB_DIR, os.path.dirname(np.__file__) + os.sep, "<frozen ")
-Where = tuple[str, int]  # ("leaf", argument number) or ("row", row of the guard table)
-
-
-@dataclass
-class Binding:
-    """Where a graph input comes from at a call."""
-
-    kind: str  # leaf, number, row, item, seed, draw
-    at: int  # argument number, or row of the table
-    key: Any = None
-    type: TensorType | None = None
-    requires_grad: bool = False
-
-
-@dataclass
-class Entry:
-    """One traced and compiled signature."""
-
-    table: Table
-    bindings: list[Binding]
-    executable: Executable
-    result: Any  # structure of what the function returned
-    returned: list[tuple[int, bool]]  # output number, whether it requires gradients
-    rebound: list[tuple[Where, int, bool]]  # whose handle, output number, requires gradients
-    grads: list[tuple[Where, int | None | GradientDropped]]
-    draws: list[tuple[Any, int]]  # generator, how many
-    symbols: list[tuple[int, int]]  # argument number and axis of each size symbol
-    guards: list[Expr]  # over the symbols
-    donated: list[int]  # graph inputs whose buffers an output may take
-    graph: Graph
-    call: Op
-    variables: tuple[Expr, ...]
-    pins: list[tuple[int, Any]]  # number arguments that the trace needed the value of
-    version: int = 0
-    checked: dict[tuple[int, ...], bool] = field(default_factory=dict)
-
-    def sizes(self, leaves: Sequence[Any]) -> tuple[int, ...]:
-        return tuple([leaves[i]._value.type.shape[axis] for i, axis in self.symbols])
-
-    def accepts(self, sizes: tuple[int, ...]) -> bool:
-        """Whether the size guards hold."""
-        found = self.checked.get(sizes)
-        if found is None:
-            env = dict(zip(self.variables, sizes, strict=True))
-            found = min(sizes, default=2) >= 2 and all(
-                bool(scalar.evaluate(g, env)) for g in self.guards
-            )
-            self.checked[sizes] = found
-        return found
 
 
 class Function:
@@ -146,30 +106,18 @@ class Function:
             if not fits(entry, leaves):
                 continue
             objects = entry.table.follow()
-            if objects is None:
-                self.reasons.append(entry.table.broken())
-                continue
-            if self.bound_types_hold(entry, objects):
+            if objects is not None and bound_types_hold(entry, objects):
                 return entry, objects
         return None
-
-    def bound_types_hold(self, entry: Entry, objects: Sequence[Any]) -> bool:
-        for b in entry.bindings:
-            if b.kind == "row":
-                value = objects[b.at]._value
-                if value.type is not b.type or value.requires_grad != b.requires_grad:
-                    self.reasons.append(f"{entry.table.rows[b.at].text} is now {value.type}, was {b.type}")
-                    return False
-        return True
 
     # ------------------------------------------------------------------------------------ tracing
 
     def trace(self, key: Any, shape: Any, leaves: list[Any]) -> Entry:
         """Trace and compile for these arguments."""
         counters.traces += 1
-        log = logger()
-        if self.reasons:
-            log.info("%s: traced again: %s", self.function.__qualname__, self.reasons[-1])
+        known = self.entries.get(key, ())
+        self.reasons.append(misfit(known[0], leaves) if known else "new types of arguments")
+        logger().info("traced %s: %s", self.function.__qualname__, self.reasons[-1])
         pending = [x._value for x in leaves if isinstance(x, Tensor) and x._value.data is None]
         if pending:
             hooks.evaluate(pending)
@@ -294,16 +242,20 @@ class Function:
         stable = tuple(
             i for i, b in enumerate(bindings) if b.kind == "row" and b.at not in rows
         )
-        executable = compile_graph(
-            graph, backends.load(options.backend), variables, takes, labels, stable=stable
-        )
+        name = self.function.__qualname__
+        recompile = functools.partial(
+            compile_graph, graph, backends.load(options.backend), variables, takes, labels,
+            stable=stable, name=name,
+        )  # fmt: skip
+        example = first_call(table, bindings, leaves, symbols) if options.verify > 1 else None
+        executable = recompile(example=example)
         returned = [(i, v.requires_grad) for i, v in enumerate(values)]
         return Entry(
             table, bindings, executable, result, returned, rebinds, effects,
             [(d.generator, d.count) for d in trace.draws.values()], symbols,
             [g.condition for g in sizes.guards.values()], donated, graph,
             call_op(self.function.__name__, Graph(inputs, values)), variables, trace.pins,
-            structure.version,
+            recompile, structure.version,
         )  # fmt: skip
 
     def where(self, table: Table, arguments: dict[int, int], handle: Tensor, line: str) -> Where:
@@ -335,7 +287,8 @@ class Function:
             donate = [False] * len(buffers)
             for i in entry.donated:
                 v = values[i]
-                # Held by: the value itself, `buffers`, and this call's argument. The value by: its handle,
+                # Held by: the value itself, `buffers`, and this call's argument. The value by: its
+                # handle,
                 # `values`, `v` and the argument.
                 donate[i] = v is not None and sys.getrefcount(v.data) <= 3 and sys.getrefcount(v) <= 4
         del values
@@ -361,7 +314,8 @@ class Function:
         return unflatten(entry.result, iter(outputs))
 
     def link(self, entry: Entry, objects: Sequence[Any], leaves: Sequence[Any], outputs: list[Tensor]) -> None:
-        """Let gradients flow from the outputs back through the call, by differentiating its graph."""
+        """Let gradients flow from the outputs back through the call, by differentiating its graph.
+        """
         inputs = []
         for b in entry.bindings:
             value, buffer = bound(b, objects, leaves)
@@ -391,110 +345,15 @@ class Function:
         return found[0] if found is not None else self.trace(key, shape, leaves)
 
 
-def as_leaf(x: Any) -> Any:
-    """An argument leaf: arrays become tensors."""
-    return from_numpy(x, dtype_of(x.dtype)) if isinstance(x, np.ndarray) else x
-
-
-def pin(trace: Trace, i: int, current: Any) -> None:
-    """The trace used number argument i for itself: it must be the same at later calls."""
-    trace.pins.append((i, current))
-
-
-def fits(entry: Entry, leaves: Sequence[Any]) -> bool:
-    """Whether the arguments' sizes and pinned numbers are those the entry is for."""
-    for i, value in entry.pins:
-        if leaves[i] != value:
-            return False
-    sizes = entry.sizes(leaves)
-    symbolic = set(entry.symbols)
-    for b, v in zip(entry.bindings, entry.graph.inputs, strict=True):
-        if b.kind == "leaf":
-            given = leaves[b.at]._value.type
-            if v.type.static:
-                if given is not v.type:
-                    return False
-            else:
-                for axis, (mine, other) in enumerate(zip(v.type.shape, given.shape, strict=True)):
-                    if (b.at, axis) not in symbolic and mine != other:
-                        return False
-    return entry.accepts(sizes)
-
-
-def bound(b: Binding, objects: Sequence[Any], leaves: Sequence[Any]) -> tuple[Value | None, Buffer]:
-    """The value (if it is a tensor's) and the buffer of a graph input."""
-    if b.kind == "leaf" or b.kind == "row":
-        value = (leaves if b.kind == "leaf" else objects)[b.at]._value
-        if value.data is None:
-            hooks.evaluate([value])
-        return value, value.data
-    if b.kind == "number":
-        return None, scalar_buffer(leaves[b.at], b.key)
-    if b.kind == "item":
-        key, kind = b.key
-        return None, scalar_buffer(objects[b.at][key], kind)
-    if b.kind == "seed":
-        return None, Buffer.copy_of(np.uint64(b.key.seed))
-    return None, Buffer.copy_of(np.int64(b.key.draws + 1))
-
-
-def scalar_buffer(number: Any, kind: type) -> Buffer:
-    return Buffer.copy_of(np.int64(number) if kind is int else np.float64(number))
-
-
-def handle_at(place: Where, objects: Sequence[Any], leaves: Sequence[Any]) -> Tensor:
-    kind, i = place
-    handle: Tensor = leaves[i] if kind == "leaf" else objects[i]
-    return handle
-
-
-def label_of(b: Binding, table: Table) -> str:
-    if b.kind in ("row", "item"):
-        return table.rows[b.at].text
-    return f"argument {b.at}" if b.kind in ("leaf", "number") else b.kind
-
-
-def takeovers(
-    graph: Graph, bindings: Sequence[Binding], rebound: Sequence[tuple[Where, int, bool]]
-) -> tuple[dict[int, int], list[int]]:
-    """Which outputs may take which inputs' buffers: a rebound handle's new value that of its old one."""
-    at = {("leaf" if b.kind == "leaf" else "row", b.at): i for i, b in enumerate(bindings)
-          if b.kind in ("leaf", "row")}  # fmt: skip
-    takes: dict[int, int] = {}
-    for place, number, _ in rebound:
-        i = at.get(place)
-        if i is not None and graph.inputs[i].type is graph.outputs[number].type:
-            takes[number] = i
-    return takes, list(takes.values())
-
-
-def call_op(name: str, graph: Graph) -> Op:
-    """A compiled call as a composite, so that gradients can flow through it."""
-
-    def expand(types: tuple[TensorType, ...], attrs: dict[str, Any]) -> Graph:
-        env = {
-            s: given
-            for mine, other in zip(graph.inputs, types, strict=True)
-            for s, given in zip(mine.type.shape, other.shape, strict=True)
-            if isinstance(s, Expr)
-        }
-        return specialized(graph, env) if env else graph
-
-    def infer(*types: TensorType, **attrs: Any) -> tuple[TensorType, ...]:
-        return tuple(v.type for v in expand(types, attrs).outputs)
-
-    return Op(f"call_{name}", Kind.COMPOSITE, infer, expand=expand)
-
-
 def jit(
     function: Callable[..., Any] | None = None, *, keep_grads: bool = False, dynamic: bool = True
 ) -> Any:
     """Compile a function: decorator, with or without arguments.
 
-    The function is traced once for each signature (structure, dtypes, ranks; sizes become symbolic when they
-    first differ). `keep_grads` keeps the gradients that an optimiser inside consumed; `dynamic=False` traces
-    each size apart. Raises TraceError where the function depends on a tensor's value or reads what
-    cannot be followed.
+    The function is traced once for each signature (structure, dtypes, ranks; sizes become symbolic
+    when they first differ). `keep_grads` keeps the gradients that an optimiser inside consumed;
+    `dynamic=False` traces each size apart. Raises TraceError where the function depends on a
+    tensor's value or reads what cannot be followed.
     """
     if function is None:
         return functools.partial(jit, keep_grads=keep_grads, dynamic=dynamic)

@@ -1,7 +1,8 @@
 """Eager: what happens when somebody looks at a value.
 
-A flush computes the requested values and their live ancestors: one graph from computed values to those. What
-backward would read of values that require gradients is computed with them, as a tape would keep it.
+A flush computes the requested values and their live ancestors: one graph from computed values to
+those. What backward would read of values that require gradients is computed with them, as a tape
+would keep it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from deepseek import autograd, backends
 from deepseek._runtime import Buffer
 from deepseek.backends import Backend
-from deepseek.compiler.compile import Executable, compile_graph
+from deepseek.compiler.compile import Example, Executable, compile_graph
 from deepseek.config import options
 from deepseek.errors import ShapeError
 from deepseek.frontend.tensor import hooks, no_grad, state, tracing
@@ -105,7 +106,9 @@ def run_in_tiers(graph: Graph, backend: Backend) -> list[Buffer]:
         return run_by_op(graph, backend)
     executable = _promoted.get(key)
     if executable is None:
-        executable = _promoted[key] = compile_graph(graph, backend)
+        executable = _promoted[key] = compile_graph(
+            graph, backend, name="pending graph", example=example_of(data)
+        )
     return executable.run(data)
 
 
@@ -114,8 +117,9 @@ def run_by_op(graph: Graph, backend: Backend) -> list[Buffer]:
     values: dict[Value, Buffer] = {v: v.data for v in graph.inputs}
     last = last_uses(graph)
     for node in graph.nodes:
-        op, sizes = one_op(node, backend)
-        results = op.executable.run([values[v] for v in node.inputs], sizes)
+        inputs = [values[v] for v in node.inputs]
+        op, sizes = one_op(node, backend, inputs)
+        results = op.executable.run(inputs, sizes)
         values.update(zip(node.outputs, results, strict=True))
         for value in last.get(node, ()):
             values.pop(value, None)
@@ -135,16 +139,24 @@ class OneOp:
         return all(bool(scalar.evaluate(g, env)) for g in self.guards)
 
 
-def one_op(node: Node, backend: Backend) -> tuple[OneOp, tuple[int, ...]]:
+def example_of(buffers: Sequence[Buffer], sizes: tuple[int, ...] = ()) -> Example | None:
+    """The inputs at hand, where meanings are to be checked on them."""
+    return Example(buffers, sizes) if options.verify > 1 else None
+
+
+def one_op(
+    node: Node, backend: Backend, inputs: Sequence[Buffer]
+) -> tuple[OneOp, tuple[int, ...]]:
     """The compiled op for a node, and the sizes to run it with."""
     form, sizes = pattern(node, known_sizes=False)
     found = find_op(node, form, sizes, backend)
     if found is None:
         try:
-            found = compile_op(node, form, sizes, backend)
+            found = compile_op(node, form, sizes, backend, inputs)
         except ShapeError:  # a rule that needs a number, such as a convolution's window
             form, sizes = pattern(node, known_sizes=True)
-            found = find_op(node, form, sizes, backend) or compile_op(node, form, sizes, backend)
+            found = find_op(node, form, sizes, backend)
+            found = found or compile_op(node, form, sizes, backend, inputs)
         _ops.setdefault((backend.target(), node.op, form), []).append(found)
     return found, sizes
 
@@ -157,10 +169,11 @@ def find_op(node: Node, form: Any, sizes: tuple[int, ...], backend: Backend) -> 
 
 
 def pattern(node: Node, known_sizes: bool) -> tuple[Any, tuple[int, ...]]:
-    """A node's types and attributes with each size above 1 replaced by its number among the distinct sizes.
+    """A node's types and attributes with each size above 1 replaced by its number among the
+    distinct sizes.
 
-    Returns that and the distinct sizes. An elementwise node has one size, its number of elements. With
-    `known_sizes` nothing is replaced.
+    Returns that and the distinct sizes. An elementwise node has one size, its number of elements.
+    With `known_sizes` nothing is replaced.
     """
     distinct: dict[int, int] = {}
 
@@ -178,7 +191,9 @@ def pattern(node: Node, known_sizes: bool) -> tuple[Any, tuple[int, ...]]:
     return (types, attrs), tuple(distinct)
 
 
-def compile_op(node: Node, form: Any, now: tuple[int, ...], backend: Backend) -> OneOp:
+def compile_op(
+    node: Node, form: Any, now: tuple[int, ...], backend: Backend, data: Sequence[Buffer]
+) -> OneOp:
     """Compile one op with a symbol for each distinct size."""
     sizes = Sizes()
     symbols = tuple(sizes.symbol(s) for s in now)
@@ -191,7 +206,10 @@ def compile_op(node: Node, form: Any, now: tuple[int, ...], backend: Backend) ->
         inputs = [input_value(dtype, shape_from(shape)) for dtype, shape in types]
         given = {k: shape_from(x) if k == "shape" else x for k, x in attrs}
         made = make(node.op, tuple(inputs), given, node.line)
-        executable = compile_graph(Graph(inputs, made.outputs), backend, symbols)
+        executable = compile_graph(
+            Graph(inputs, made.outputs), backend, symbols,
+            name=f"op '{node.op.name}'", example=example_of(data, now),
+        )  # fmt: skip
     return OneOp(executable, symbols, [g.condition for g in sizes.guards.values()])
 
 

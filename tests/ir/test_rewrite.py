@@ -137,7 +137,7 @@ def test_fuel_stops_rewriting(toy: Any) -> None:
     assert left == [6, 4, 2, 0]
     fuel = Fuel(2)
     Rewriter([double_negation]).run(graph, fuel)
-    assert (fuel.amount, fuel.last) == (0, "double_negation")
+    assert (fuel.used, fuel.last) == (2, "double_negation")
 
 
 def test_rules_that_never_end_are_an_error(toy: Any) -> None:
