@@ -3,8 +3,9 @@
 from deepseek.nn import functional, init, utils
 from deepseek.nn.activation import GELU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from deepseek.nn.attention import MultiheadAttention
+from deepseek.nn.basic import Dropout, Embedding, Flatten, Identity, Linear
 from deepseek.nn.container import ModuleList, Sequential
-from deepseek.nn.convolution import Conv1d, Conv2d, Conv3d
+from deepseek.nn.conv import Conv1d, Conv2d, Conv3d
 from deepseek.nn.fusion import (
     ConvReLU1d,
     ConvReLU2d,
@@ -12,7 +13,6 @@ from deepseek.nn.fusion import (
     LinearReLU,
     fuse_layers,
 )
-from deepseek.nn.linear import Dropout, Embedding, Flatten, Identity, Linear
 from deepseek.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss
 from deepseek.nn.module import Module
 from deepseek.nn.normalization import (

@@ -9,7 +9,7 @@ from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.nn import functional as F
 from deepseek.nn import init
-from deepseek.nn.linear import Linear, new_parameter
+from deepseek.nn.basic import Linear, new_parameter
 from deepseek.nn.module import Module
 
 

@@ -16,9 +16,9 @@ from deepseek.frontend.tensor import Tensor, no_grad
 from deepseek.ir.dtype import float64
 from deepseek.nn import functional as F
 from deepseek.nn.activation import ReLU
+from deepseek.nn.basic import Identity, Linear
 from deepseek.nn.container import Sequential
-from deepseek.nn.convolution import Conv1d, Conv2d, Conv3d
-from deepseek.nn.linear import Identity, Linear
+from deepseek.nn.conv import Conv1d, Conv2d, Conv3d
 from deepseek.nn.module import Module, join
 from deepseek.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from deepseek.nn.parameter import Parameter

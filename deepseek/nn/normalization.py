@@ -13,7 +13,7 @@ from deepseek.frontend.tensor import Tensor, no_grad
 from deepseek.ir.dtype import dtype_of, float32, int64
 from deepseek.nn import functional as F
 from deepseek.nn import init
-from deepseek.nn.linear import new_parameter
+from deepseek.nn.basic import new_parameter
 from deepseek.nn.module import Module
 from deepseek.nn.parameter import assign, computed_full, retyped
 from deepseek.ops import zeros_like

@@ -10,7 +10,7 @@ from deepseek.errors import ArgumentError, unknown
 from deepseek.frontend.tensor import Tensor
 from deepseek.nn import functional as F
 from deepseek.nn import init
-from deepseek.nn.linear import new_parameter
+from deepseek.nn.basic import new_parameter
 from deepseek.nn.module import Module
 
 Spread = int | Sequence[int]
