@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from deepseek.errors import CompileError, Line, format_line
+from deepseek.errors import BackendError, CompileError, Line, format_line
 from deepseek.ir import scalar
 from deepseek.ir.dtype import DTYPES, DType, int64
 from deepseek.ir.scalar import Expr
@@ -40,6 +41,11 @@ class Builder:
     """Collects nodes; `line` and `scope` say whose they are."""
 
     def __init__(self, opset: int) -> None:
+        if find_spec("onnx") is None:
+            raise BackendError(
+                "export needs the onnx package, which is not installed\n"
+                "  help: pip install 'deepseek[onnx]'"
+            )
         import onnx
 
         self.onnx = onnx

@@ -74,7 +74,9 @@ class Dims:
                     "  help: compute with x.shape[i] without asking for its value, or leave the "
                     "axis out of dynamic=..."
                 )
-            out.append(self.text(condition))
+            negated = condition.fn == "bitxor" and condition.args[1] is scalar.TRUE
+            text = self.text(condition.args[0] if negated else condition)
+            out.append(f"not {text}" if negated else text)
         return out
 
     def text(self, size: Size) -> str:

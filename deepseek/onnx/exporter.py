@@ -123,7 +123,7 @@ def _parameters(model: Callable[..., Any], count: int) -> list[str]:
         parameters = list(inspect.signature(called).parameters.values())
     except (TypeError, ValueError):
         parameters = []
-    names = []
+    names: list[str] = []
     for p in parameters:
         if p.kind is p.VAR_POSITIONAL:
             names += [f"{p.name}_{i}" for i in range(count - len(names))]

@@ -138,13 +138,13 @@ def run(model: Any, inputs: Mapping[str, Any]) -> tuple[str, list[Any]]:
             session = onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-            return f"onnxruntime {onnxruntime.__version__}", session.run(None, inputs)
+            return f"onnxruntime {onnxruntime.__version__}", list(session.run(None, inputs))
         except missing:
             pass
     import onnx.reference
 
     evaluator = onnx.reference.ReferenceEvaluator(model)
-    return f"onnx.reference {onnx.__version__}", evaluator.run(None, inputs)
+    return f"onnx.reference {onnx.__version__}", list(evaluator.run(None, inputs))
 
 
 def difference(wanted: Any, got: Any) -> float:

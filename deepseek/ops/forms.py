@@ -220,7 +220,7 @@ def scatter_add(b: Any, node: Node, x: str, indices: str, updates: str) -> Any:
 
 @form("TopK")
 def sort(b: Any, node: Node, x: str) -> Any:
-    """TopK of all elements of the last axis; equal ones stay in order."""
+    """TopK of all elements of the last axis; equal ones stay in order, NaN goes anywhere."""
     count = b.size(types_of(node)[0].shape[-1])
     largest = int(node.attrs["descending"])
     return b.node("TopK", x, count, outputs=2, axis=-1, largest=largest, sorted=1)

@@ -11,11 +11,12 @@ import onnxruntime
 import pytest
 
 import deepseek as ds
-from deepseek.errors import ArgumentError, CompileError, TraceError
+from deepseek.errors import ArgumentError, BackendError, CompileError, TraceError
 from deepseek.ir.op import REGISTRY, Sample
+from deepseek.ir.scalar import call
 from deepseek.nn import functional as F
-from deepseek.onnx import export
-from deepseek.ops.define import composite
+from deepseek.onnx import builder, export
+from deepseek.ops.define import FLOATS, composite, elementwise
 
 
 def session(path: Path) -> Any:
@@ -208,6 +209,8 @@ def test_a_question_about_a_size_is_reported(path: Path) -> None:
     report = export(f, randn(5), path, dynamic={0: {0: "n"}})
     assert report.conditions == ["3 < n"]
     assert "holds   where 3 < n" in str(report)
+    report = export(f, randn(3), path, dynamic={0: {0: "n"}})
+    assert report.conditions == ["not 3 < n"]
 
 
 def test_fixing_a_dynamic_size_is_an_error(path: Path) -> None:
@@ -325,6 +328,19 @@ def test_an_op_made_here_needs_no_more(path: Path) -> None:
         del REGISTRY["toy_mish"]
 
 
+def test_a_scalar_function_made_here_needs_no_more(path: Path) -> None:
+    @elementwise(reference=lambda x, y: np.hypot(x, y), takes=FLOATS)
+    def toy_hypot(x: Any, y: Any) -> Any:
+        return call("sqrt", call("add", call("mul", x, x), call("mul", y, y)))
+
+    try:
+        report = export(toy_hypot, (randn(3, 4), randn(4)), path)
+        assert report.operators == {"Mul": 2, "Add": 1, "Sqrt": 1}
+        assert report.errors["output"] < 1e-6
+    finally:
+        del REGISTRY["toy_hypot"]
+
+
 def test_broadcasting_is_left_to_onnx(path: Path) -> None:
     export(lambda x, y: (x * 2 + y) / (x + 1), (randn(4, 3), randn(3)), path)
     assert sorted(operators(path)) == ["Add", "Add", "Div", "Mul"]
@@ -372,6 +388,12 @@ def test_changing_a_tensor_from_outside_is_an_error(path: Path) -> None:
 def test_a_branch_on_a_value_is_an_error(path: Path) -> None:
     with pytest.raises(TraceError, match="not known"):
         export(lambda x: x if x.sum() > 0 else -x, randn(3), path, check=False)
+
+
+def test_onnx_has_to_be_installed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder, "find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=r"pip install 'deepseek\[onnx\]'"):
+        export(lambda x: x, randn(2), path)
 
 
 @pytest.mark.parametrize(
