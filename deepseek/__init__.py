@@ -8,7 +8,7 @@ a function, a whole training step included.
 
 from __future__ import annotations
 
-from deepseek import debug, nn, onnx, ops, optim
+from deepseek import cache, debug, nn, onnx, ops, optim
 from deepseek.autograd import backward, grad, value_and_grad, vjp
 from deepseek.compiler import tiers
 from deepseek.compiler.caches import counters
@@ -29,6 +29,14 @@ from deepseek.ir.dtype import (
     uint16,
     uint32,
     uint64,
+)
+from deepseek.memory import (
+    empty_cache,
+    get_num_threads,
+    memory_stats,
+    memory_summary,
+    set_memory_limit,
+    set_num_threads,
 )
 from deepseek.ops import *  # noqa: F403
 

@@ -5,9 +5,9 @@ traced, `programs` graphs put through the passes, `kernels` kernels compiled. Wh
 counts in none of them.
 
 A Program is looked up by its graph's text, a kernel by its own, both with the target and with
-hashes of the sources that made them. What needs Python functions (Host steps, claims that run Python, ops
-defined outside deepseek) is not kept on disk. With all of a graph in the cache, nothing is lowered,
-emitted or compiled, and the code generator is not even imported.
+hashes of the sources that made them. What needs Python functions (Host steps, claims that run
+Python, ops defined outside deepseek) is not kept on disk. With all of a graph in the cache,
+nothing is lowered, emitted or compiled, and the code generator is not even imported.
 """
 
 from __future__ import annotations
@@ -60,22 +60,22 @@ class Counters:
 
 @dataclass(frozen=True)
 class Key:
-    """What an entry is looked up by: named fields, and their hash."""
+    """What an entry is looked up by: named fields, and their hash; or why there is no entry."""
 
     kind: str
+    name: str  # for reports
     fields: Mapping[str, str]
-    hash: str
+    hash: str = ""
+    refusal: str = ""
 
 
 @dataclass(frozen=True)
 class Miss:
     """A lookup that found nothing, and why if that is known without looking around."""
 
-    kind: str
-    name: str
+    key: Key
     reason: str
     time: float
-    key: Key | None = None
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ _kernels: dict[tuple[str, Kernel], Held] = {}
 _refused: dict[str, str] = {}  # why a Program was not kept, by its key
 
 
-def make_key(kind: str, fields: Mapping[str, str]) -> Key:
-    text = "\0".join([f"{name}={value}" for name, value in fields.items()])
-    return Key(kind, fields, hashlib.sha256(text.encode()).hexdigest())
+def make_key(kind: str, name: str, fields: Mapping[str, str]) -> Key:
+    text = "\0".join([f"{field}={value}" for field, value in fields.items()])
+    return Key(kind, name, fields, hashlib.sha256(text.encode()).hexdigest())
 
 
 @functools.cache
@@ -106,8 +106,20 @@ def version(parts: tuple[str, ...]) -> str:
     return f"{own} numpy {np.__version__} {sys.implementation.cache_tag}"
 
 
-def missed(key: Key, name: str, reason: str) -> None:
-    misses.append(Miss(key.kind, name, reason, time.time(), key))
+def lookup(key: Key, revive: Callable[[Any], Any]) -> Any:
+    """What `revive` makes of the entry, None if there is no entry that can be used."""
+    reason = key.refusal
+    if not reason:
+        body, reason = store.read(key.kind, key.hash)
+        if body is not None:
+            found = revive(body)
+            if found is not None:
+                hits[key.kind] += 1
+                return found
+            store.discard(key.kind, key.hash)
+            reason = "its code could not be loaded"
+    misses.append(Miss(key, reason, time.time()))
+    return None
 
 
 # ---------------------------------------------------------------------------------------- kernels
@@ -125,24 +137,16 @@ def held_kernels(backend: Backend, kernels: Sequence[Kernel]) -> list[Held]:
     for place, kernel in zip(wanted, kernels, strict=True):
         if place not in _kernels:
             key = kernel_key(backend, kernel)
-            held = found_kernel(key, backend, kernel) or made_kernel(key, backend, kernel)
-            _kernels[place] = held
+            found = lookup(key, lambda body: revived_kernel(body, backend))
+            _kernels[place] = found or made_kernel(key, backend, kernel)
     return [_kernels[place] for place in wanted]
 
 
-def found_kernel(key: Key, backend: Backend, kernel: Kernel) -> Held | None:
-    """A kernel from the disk."""
-    body, reason = store.read("kernels", key.hash)
-    if body is not None:
-        symbol, data = body
-        launchable = loaded(backend, data, symbol)
-        if launchable is not None:
-            hits["kernels"] += 1
-            return Held(launchable, symbol, data)
-        store.discard("kernels", key.hash)
-        reason = "its code could not be loaded"
-    missed(key, kernel.name, reason)
-    return None
+def revived_kernel(body: Any, backend: Backend) -> Held | None:
+    """A stored kernel, loaded; None where the runtime refuses it."""
+    symbol, data = body
+    launchable = loaded(backend, data, symbol)
+    return None if launchable is None else Held(launchable, symbol, data)
 
 
 def made_kernel(key: Key, backend: Backend, kernel: Kernel) -> Held:
@@ -151,7 +155,7 @@ def made_kernel(key: Key, backend: Backend, kernel: Kernel) -> Held:
     data = backend.compile([(symbol, kernel)])
     held = Held(backend.load(data, [symbol])[0], symbol, data)
     counters.kernels += 1
-    store.write("kernels", key.hash, {"name": kernel.name, **key.fields}, (symbol, data))
+    store.write("kernels", key.hash, {"name": key.name, **key.fields}, (symbol, data))
     return held
 
 
@@ -171,7 +175,7 @@ def kernel_key(backend: Backend, kernel: Kernel) -> Key:
         "backend": backend.version(),
         "kernel": print_kernel(replace(kernel, name="kernel", lines=())),
     }
-    return make_key("kernels", fields)
+    return make_key("kernels", kernel.name, fields)
 
 
 # --------------------------------------------------------------------------------------- programs
@@ -195,22 +199,17 @@ def program_key(
     labels: Sequence[str],
     stable: Sequence[int],
     watched: bool,
-) -> Key | str:
-    """What a graph's Program is looked up by, or why it is not kept on disk.
-
-    `watched`: somebody wants to see the passes run.
-    """
-    if watched or options.verify or options.dump is not None:
-        return "its passes are watched, by DS_VERIFY, DS_DUMP or the caller"
-    for op in dict.fromkeys(ops_of(graph)):
-        if not is_ours(op):
-            return f"op {op.name!r} is defined outside deepseek: what it means may change"
-        if op.kind is Kind.HOST:
-            return f"op {op.name!r} is a Python function"
-    try:
-        text = print_graph(graph)
-    except FormatError as error:
-        return str(error)
+    name: str,
+) -> Key:
+    """What a graph's Program is looked up by. `watched`: somebody wants to see the passes run."""
+    refusal = why_not_kept(graph, watched)
+    if not refusal:
+        try:
+            text = print_graph(graph)
+        except FormatError as error:
+            refusal = str(error)
+    if refusal:
+        return Key("programs", name, {}, refusal=refusal)
     fields = {
         "target": backend.target(),
         "compiler": version(PROGRAM_SOURCES),
@@ -222,7 +221,19 @@ def program_key(
         "stable": repr(tuple(stable)),
         "graph": text,
     }
-    return make_key("programs", fields)
+    return make_key("programs", name, fields)
+
+
+def why_not_kept(graph: Graph, watched: bool) -> str:
+    """Why a graph's Program is not looked up on disk, or nothing."""
+    if watched or options.verify or options.dump is not None:
+        return "its passes are watched, by DS_VERIFY, DS_DUMP or the caller"
+    for op in dict.fromkeys(ops_of(graph)):
+        if not is_ours(op):
+            return f"op {op.name!r} is defined outside deepseek: what it means may change"
+        if op.kind is Kind.HOST:
+            return f"op {op.name!r} is a Python function"
+    return ""
 
 
 def ops_of(graph: Graph) -> Iterator[Op]:
@@ -249,24 +260,13 @@ def is_ours(op: Op) -> bool:
     return base.function is not None and base.function.__module__.startswith("deepseek.")
 
 
-def find_program(key: Key | str, backend: Backend) -> Kept | None:
+def find_program(key: Key, backend: Backend) -> Kept | None:
     """A Program from the disk, loaded."""
-    if isinstance(key, str):
-        misses.append(Miss("programs", "program", key, time.time()))
-        return None
-    body, reason = store.read("programs", key.hash)
-    if body is not None:
-        kept = revived(body, backend)
-        if kept is not None:
-            hits["programs"] += 1
-            return kept
-        store.discard("programs", key.hash)
-        reason = "its code could not be loaded"
-    missed(key, "program", reason)
-    return None
+    found: Kept | None = lookup(key, lambda body: revived_program(body, backend))
+    return found
 
 
-def revived(body: Any, backend: Backend) -> Kept | None:
+def revived_program(body: Any, backend: Backend) -> Kept | None:
     """A stored Program, loaded; None where the runtime refuses it."""
     data, kernels, constants, outputs, split, text = body
     codes = []
@@ -287,7 +287,7 @@ def revived(body: Any, backend: Backend) -> Kept | None:
 
 
 def keep_program(
-    key: Key | str,
+    key: Key,
     program: Program,
     tape: Tape,
     kernels: Sequence[Held],
@@ -295,7 +295,7 @@ def keep_program(
     split: Split | None,
 ) -> None:
     """Store a Program and its object code, if all of it is data."""
-    if isinstance(key, str):
+    if key.refusal:
         return
     by_code = {id(held.launchable.code): held for held in kernels}
     used = [by_code.get(id(code)) for code in tape.codes]
@@ -315,7 +315,7 @@ def keep_program(
         beforehand,
         zlib.compress(print_program(program).encode(), 1),
     )
-    store.write("programs", key.hash, {"name": program.name, **key.fields}, body)
+    store.write("programs", key.hash, {"name": key.name, **key.fields}, body)
 
 
 # ------------------------------------------------------------------------------------- looking in
@@ -328,10 +328,8 @@ def explain(count: int = 5) -> str:
     recent = list(misses)[-count:]
     lines = [f"The last {len(recent)} lookups that missed, the latest first:"]
     for miss in reversed(recent):
-        reason = miss.reason
-        if miss.key is not None and not reason:
-            reason = _refused.get(miss.key.hash) or difference(miss.key, miss.time)
-        lines.append(f"{miss.kind.removesuffix('s')} {miss.name!r}: {reason}")
+        reason = miss.reason or _refused.get(miss.key.hash) or difference(miss.key, miss.time)
+        lines.append(f"{miss.key.kind.removesuffix('s')} {miss.key.name!r}: {reason}")
     return "\n".join(lines)
 
 
@@ -341,7 +339,7 @@ def difference(key: Key, before: float) -> str:
     wanted = key.fields[text_field].splitlines()
     best: tuple[int, float] = (-1, 0.0)
     nearest: dict[str, str] = {}
-    for _, about in store.described(key.kind, before):
+    for about in store.described(key.kind, before):
         same = sum(about.get(name) == value for name, value in key.fields.items())
         if same < best[0]:
             continue
@@ -352,10 +350,20 @@ def difference(key: Key, before: float) -> str:
     if not nearest:
         return f"the cache had no {key.kind} yet"
     for name, value in key.fields.items():
-        if nearest.get(name) != value:
-            told = first_difference(nearest.get(name, ""), value)
-            return f"nearest is {nearest['name']!r}, which differs in its {name}: {told}"
+        other = nearest.get(name, "")
+        if other == value:
+            continue
+        if name in VERSIONS:
+            return f"what is nearest, {nearest['name']!r}, was made by {VERSIONS[name]}"
+        told = first_difference(other, value)
+        return f"what is nearest, {nearest['name']!r}, differs in its {name}: {told}"
     return "its entry was removed or damaged"
+
+
+VERSIONS = {
+    "compiler": "another version of deepseek, NumPy or Python",
+    "backend": "another version of the backend",
+}
 
 
 def first_difference(old: str, new: str) -> str:

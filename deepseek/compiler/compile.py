@@ -7,6 +7,8 @@ for a graph whose Program lies on disk.
 from __future__ import annotations
 
 import time
+import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -159,6 +161,7 @@ class Compiled(Executable):
         self.read_program = program
         self.loaded = loaded
         self.from_input = outputs
+        _recent.appendleft(weakref.ref(self))
 
     @cached_property
     def program(self) -> ir.Program:
@@ -178,6 +181,14 @@ class Compiled(Executable):
         else:
             made = self.loaded.run(inputs, symbols, donate)
         return [inputs[~k] if k < 0 else made[k] for k in self.from_input]
+
+
+_recent: deque[weakref.ref[Compiled]] = deque(maxlen=8)
+
+
+def recent_programs() -> list[Compiled]:
+    """The programs compiled or loaded last that are still alive, the latest first."""
+    return [found for ref in _recent if (found := ref()) is not None]
 
 
 class Unrun(Compiled):
@@ -214,7 +225,8 @@ def compile_graph(
     if backend.interprets:
         counters.programs += 1
         return Interpreted(graph, symbols)
-    key = program_key(graph, backend, symbols, takes, labels, stable, context is not None)
+    watched = context is not None
+    key = program_key(graph, backend, symbols, takes, labels, stable, watched, name)
     kept = find_program(key, backend)
     if kept is not None:
         return revived(kept, graph, backend, symbols)

@@ -196,8 +196,8 @@ def entries(root: Path) -> Iterator[Stored]:
                     yield Stored(kind, file.name, path, status.st_size, status.st_mtime)
 
 
-def described(kind: str, before: float, count: int = 1000) -> Iterator[tuple[str, dict[str, str]]]:
-    """(key, about) of entries made before a time, those used last first."""
+def described(kind: str, before: float, count: int = 1000) -> Iterator[dict[str, str]]:
+    """What entries made before a time are about, those used last first."""
     root = folder()
     if root is None:
         return
@@ -208,7 +208,7 @@ def described(kind: str, before: float, count: int = 1000) -> Iterator[tuple[str
             if unpacked is not None:
                 made, about = marshal.loads(zlib.decompress(unpacked[0]))
                 if made < before:
-                    yield entry.key, about
+                    yield about
 
 
 def clear() -> int:
