@@ -6,7 +6,7 @@ the trace read from outside.
 
 from __future__ import annotations
 
-from deepseek.compiler.function import Binding, Entry
+from deepseek.compiler.entry import Binding, Entry
 from deepseek.debug.palette import plain_path
 from deepseek.frontend import guards
 from deepseek.frontend.guards import Row

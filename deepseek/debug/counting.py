@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from math import prod
 
 from deepseek.ir import scalar
-from deepseek.ir.graph import Graph, Node
+from deepseek.ir.graph import Graph, Node, Value
 from deepseek.ir.interpret import expansion
 from deepseek.ir.op import Kind
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Size
 from deepseek.kernel.ir import Fold, Kernel, Let, Loop, Mma, Stmt, Store
-from deepseek.kernel.lower import lower
+from deepseek.passes import PassContext, run_passes
+from deepseek.passes.expand import Claimed
 from deepseek.program import ir
+from deepseek.program.build import Builder, output_slots
 from deepseek.program.ir import For, Launch, Program, Ref, Row, Step
 
 Env = Mapping[Expr, int]
@@ -167,34 +169,36 @@ def contraction_work(node: Node, env: Env) -> Work:
     return Work(flops=2 * value_of(node.outputs[0].type.numel, env) * folded)
 
 
-def regions(graph: Graph) -> Iterator[Node]:
-    """Every region of a graph and of the graphs in it, in the order they become launches."""
-    for node in graph.nodes:
-        if node.op.kind is Kind.REGION:
-            yield node
-        else:
-            for attr in node.attrs.values():
-                if isinstance(attr, Graph):
-                    yield from regions(attr)
-
-
 # ---------------------------------------------------------------------------------------- programs
+
+
+class Regions(Builder):
+    """Builds the Program once more, to see which contraction each row of a kernel is of."""
+
+    def __init__(
+        self, program: Program, fused: Graph, lanes: int, claim: Claimed | None = None
+    ) -> None:
+        super().__init__(program.symbols, lanes, lambda g: run_passes(g, PassContext(claim)))
+        self.contractions: dict[int, list[Node]] = {}  # by kernel, in the order of their rows
+        env = {v: Ref(self.slot(ir.INPUT, v.type)) for v in fused.inputs}
+        self.block(fused, env, output_slots(fused, self))
+
+    def launch(self, node: Node, env: dict[Value, Ref], label: str) -> list[Step]:
+        made = super().launch(node, env, label)
+        for step in made:
+            assert isinstance(step, Launch)
+            if any(n.op.kind is Kind.CONTRACT for n in node.attrs["body"].nodes):
+                self.contractions.setdefault(step.kernel, []).append(node)
+        return made
 
 
 class Counter:
     """Counts the steps of one Program for one binding of its sizes."""
 
-    def __init__(self, program: Program, fused: Graph, lanes: int, env: Env) -> None:
+    def __init__(self, program: Program, regions: Regions, env: Env) -> None:
         self.program = program
         self.env = env
-        self.number = {kernel: i for i, kernel in enumerate(program.kernels)}
-        # The contractions of each kernel, in the order of their rows.
-        self.contractions: dict[int, list[Node]] = {}
-        for region in regions(fused):
-            if any(n.op.kind is Kind.CONTRACT for n in region.attrs["body"].nodes):
-                kernel = lower(region, lanes).kernel
-                self.contractions.setdefault(self.number[kernel], []).append(region)
-        self.taken = {number: iter(nodes) for number, nodes in self.contractions.items()}
+        self.taken = {number: iter(nodes) for number, nodes in regions.contractions.items()}
 
     def steps(self) -> list[tuple[Step, Work]]:
         """Every step in the runtime's numbering with its own work, times the loops around it."""

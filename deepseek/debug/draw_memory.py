@@ -9,23 +9,19 @@ from __future__ import annotations
 
 from html import escape
 from math import ceil, log2
-from typing import TYPE_CHECKING
 
 from deepseek.debug.palette import STYLE, as_bytes, clipped, telling
 from deepseek.debug.reports import Facts
-
-if TYPE_CHECKING:
-    from deepseek._runtime import TempInfo
+from deepseek.program.plan_memory import Lifetime
 
 WIDTH, HEIGHT = 960.0, 340.0
 LEFT, RIGHT, TOP, BOTTOM = 76.0, 18.0, 34.0, 42.0
 CHAR = 6.5
-ALIGNMENT = 64
 
 
 def svg(facts: Facts) -> str:
     """The drawing; a note where nothing lies in the arena."""
-    if facts.memory is None or not facts.memory["temps"]:
+    if facts.memory is None or not facts.memory.temps:
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="ds-drawing" width="{WIDTH:.0f}" '
             f'height="48">{STYLE}<text class="note" x="{WIDTH / 2}" y="28">no intermediate values: '
@@ -40,20 +36,12 @@ class Plan:
     def __init__(self, facts: Facts) -> None:
         assert facts.memory is not None
         self.memory = facts.memory
-        self.temps = facts.memory["temps"]
-        self.labels = [f"#{s.number} {s.label}" for s in facts.steps]
+        self.temps = facts.memory.temps
+        self.labels = self.memory.steps
         self.hues: dict[str, int] = {}
-        self.steps = max(len(facts.steps), max(t["last"] for t in self.temps) + 1)
-        self.live = self.live_bytes()
-        self.top = max(self.memory["arena_bytes"], max(self.live), 1)
-
-    def live_bytes(self) -> list[int]:
-        """The aligned bytes that live during each step."""
-        live = [0] * self.steps
-        for t in self.temps:
-            for step in range(t["first"], t["last"] + 1):
-                live[step] += -(-t["nbytes"] // ALIGNMENT) * ALIGNMENT
-        return live
+        self.steps = len(self.labels)
+        self.live = self.memory.timeline()
+        self.top = max(self.memory.arena_bytes, max(self.live), 1)
 
     def x(self, step: float) -> float:
         return LEFT + step * (WIDTH - LEFT - RIGHT) / self.steps
@@ -62,7 +50,7 @@ class Plan:
         return HEIGHT - BOTTOM - address * (HEIGHT - TOP - BOTTOM) / self.top
 
     def svg(self) -> str:
-        arena, bound = self.memory["arena_bytes"], self.memory["lower_bound"]
+        arena, bound = self.memory.arena_bytes, self.memory.lower_bound
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" class="ds-drawing" width="{WIDTH:.0f}" '
             f'height="{HEIGHT:.0f}" viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" role="img">',
@@ -98,19 +86,19 @@ class Plan:
         parts.append(f'<text class="note" x="{middle}" y="{HEIGHT - 8}">step</text>')
         return parts
 
-    def corners(self, temp: TempInfo) -> tuple[float, float, float, float]:
+    def corners(self, temp: Lifetime) -> tuple[float, float, float, float]:
         """The x, y, width and height of a value's rectangle."""
-        x, y = self.x(temp["first"]), self.y(temp["offset"] + temp["nbytes"])
-        return x, y, self.x(temp["last"] + 1) - x, self.y(temp["offset"]) - y
+        x, y = self.x(temp.first), self.y(temp.offset + temp.nbytes)
+        return x, y, self.x(temp.last + 1) - x, self.y(temp.offset) - y
 
-    def block(self, temp: TempInfo) -> str:
+    def block(self, temp: Lifetime) -> str:
         """One value's rectangle."""
         x, y, width, height = self.corners(temp)
         # Steps around the colour circle by the golden ratio: neighbours differ.
-        hue = self.hues.setdefault(temp["label"], len(self.hues)) * 137.508 % 360
+        hue = self.hues.setdefault(temp.label, len(self.hues)) * 137.508 % 360
         tip = (
-            f"{temp['label']}\n{as_bytes(temp['nbytes'])} at {temp['offset']}\n"
-            f"steps {temp['first']} to {temp['last']}"
+            f"{temp.label}\n{as_bytes(temp.nbytes)} at {temp.offset}\n"
+            f"steps {temp.first} to {temp.last}"
         )
         return (
             f"<g><title>{escape(tip)}</title>"
@@ -118,13 +106,13 @@ class Plan:
             f'height="{max(height, 0.8):.2f}" rx="2" fill="hsl({hue:.0f} 52% 72%)"/></g>'
         )
 
-    def name(self, temp: TempInfo) -> str:
+    def name(self, temp: Lifetime) -> str:
         """The name in a value's rectangle, where there is room for one."""
         x, y, width, height = self.corners(temp)
         room = int((width - 10) / CHAR)
         if height < 13 or room < 5:
             return ""
-        text = clipped(" · ".join(telling(temp["label"])), room)
+        text = clipped(" · ".join(telling(temp.label)), room)
         return (
             f'<text class="inside" x="{x + 5:.1f}" y="{y + height / 2 + 3.5:.1f}">'
             f"{escape(text)}</text>"

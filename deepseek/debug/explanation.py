@@ -14,14 +14,18 @@ from types import FunctionType
 from typing import Any
 
 from deepseek import backends
-from deepseek.compiler.compile import Compiled, claimed_by
-from deepseek.compiler.function import Entry, Function, as_leaf, jit, label_of
+from deepseek.compiler.caches import counters
+from deepseek.compiler.compile import Compiled
+from deepseek.compiler.entry import Entry, as_leaf, label_of
+from deepseek.compiler.function import Function, jit
 from deepseek.compiler.tree import flatten
-from deepseek.config import options
+from deepseek.config import options, override
 from deepseek.debug import conditions, draw_graph, draw_memory, page, summary
+from deepseek.debug.counting import Regions, value_of
 from deepseek.debug.palette import plain_path
 from deepseek.debug.reports import Facts, Stage, kernel_reports, step_reports
-from deepseek.passes import PIPELINE, PassContext, run_passes
+from deepseek.passes import PIPELINE, PassContext
+from deepseek.program.plan_memory import memory_plan
 
 
 class Explanation(Facts):
@@ -84,16 +88,21 @@ def explained(name: str, entry: Entry, sizes: tuple[int, ...]) -> Explanation:
         "guards": conditions.sentences(entry),
         "inputs": [plain_path(label_of(b, entry.table)) for b in entry.bindings],
     }
-    executable = entry.executable
-    if not isinstance(executable, Compiled):
+    if not isinstance(entry.executable, Compiled):
         return Explanation(
             **common, stages=[], seconds={}, program=None, kernels=[], steps=[], memory=None
         )
-    # The same passes again, this time keeping what they gave: they are deterministic.
-    context = PassContext(claimed_by(backend) if backend.claims else None, keep_stages=True)
-    fused = run_passes(entry.graph, context)
-    program = executable.program
-    steps = step_reports(program, fused, backend.lanes(), env)
+    # The same again, this time keeping what each pass gave; it is deterministic.
+    context = PassContext(keep_stages=True)
+    before = counters.programs
+    with override(dump=None, verify=0, log_level="error"):
+        watched = entry.recompile(context=context)
+    counters.programs = before
+    assert isinstance(watched, Compiled)
+    program = watched.program
+    fused = context.stages[-1][1] if context.stages else entry.graph
+    steps = step_reports(program, Regions(program, fused, backend.lanes(), context.claim), env)
+    prepared = context.split.prepared.outputs if context.split is not None else ()
     return Explanation(
         **common,
         stages=[Stage(name, graph) for name, graph in context.stages],
@@ -101,5 +110,6 @@ def explained(name: str, entry: Entry, sizes: tuple[int, ...]) -> Explanation:
         program=program,
         kernels=kernel_reports(program, steps),
         steps=steps,
-        memory=executable.loaded.bind_info(sizes),
+        memory=memory_plan(program, watched.loaded, sizes, entry.graph),
+        prepared_bytes=sum(value_of(v.type.nbytes, env) for v in prepared),
     )

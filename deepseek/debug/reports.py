@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from deepseek.debug.counting import NOTHING, Counter, Work, value_of
+from deepseek.debug.counting import NOTHING, Counter, Regions, Work, value_of
 from deepseek.ir.graph import Graph
 from deepseek.ir.scalar import Expr
 from deepseek.ir.text import print_graph
@@ -18,9 +17,7 @@ from deepseek.kernel.ir import Fold, Kernel, Store, statements
 from deepseek.kernel.text import print_kernel
 from deepseek.program import ir
 from deepseek.program.ir import Launch, Program
-
-if TYPE_CHECKING:
-    from deepseek._runtime import BindInfo
+from deepseek.program.plan_memory import MemoryPlan
 
 
 @dataclass(frozen=True)
@@ -90,10 +87,10 @@ class Facts:
     program: Program | None
     kernels: list[KernelReport]
     steps: list[StepReport]
-    memory: BindInfo | None
+    memory: MemoryPlan | None
     guards: list[str]
     inputs: list[str]
-    prepared_bytes: int = 0
+    prepared_bytes: int = 0  # computed once from what rarely changes, and kept
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -129,12 +126,10 @@ class Facts:
         return self.work.flops
 
 
-def step_reports(
-    program: Program, fused: Graph, lanes: int, env: dict[Expr, int]
-) -> list[StepReport]:
+def step_reports(program: Program, regions: Regions, env: dict[Expr, int]) -> list[StepReport]:
     """Every step of a Program, outer before inner."""
-    counter = Counter(program, fused, lanes, env)
-    forms = ["contract" if i in counter.contractions else form_of(k)
+    counter = Counter(program, regions, env)
+    forms = ["contract" if i in regions.contractions else form_of(k)
              for i, k in enumerate(program.kernels)]  # fmt: skip
     counted = counter.steps()
     depths = list(step_depths(program.body, 0))

@@ -40,19 +40,23 @@ def headline(facts: Facts) -> list[str]:
                  f"{as_bytes(work.written)} written)")  # fmt: skip
     lines.append(f"{as_count(work.flops, 'flop')}, {as_count(work.transcendental)} of "
                  "them transcendental functions")  # fmt: skip
-    lines += [f"{name} {as_bytes(size)}" for name, size in memory_figures(facts).items()]
-    return lines
+    figures = [f"{name} {as_bytes(size)}" for name, size in memory_figures(facts).items()]
+    return [*lines, ", ".join(figures[:4]), ", ".join(figures[4:])]
 
 
 def memory_figures(facts: Facts) -> dict[str, int]:
     """What the memory plan needs, beside what other ways would."""
     assert facts.memory is not None
-    figures = {"arena": facts.memory["arena_bytes"], "lower bound": facts.memory["lower_bound"]}
-    figures["keeping everything"] = sum(t["nbytes"] for t in facts.memory["temps"])
-    figures["scratch of a thread"] = facts.memory["scratch_bytes"]
-    figures["constants"] = facts.memory["constant_bytes"]
-    figures["prepared"] = facts.prepared_bytes
-    return figures
+    plan = facts.memory
+    return {
+        "arena": plan.arena_bytes,
+        "lower bound": plan.lower_bound,
+        "freed by count": plan.freed_by_count,
+        "keeping everything": plan.keep_everything,
+        "scratch of a thread": plan.scratch_bytes,
+        "constants": plan.constant_bytes,
+        "prepared": facts.prepared_bytes,
+    }
 
 
 def pass_rows(facts: Facts) -> list[tuple[str, str, str]]:

@@ -182,19 +182,12 @@ def time_steps(model: nn.Module, data: Data) -> dict[str, float]:
 
 def peak_memory(explained: ds.debug.Explanation) -> dict[str, int]:
     """Bytes of intermediate values: as planned, and what other ways of keeping them would take."""
-    graph = explained.stages[-1].graph
-    values = [v for node in graph.nodes for v in node.outputs if v not in graph.outputs]
-    last = {v: node for node in graph.nodes for v in (*node.inputs, *node.outputs)}
-    held = most = 0
-    for node in graph.nodes:
-        held += sum(v.type.nbytes for v in node.outputs if v in values)
-        most = max(most, held)
-        held -= sum(v.type.nbytes for v in values if last[v] is node)
+    plan = explained.memory
     return {
-        "planned": explained.memory["arena_bytes"],
-        "freed by count": most,
-        "keep everything": sum(v.type.nbytes for v in values),
-        "lower bound": explained.memory["lower_bound"],
+        "planned": plan.arena_bytes,
+        "freed by count": plan.freed_by_count,
+        "keep everything": plan.keep_everything,
+        "lower bound": plan.lower_bound,
     }
 
 
