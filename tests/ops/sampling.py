@@ -19,6 +19,7 @@ from deepseek.ir.op import Op, Sample
 from deepseek.ops.define import REGISTRY, isolated
 
 SWEPT = [DTYPES[name] for name in ("float32", "float64", "bfloat16", "float16", "int32", "bool")]
+THIN = ("float32", "int32")
 
 
 @dataclass
@@ -107,19 +108,28 @@ def swept_dtypes(op: Op, sample: Sample) -> list[DType]:
     return [d for d in SWEPT if d in taken]
 
 
-def cases(every: bool = False) -> list[Case]:
-    """Each op's samples in each of the swept dtypes (with `every`, the first in all it takes)."""
+def cases(every: bool = False, thin: bool = False) -> list[Case]:
+    """Each op's samples in each of the swept dtypes.
+
+    With `every`, the first sample in all that the op takes; with `thin`, the others in two only.
+    """
+    return [case for op in REGISTRY.values() for case in cases_of(op, every, thin)]
+
+
+def cases_of(op: Op, every: bool = False, thin: bool = False) -> list[Case]:
+    """The same for one op."""
     out = []
-    for op in REGISTRY.values():
-        assert op.samples is not None, op.name
-        for number, sample in enumerate(op.samples()):
-            dtypes = swept_dtypes(op, sample)
-            if every and number == 0 and any(isinstance(a, tuple) for a in operands(sample.args)):
-                dtypes = list(op.dtypes) or dtypes
-            for dtype in dtypes:
-                random = np.random.default_rng(len(out))
-                arrays = [array_for(a, sample, dtype, random) for a in operands(sample.args)]
-                out.append(Case(op, sample, dtype, arrays))
+    assert op.samples is not None, op.name
+    for number, sample in enumerate(op.samples()):
+        dtypes = swept_dtypes(op, sample)
+        if every and number == 0 and any(isinstance(a, tuple) for a in operands(sample.args)):
+            dtypes = list(op.dtypes) or dtypes
+        elif thin:
+            dtypes = [d for d in dtypes if d.name in THIN] or dtypes
+        for dtype in dtypes:
+            random = np.random.default_rng(len(out))
+            arrays = [array_for(a, sample, dtype, random) for a in operands(sample.args)]
+            out.append(Case(op, sample, dtype, arrays))
     return out
 
 
