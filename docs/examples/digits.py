@@ -260,7 +260,7 @@ def main() -> None:
 
     model.train()
     explained = ds.explain(step, *first_batch(data))
-    counts = ", ".join(f"{count} {what}" for what, count in explained.counts.items())
+    counts = " + ".join(f"{n} {what}" for what, n in explained.counts.items() if n)
     print(f"kernels per step: {counts}")
     sizes = {name: f"{n / 1024:.0f} KiB" for name, n in peak_memory(explained).items()}
     print("peak memory of a step:", ", ".join(f"{name} {size}" for name, size in sizes.items()))
