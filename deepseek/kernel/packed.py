@@ -38,7 +38,7 @@ from deepseek.kernel.loops import Nest, Span, coalesce, grid, substituted
 from deepseek.kernel.schedule import Schedule
 
 LINE = 16  # elements that rows of a panel are padded to
-UNROLLED = 8  # runs of a panel's columns that are written out
+UNROLLED = 16  # runs of a panel's columns that are written out
 
 
 def packed_nest(equation: Equation, plan: Schedule) -> Nest:
@@ -269,12 +269,12 @@ class _Packed:
         # What decides whether something is read goes outside: it is computed once for all others.
         deciding = guarded_variables(value)
         depth = sorted(self.depth.spans, key=lambda s: s.var not in deciding)
-        runs = math.prod(self.plan.column_tile[:-1])
-        kind = UNROLL if runs <= UNROLLED else SERIAL
+        written_out = math.prod(q.extent.value for q in inside[:-1]) <= UNROLLED
+        kind = UNROLL if written_out else SERIAL
         body: tuple[Stmt, ...] = (Store("b", at, value),)
-        for number, q in enumerate(reversed(inside)):
-            if q.extent is not ONE:
-                body = (Loop(Axis(q.var, q.extent, VECTOR if number == 0 else kind), body),)
+        runs = [q for q in inside if q.extent is not ONE]
+        for number, q in enumerate(reversed(runs)):
+            body = (Loop(Axis(q.var, q.extent, kind if number else VECTOR), body),)
         return _around(depth, body)
 
     def _turn_right(self, start: list[Expr]) -> tuple[Stmt, ...]:

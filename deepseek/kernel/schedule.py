@@ -26,6 +26,7 @@ TASK_CYCLES = 4000  # what starting a task costs
 THREADS = ((1, 1), (4, 2), (16, 4))  # numbers of them that a schedule should suit, with weights
 PANEL_ELEMENTS = 1 << 18  # of the left operand that a task keeps packed
 DIRECT_ELEMENTS = 1 << 16  # a right operand of at most so many is read in place
+NEAR = 512  # elements that a few lines of a cache hold
 MOST_SUMS = 16  # that lanes along the summed axis make at once
 ALIASES = 4096  # bytes after which addresses fall into the same sets of a cache
 
@@ -122,14 +123,15 @@ def _form(p: Problem) -> str:
     m, n, k = _size(p.rows), _size(p.columns), _size(p.folded)
     if not m * n * k:
         return COLUMNS
+    long = _run(p.folded) >= 8
     if not p.columns:
-        return ROWS if p.left_along_folded == 1 == p.right_along_folded and k >= 8 else COLUMNS
+        return ROWS if p.left_along_folded == 1 == p.right_along_folded and long else COLUMNS
     if not p.fused:
         return COLUMNS
     along = p.left_along_folded == 1 and p.right_along_folded in (0, 1)
-    if along and 1 < n * m <= MOST_SUMS and n < p.machine.lanes and _run(p.folded) >= 8:
+    if along and long and 1 < n * m <= MOST_SUMS and n < p.machine.lanes:
         return ROWS
-    if along and p.right_along_columns != 1 and k >= 32 and m <= 8:
+    if along and long and p.right_along_columns != 1 and k >= 32 and m <= 8:
         return ROWS
     if p.right_along_columns == 1 and (m <= 4 or k <= 4 or _in_place(p, m, n, k)):
         return COLUMNS
@@ -174,6 +176,7 @@ class _Columns:
     tile: tuple[int, ...]
     vectors: int
     count: float  # micro-tiles, not rounded up along axes of unknown size
+    runs: int  # vectors of neighbours that are stored for each row
     pack: float  # cycles to pack one place of the sum
     turned: bool
 
@@ -233,7 +236,8 @@ def _tiles(sizes: Sizes, most: int) -> Iterator[tuple[int, ...]]:
 
 def _count(sizes: Sizes, tile: Sequence[int]) -> float:
     return math.prod(
-        SUPPOSED / t if s is None else math.ceil(s / t) for s, t in zip(sizes, tile, strict=True)
+        SUPPOSED / t + 0.5 if s is None else math.ceil(s / t)
+        for s, t in zip(sizes, tile, strict=True)
     )
 
 
@@ -249,7 +253,7 @@ def _column_tiles(p: Problem) -> Iterator[_Columns]:
             pack, turned = _pack_right(p, tile, vectors)
             slack = 0.0 if math.prod(tile) == vectors * lanes else 0.1
             cost = count * (8 * vectors + 0.3 * pack + slack)
-            found.append((cost, _Columns(tile, vectors, count, pack, turned)))
+            found.append((cost, _Columns(tile, vectors, count, _runs(tile, lanes), pack, turned)))
         yield from (c for _, c in sorted(found, key=lambda f: f[0])[:2])
 
 
@@ -269,7 +273,7 @@ def _cost(p: Problem, columns: _Columns, rows: tuple[int, ...], depth: int) -> f
     height, vectors = math.prod(rows), columns.vectors
     row_count = _count(p.rows, rows)
     step = max(height * vectors, 0.6 * (height + 2 * vectors), 5) + 0.3
-    tiles = row_count * columns.count * (depth * step + 5 * height * vectors + 30)
+    tiles = row_count * columns.count * (depth * step + 5 * height * columns.runs + 30)
     return tiles + columns.count * depth * columns.pack
 
 
@@ -278,10 +282,10 @@ def _pack_right(p: Problem, tile: tuple[int, ...], vectors: int) -> tuple[float,
     lanes = p.machine.lanes
     places = math.prod(tile)
     slower = 1.6 if p.right_guarded else 1.0
-    straight = 1 + 1.2 * places
+    near = p.right_along_columns is not None and p.right_along_columns * tile[-1] <= NEAR
+    straight = 1 + 0.7 * places + 1.2 * (places // tile[-1] if near else places)
     if p.right_along_columns == 1:
-        runs = places // tile[-1] * math.ceil(tile[-1] / lanes)
-        straight = 1 + 1.5 * slower * runs
+        straight = 1 + 1.5 * slower * _runs(tile, lanes)
     run = _run(p.folded)
     most = max(tile, default=1)
     filled = places // most * _filled(most, lanes)
@@ -289,6 +293,11 @@ def _pack_right(p: Problem, tile: tuple[int, ...], vectors: int) -> tuple[float,
         return straight, False
     turned = 1 + 0.35 * slower * filled * _filled(run, lanes) / run
     return min((straight, False), (turned, True))
+
+
+def _runs(tile: tuple[int, ...], lanes: int) -> int:
+    """Vectors that a tile's neighbours make."""
+    return math.prod(tile[:-1]) * math.ceil(tile[-1] / lanes)
 
 
 def _run(folded: Sizes) -> int:
