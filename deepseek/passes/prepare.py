@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from deepseek.ir.access import inlined
-from deepseek.ir.graph import Graph, Node, Value, input_value
+from deepseek.ir.graph import Graph, Value, input_value
 from deepseek.ir.op import Kind
 from deepseek.ir.rewrite import replace
 

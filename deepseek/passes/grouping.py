@@ -1,0 +1,249 @@
+"""Groups of nodes: who is in which, what depends on what, who reads what where.
+
+The bookkeeping under `fuse`, which makes the decisions. A group's `before` is the set of groups it
+depends on, directly or not, as bits; it is kept closed under every change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from deepseek.ir.access import (
+    Access,
+    Index,
+    accesses,
+    axes_of,
+    inlined,
+    is_alias,
+    read_at,
+    row_position,
+)
+from deepseek.ir.graph import Graph, Node, Value, make_node
+from deepseek.ir.op import Kind, Op, internal
+from deepseek.ir.shape import Shape, TensorType, exprs
+
+FORMS = {
+    Kind.REDUCE: "reduce",
+    Kind.PREFIX: "prefix",
+    Kind.CONTRACT: "contract",
+    Kind.SCATTER: "scatter",
+}
+
+
+def _region_types(*_: TensorType, body: Graph, **__: object) -> tuple[TensorType, ...]:
+    return tuple(v.type for v in body.outputs)
+
+
+REGION = internal(Op("region", Kind.REGION, _region_types, doc="Nodes that one kernel computes."))
+
+
+@dataclass(eq=False)
+class Group:
+    """Nodes that share loops over `shape`."""
+
+    number: int
+    form: str
+    shape: Shape
+    folded: tuple[int, ...] = ()
+    nodes: list[Node] = field(default_factory=list)
+    at: dict[Value, Index] = field(default_factory=dict)  # where each member is computed
+    before: int = 0  # bit set of the groups it depends on
+
+    @property
+    def domain(self) -> Index:
+        return axes_of(self.shape)
+
+    def place(self, type_: TensorType) -> list[Index]:
+        """The indices at which a value of this type could be computed here."""
+        places: list[Index] = []
+        if exprs(type_.shape) == exprs(self.shape):
+            places.append(self.domain)
+        if self.form == "reduce":
+            row = row_position(type_, self.shape, self.domain, self.folded)
+            if row is not None:
+                places.append(row)
+        return places
+
+
+class Grouping:
+    """One graph's groups."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.groups: list[Group] = []
+        self.group_of: dict[Node, Group] = {}
+        self.inputs = set(graph.inputs)
+        self.uses = graph.uses()
+        self.must_store = self.values_needed_in_memory()
+
+    def values_needed_in_memory(self) -> set[Value]:
+        needed = set(self.graph.outputs)
+        for node in self.graph.nodes:
+            if not node.op.kind.pointwise and node.op.kind not in FORMS:
+                needed.update(node.inputs)
+        for node in reversed(self.graph.nodes):
+            if any(v in needed for v in node.outputs) and is_alias(node):
+                needed.update(node.inputs)
+        return needed - self.inputs
+
+    def vanishes(self, node: Node) -> bool:
+        """Whether only regions read it, and recompute it."""
+        if not node.op.kind.pointwise:
+            return False
+        return inlined(node.outputs[0]) and node.outputs[0] not in self.must_store
+
+    def depends(self, node: Node) -> int:
+        """The groups that a node's inputs depend on, as a bit set."""
+        bits = 0
+        seen: set[Node] = set()
+        stack = [v.node for v in node.inputs if v not in self.inputs]
+        while stack:
+            producer = stack.pop()
+            group = self.group_of.get(producer)
+            if group is not None:
+                bits |= group.before | 1 << group.number
+            elif producer not in seen:
+                seen.add(producer)
+                stack.extend(v.node for v in producer.inputs if v not in self.inputs)
+        return bits
+
+    def reads(self, node: Node, index: Index) -> list[Access]:
+        """The values of other nodes that a node reads from memory or a group when computed at
+        `index`.
+        """
+        return [a for a in self.memory_reads(node, index) if a.value not in self.inputs]
+
+    def memory_reads(self, node: Node, index: Index) -> list[Access]:
+        if node.op.kind.pointwise:
+            return accesses(node, index)
+        return [a for value in node.inputs for a in read_at(value, axes_of(value.type.shape))]
+
+    def member_reads(self, node: Node, group: Group) -> list[Access]:
+        return self.reads(node, group.at[node.outputs[0]])
+
+    def read_by(self, group: Group, value: Value) -> set[Index]:
+        """The indices at which members of a group read a value."""
+        return {
+            access.index
+            for node in group.nodes
+            for access in self.member_reads(node, group)
+            if access.value is value
+        }
+
+    def later(self, bits: int, group: Group) -> bool:
+        """Whether something these bits depend on comes after the group."""
+        for other in self.groups:
+            if other is not group and bits >> other.number & 1 and other.before >> group.number & 1:
+                return True
+        return False
+
+    def between(self, source: Group, target: Group) -> bool:
+        """Whether a third group lies on a path from source to target."""
+        for other in self.groups:
+            if other is source or other is target:
+                continue
+            if target.before >> other.number & 1 and other.before >> source.number & 1:
+                return True
+        return False
+
+    def add(self, node: Node, group: Group, index: Index) -> None:
+        group.nodes.append(node)
+        self.group_of[node] = group
+        for value in node.outputs:
+            group.at[value] = index
+
+    def depend(self, group: Group, bits: int) -> None:
+        """Let the group, and all that depend on it, depend on more."""
+        extra = bits & ~(1 << group.number)
+        if extra & ~group.before:
+            group.before |= extra
+            for other in self.groups:
+                if other.before >> group.number & 1:
+                    other.before |= extra
+
+    def unite(self, source: Group, target: Group) -> None:
+        for member in source.nodes:
+            self.group_of[member] = target
+        target.nodes = sorted(source.nodes + target.nodes, key=lambda n: n.sequence)
+        target.at.update(source.at)
+        self.depend(target, source.before)
+        self.forget(source, target)
+
+    def forget(self, source: Group, target: Group) -> None:
+        """Everything that depended on source depends on target."""
+        old, new = 1 << source.number, 1 << target.number
+        target.before &= ~old
+        for other in self.groups:
+            if other is not target and other.before & old:
+                other.before = other.before & ~old | new | target.before
+        source.nodes = []
+        source.before = 0
+
+    # ------------------------------------------------------------------------------- the result
+
+    def with_regions(self) -> Graph:
+        """The graph with one REGION node per group."""
+        stored = self.stored()
+        done: dict[Value, Value] = {}
+        for group in self.in_order():
+            if group.form != "alone":
+                self.emit(group, stored, done)
+                continue
+            node = group.nodes[0]
+            inputs = tuple([done.get(v, v) for v in node.inputs])
+            copy = make_node(node.op, inputs, node.attrs, [v.type for v in node.outputs], node.line)
+            done.update(zip(node.outputs, copy.outputs, strict=True))
+        return Graph(self.graph.inputs, [done.get(v, v) for v in self.graph.outputs])
+
+    def in_order(self) -> list[Group]:
+        """The groups in recorded order as far as dependencies allow."""
+        order: dict[Group, None] = {}
+        for group in sorted((g for g in self.groups if g.nodes), key=_last_recorded):
+            needed = [g for g in self.groups if group.before >> g.number & 1 and g not in order]
+            for other in sorted(needed, key=lambda g: g.before.bit_count()):
+                order[other] = None
+            order[group] = None
+        return list(order)
+
+    def stored(self) -> set[Value]:
+        """The members' values that somebody outside their group reads."""
+        stored = {v for v in self.must_store if v.node in self.group_of}
+        for group in self.groups:
+            for node in group.nodes:
+                for access in self.member_reads(node, group):
+                    if self.group_of.get(access.value.node) is not group:
+                        stored.add(access.value)
+        return stored
+
+    def emit(self, group: Group, stored: set[Value], done: dict[Value, Value]) -> None:
+        outputs = [v for n in group.nodes for v in n.outputs if v in stored]
+        inputs = self.region_inputs(group, outputs)
+        body = Graph(inputs, outputs)
+        attrs = {"body": body, "form": group.form, "shape": group.shape, "folded": group.folded}
+        outer = tuple(done.get(v, v) for v in inputs)
+        made = make_node(REGION, outer, attrs, [v.type for v in outputs], group.nodes[-1].line)
+        done.update(zip(outputs, made.outputs, strict=True))
+
+    def region_inputs(self, group: Group, outputs: list[Value]) -> list[Value]:
+        """What the group reads from memory, in order of first use."""
+        found: dict[Value, None] = {}
+        seen: set[Node] = set()
+        stack = [v.node for v in reversed(outputs)]
+        while stack:
+            node = stack.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            for value in node.inputs:
+                inside = value not in self.inputs and (
+                    self.group_of.get(value.node) is group or inlined(value)
+                )
+                if inside:
+                    stack.append(value.node)
+                else:
+                    found.setdefault(value)
+        return sorted(found, key=lambda v: (v.node.sequence, v.index))
+
+
+def _last_recorded(group: Group) -> int:
+    return group.nodes[-1].sequence
