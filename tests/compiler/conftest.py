@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import deepseek as ds
+from deepseek.config import override
 
 
 @dataclass
@@ -23,7 +24,10 @@ class Work:
 
 @pytest.fixture
 def work() -> Callable[[], object]:
-    """`with work() as done:` counts; `done.traces` and the others are right after the block."""
+    """`with work() as done:` counts; `done.traces` and the others are right after the block.
+
+    Nothing comes from the disk: what another test compiled would not be counted.
+    """
 
     @contextmanager
     def counting() -> Iterator[Work]:
@@ -31,7 +35,8 @@ def work() -> Callable[[], object]:
         before = (counters.traces, counters.programs, counters.kernels)
         done = Work()
         try:
-            yield done
+            with override(cache_size=0):
+                yield done
         finally:
             after = (counters.traces, counters.programs, counters.kernels)
             done.traces, done.programs, done.kernels = (
