@@ -15,11 +15,15 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from deepseek import _runtime, backends, config
+from deepseek import _runtime, backends, config, generate
 from deepseek.errors import ArgumentError, DeepseekError
 
 # Each file that is derived from the code, and the function that says what is in it.
-GENERATED: tuple[tuple[str, Callable[[], str]], ...] = (("docs/env.md", config.markdown),)
+GENERATED: tuple[tuple[str, Callable[[], str]], ...] = (
+    ("docs/env.md", config.markdown),
+    ("docs/ops.md", generate.ops_page),
+    ("deepseek/frontend/tensor.pyi", generate.tensor_stub),
+)
 
 # A package, and the names of the distributions that may provide it.
 PACKAGES: tuple[tuple[str, tuple[str, ...]], ...] = (

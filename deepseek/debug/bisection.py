@@ -79,7 +79,8 @@ def bisect(
         leaves = [as_leaf(x) for x in leaves]
         example = first_call(entry.table, entry.bindings, leaves, entry.symbols)
         if example is None:
-            raise ArgumentError(f"bisect: what {function.__qualname__} reads changed meanwhile")
+            name = function.function.__qualname__
+            raise ArgumentError(f"bisect: what {name} reads changed meanwhile")
         return Bisection(entry, example, tolerance).find()
 
 
@@ -225,8 +226,8 @@ class Bisection:
         self, executable: Executable, given: Sequence[Array], body: Graph, wanted: Sequence[Array]
     ) -> Difference | None:
         """How what runs differs from what is wanted."""
-        results = executable.run([Buffer.copy_of(g) for g in given], self.symbols)
-        got = shaped([np.frombuffer(r, np.uint8) for r in results], body)
+        results = executable.run([Buffer.copy_of(g.data) for g in given], self.symbols)
+        got = shaped([np.frombuffer(memoryview(r), np.uint8) for r in results], body)
         return difference(body, wanted, got, self.allowed(body))
 
     def allowed(self, graph: Graph) -> float:

@@ -174,7 +174,8 @@ def order(layers: list[list[Box]], links: Sequence[Link]) -> None:
         for layer in layers[1:] if down else layers[-2::-1]:
             neighbours = above if down else below
             position = positions(layers)
-            layer.sort(key=lambda b, p=position, n=neighbours: mean_position(b, n.get(b, ()), p))
+            wanted = {b: mean_position(b, neighbours.get(b, ()), position) for b in layer}
+            layer.sort(key=wanted.__getitem__)
         count = crossings(layers, links)
         if count < fewest:
             fewest, best = count, [list(layer) for layer in layers]

@@ -130,10 +130,15 @@ def run_claimed(node: Node, run: Any, arrays: Sequence[Array]) -> list[Array]:
         np.ascontiguousarray(stored(a, v.type.dtype, wide=False))
         for a, v in zip(arrays, node.inputs, strict=True)
     ]
-    made = [np.empty(v.type.shape, v.type.dtype.numpy) for v in node.outputs]
-    views = [memoryview(a.reshape(-1).view(np.uint8)) for a in (*given, *made)]
+    made = [np.empty(shape_of(v), v.type.dtype.numpy) for v in node.outputs]
+    views = [a.reshape(-1).view(np.uint8).data for a in (*given, *made)]
     run(views, tuple(size for t in types for size in t.shape))
     return [stored(a, v.type.dtype, wide=True) for a, v in zip(made, node.outputs, strict=True)]
+
+
+def shape_of(value: Value) -> tuple[int, ...]:
+    """A shape without symbols."""
+    return tuple(int(size) for size in value.type.shape if isinstance(size, int))
 
 
 def precision(before: Graph, after: Graph) -> float:
@@ -146,7 +151,12 @@ def precision(before: Graph, after: Graph) -> float:
         for v in n.outputs
         if v.type.dtype.is_float
     ]
-    return max([TOLERANCE, *(256 * float(ml_dtypes.finfo(d).eps) for d in claimed)])
+    return max([TOLERANCE, *(256 * epsilon(d) for d in claimed)])
+
+
+def epsilon(dtype: Any) -> float:
+    """The spacing of numbers near 1."""
+    return float(ml_dtypes.finfo(dtype).eps)  # type: ignore[no-untyped-call]
 
 
 def difference(

@@ -144,7 +144,7 @@ def meaning_of(
 def arrays_of(graph: Graph, sizes: dict[Expr, int], example: Example) -> list[Array]:
     """A call's buffers as arrays, copied: what is donated later is gone then."""
     return [
-        np.frombuffer(b, np.uint8, count=b.nbytes)
+        np.frombuffer(memoryview(b), np.uint8, count=b.nbytes)
         .view(v.type.dtype.numpy)
         .reshape(concrete(v.type, sizes))
         .copy()
