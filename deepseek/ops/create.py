@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, unknown, user_line
-from deepseek.frontend.tensor import CPU, Tensor, from_numpy, record
+from deepseek.frontend.tensor import CPU, Device, Tensor, from_numpy, record
 from deepseek.ir import scalar
 from deepseek.ir.dtype import DTYPES, DType, bool_, dtype_of, float32, float64, int64, scalar_dtype
 from deepseek.ir.op import Kind, Sample
@@ -331,3 +331,17 @@ def array(
     """A new leaf with a copy of anything that `asarray` takes, as NumPy's `array` makes one."""
     out = asarray(data, dtype=dtype, device=device, copy=True)
     return finished(out.detach() if isinstance(data, Tensor) else out, requires_grad)
+
+
+def _to(x: Tensor, /, *targets: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """x with another dtype and on another device, given in any order."""
+    for target in targets:
+        if isinstance(target, Device) or str(target).partition(":")[0] in DEVICES:
+            device = target
+        else:
+            dtype = target
+    check_device(device)
+    return x if dtype is None else converted(x, dtype_of(dtype))
+
+
+Tensor.to = _to  # type: ignore[attr-defined]

@@ -279,7 +279,7 @@ def elementwise(
     """
 
     def decorate(meaning: Callable[..., Expr]) -> Callable[..., Tensor]:
-        name = meaning.__name__
+        name = meaning.__name__.rstrip("_")
         parameters = [p for p in inspect.signature(meaning).parameters.values()]
         arity = len(parameters)
 
@@ -301,7 +301,7 @@ def elementwise(
             return_annotation="Tensor",
         )
         op = Op(
-            name.rstrip("_"), Kind.ELEMENTWISE, infer, meaning=meaning, reference=reference,
+            name, Kind.ELEMENTWISE, infer, meaning=meaning, reference=reference,
             vjp=vjp, precision=precision, onnx=onnx, dtypes=takes, tolerance=tolerance,
             samples=samples or (lambda: elementwise_samples(arity, domain)), function=function,
             differentiable=vjp is not None, doc=meaning.__doc__ or "",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from deepseek.errors import ArgumentError, op_error, user_line
 from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir import scalar
 from deepseek.ir.dtype import DTYPES, dtype_of
@@ -22,14 +23,80 @@ from deepseek.ops.define import (
     BOOLEAN,
     FLOATS,
     INTEGERS,
+    as_method,
     as_tensor,
     broadcasted,
     converted,
+    describe,
     elementwise,
     op_of,
     primitive,
     promoted,
 )
+
+# ------------------------------------------------------------------ mixed types: cast and choose
+
+
+def _astype_samples() -> list[Sample]:
+    return [Sample(((5, 7),), {"dtype": d}, low=0, high=100) for d in DTYPES.values()]
+
+
+@primitive(
+    Kind.ELEMENTWISE,
+    infer=lambda x, *, dtype: (tensor_type(dtype, x.shape),),
+    meaning=lambda x, *, dtype: scalar.cast(x, dtype),
+    reference=lambda x, *, dtype: scalar.convert(x, dtype),
+    vjp=lambda g, y, x, *, dtype: (g.astype(x.dtype) if dtype.is_float else None,),
+    samples=_astype_samples,
+    method=("astype",),
+    onnx=forms.cast,
+)
+def astype(x: Tensor, /, dtype: Any, *, copy: bool = True) -> Tensor:
+    """x with its elements converted to `dtype`; float to integer truncates."""
+    x = as_tensor(x, "astype")
+    return converted(x, dtype_of(dtype))
+
+
+def _where_infer(condition: TensorType, a: TensorType, b: TensorType) -> tuple[TensorType, ...]:
+    return (a,)
+
+
+def _where_vjp(g: Tensor, y: Tensor, condition: Tensor, a: Tensor, b: Tensor) -> tuple[Any, ...]:
+    return None, where(condition, g, 0), where(condition, 0, g)
+
+
+def _where_samples() -> list[Sample]:
+    truth = np.arange(15).reshape(3, 5) % 2 == 0
+    return [
+        Sample((truth, (3, 5), (3, 5))),
+        Sample((truth, (5,), (3, 1))),
+        Sample((truth[0], (), ())),
+    ]
+
+
+@primitive(
+    Kind.ELEMENTWISE,
+    infer=_where_infer,
+    meaning=lambda condition, a, b: call("where", condition, a, b),
+    reference=lambda condition, a, b: np.where(condition, a, b),
+    vjp=_where_vjp,
+    samples=_where_samples,
+    onnx="Where",
+)
+def where(condition: Tensor, a: Tensor | float, b: Tensor | float, /) -> Tensor:
+    """Elements of a where the condition holds, else of b; all three broadcast."""
+    test = as_tensor(condition, "where")
+    if not test.dtype.is_bool:
+        test = test != 0
+    a, b = promoted("where", (a, b), ALL)
+    return record(op_of(where), *broadcasted("where", (test, a, b)))
+
+
+@elementwise(takes=ALL, reference=np.copy)
+def stop_gradient(x: Expr) -> Expr:
+    """x, taken as a constant by gradients."""
+    return x
+
 
 # -------------------------------------------------------------------------------------- arithmetic
 
@@ -117,21 +184,46 @@ def remainder(a: Expr, b: Expr) -> Expr:
     return call("mod", a, b)
 
 
+def _power_reference(a: Any, b: Any) -> Any:
+    if a.dtype.kind in "iu":
+        return np.where(b < 0, 0, np.power(a, np.maximum(b, 0)))
+    return np.power(a, b)
+
+
 @elementwise(
-    takes=FLOATS,
-    reference=np.power,
+    reference=_power_reference,
     vjp=lambda g, y, a, b: (
-        g * where(b == 0, 0.0, b * pow(a, b - 1)),
+        g * where(b == 0, 0.0, b * pow_(a, b - 1)),
         g * where(a == 0, 0.0, y * where(a == 0, 1.0, a).log()),
     ),
-    method=("__pow__", "__rpow__", "pow"),
     onnx="Pow",
-    domain=(0.5, 2.0),
+    domain=(0.5, 4.0),
     tolerance=16,
 )
-def pow(a: Expr, b: Expr) -> Expr:  # noqa: A001
-    """a to the power b, in floating point."""
-    return call("pow", a, b)
+def pow_(a: Expr, b: Expr) -> Expr:
+    """a to the power b; integers to a negative power give 0."""
+    if a.dtype.kind != "i":
+        return call("pow", a, b)
+    zero = const(0, b.dtype)
+    return call("where", call("lt", b, zero), zero, call("pow", a, call("maximum", b, zero)))
+
+
+def pow(a: Tensor | float, b: Tensor | float, /) -> Tensor:  # noqa: A001
+    """a to the power b. Integers stay integers."""
+    if type(b) is int and isinstance(a, Tensor):
+        if b < 0 and a.dtype.is_integer:
+            raise op_error(
+                ArgumentError, "pow", f"{describe(a)} and the exponent {b}",
+                "an exponent that is not negative", user_line(), "write x.astype(ds.float32) ** n",
+            )  # fmt: skip
+        if 1 <= b <= 4 and not a.dtype.is_bool:
+            half = a if b < 3 else multiply(a, a)
+            return a if b == 1 else multiply(half, a if b == 3 else half)
+    return pow_(a, b)
+
+
+for _name in ("__pow__", "__rpow__", "pow"):
+    setattr(Tensor, _name, as_method(pow, _name))
 
 
 @elementwise(
@@ -313,66 +405,6 @@ def bitwise_right_shift(a: Expr, b: Expr) -> Expr:
     return call("shr", a, b)
 
 
-# ------------------------------------------------------------------ mixed types: cast and choose
-
-
-def _astype_samples() -> list[Sample]:
-    return [Sample(((5, 7),), {"dtype": d}, low=0, high=100) for d in DTYPES.values()]
-
-
-@primitive(
-    Kind.ELEMENTWISE,
-    infer=lambda x, *, dtype: (tensor_type(dtype, x.shape),),
-    meaning=lambda x, *, dtype: scalar.cast(x, dtype),
-    reference=lambda x, *, dtype: scalar.convert(x, dtype),
-    vjp=lambda g, y, x, *, dtype: (g.astype(x.dtype) if dtype.is_float else None,),
-    samples=_astype_samples,
-    method=("astype",),
-    onnx=forms.cast,
-)
-def astype(x: Tensor, /, dtype: Any, *, copy: bool = True) -> Tensor:
-    """x with its elements converted to `dtype`; float to integer truncates."""
-    x = as_tensor(x, "astype")
-    return converted(x, dtype_of(dtype))
-
-
-def _where_infer(condition: TensorType, a: TensorType, b: TensorType) -> tuple[TensorType, ...]:
-    return (a,)
-
-
-def _where_samples() -> list[Sample]:
-    truth = np.arange(15).reshape(3, 5) % 2 == 0
-    return [
-        Sample((truth, (3, 5), (3, 5))),
-        Sample((truth, (5,), (3, 1))),
-        Sample((truth[0], (), ())),
-    ]
-
-
-@primitive(
-    Kind.ELEMENTWISE,
-    infer=_where_infer,
-    meaning=lambda condition, a, b: call("where", condition, a, b),
-    reference=lambda condition, a, b: np.where(condition, a, b),
-    vjp=lambda g, y, condition, a, b: (None, where(condition, g, 0), where(condition, 0, g)),
-    samples=_where_samples,
-    onnx="Where",
-)
-def where(condition: Tensor, a: Tensor | float, b: Tensor | float, /) -> Tensor:
-    """Elements of a where the condition holds, else of b; all three broadcast."""
-    test = as_tensor(condition, "where")
-    if not test.dtype.is_bool:
-        test = test != 0
-    a, b = promoted("where", (a, b), ALL)
-    return record(op_of(where), *broadcasted("where", (test, a, b)))
-
-
-@elementwise(takes=ALL, reference=np.copy)
-def stop_gradient(x: Expr) -> Expr:
-    """x, taken as a constant by gradients."""
-    return x
-
-
 def detach(x: Tensor, /) -> Tensor:
     """x without its history: gradients do not flow through the result."""
     return stop_gradient(x)
@@ -394,3 +426,4 @@ def clip(
 
 Tensor.detach = detach  # type: ignore[attr-defined]
 Tensor.clip = clip  # type: ignore[attr-defined]
+Tensor.clamp = clip  # type: ignore[attr-defined]

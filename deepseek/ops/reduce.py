@@ -490,3 +490,6 @@ def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     total = (wide - shift).exp().sum(axis=axes, keepdims=True).log() + shift
     source = shape_of(x)
     return converted(total if keepdims else total.reshape(without(source, axes)), x.dtype)
+
+
+Tensor.std = std  # type: ignore[attr-defined]

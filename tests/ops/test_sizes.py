@@ -18,8 +18,9 @@ N, M = scalar.var("n", low=2), scalar.var("m", low=2)
 
 # (source shape, target shape) of reshapes that must not need a division for each element
 PLAIN = [
-    ((N, 3, 4), (N, 12), 1), ((N, 12), (N, 3, 4), 0), ((N, M), (N, 1, M), 0), ((N, 1, M), (N, M), 0),
-    ((4, N, 6), (4, N, 2, 3), 0), ((N, M, 2, 3), (N, M, 6), 1), ((1, N), (N,), 0), ((8, 5), (8, 5, 1), 0),
+    ((N, 3, 4), (N, 12), 1), ((N, 12), (N, 3, 4), 0), ((N, M), (N, 1, M), 0),
+    ((N, 1, M), (N, M), 0), ((4, N, 6), (4, N, 2, 3), 0), ((N, M, 2, 3), (N, M, 6), 1),
+    ((1, N), (N,), 0), ((8, 5), (8, 5, 1), 0),
 ]  # fmt: skip
 
 
@@ -64,7 +65,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Any]] = {
     "conv": lambda x: ds.conv1d(x.reshape(-1, 2, 3), ds.ones(4, 2, 2), padding=1),
     "conv_over": lambda x: ds.conv1d(x.mT.reshape(1, 6, -1), ds.ones(4, 6, 2), padding=1),
     "max_pool": lambda x: ds.max_pool1d(x.mT.reshape(1, 6, -1), 2, 1),
-    "avg_pool": lambda x: ds.avg_pool1d(x.reshape(-1, 1, 6), 3, 2, padding=1, count_include_pad=False),
+    "avg_pool": lambda x: ds.avg_pool1d(x.reshape(-1, 1, 6), 3, 2, 1, count_include_pad=False),
     "cross_entropy": lambda x: ds.cross_entropy(x, ds.arange(x.shape[0]) % 6),
     "batch_norm": lambda x: ds.batch_norm(x, None, None, training=True),
     "sort": lambda x: x.sort(axis=0),

@@ -1,0 +1,136 @@
+"""Functions that are made of records, and what the records leave to them, against plain NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import deepseek as ds
+
+RNG = np.random.default_rng(0)
+
+
+def test_running_statistics_follow_the_batches() -> None:
+    mean, var = ds.zeros(3), ds.ones(3)
+    wanted_mean, wanted_var = np.zeros(3), np.ones(3)
+    for _ in range(3):
+        x = RNG.normal(2, 3, (4, 3, 5)).astype(np.float32)
+        y = ds.batch_norm(ds.asarray(x), mean, var, training=True, momentum=0.3)
+        wanted_mean = 0.7 * wanted_mean + 0.3 * x.mean(axis=(0, 2))
+        wanted_var = 0.7 * wanted_var + 0.3 * x.var(axis=(0, 2), ddof=1)
+        assert np.allclose(y.numpy().mean(axis=(0, 2)), 0, atol=1e-5)
+    assert np.allclose(mean.numpy(), wanted_mean, rtol=1e-5)
+    assert np.allclose(var.numpy(), wanted_var, rtol=1e-5)
+    still = ds.batch_norm(ds.asarray(x), mean, var)
+    scaled = (x - wanted_mean[:, None]) / np.sqrt(wanted_var[:, None] + 1e-5)
+    assert np.allclose(still.numpy(), scaled, rtol=1e-4, atol=1e-5)
+
+
+def test_instance_norm_moves_its_running_statistics() -> None:
+    mean, var = ds.zeros(2), ds.ones(2)
+    x = RNG.normal(1, 2, (3, 2, 7)).astype(np.float32)
+    ds.instance_norm(ds.asarray(x), mean, var, momentum=0.5)
+    assert np.allclose(mean.numpy(), x.mean(axis=(0, 2)) / 2, rtol=1e-5)
+    assert np.allclose(var.numpy(), 0.5 + x.var(axis=2, ddof=1).mean(axis=0) / 2, rtol=1e-5)
+
+
+def test_the_padding_row_of_an_embedding_gets_no_gradient() -> None:
+    table = ds.asarray(RNG.normal(size=(4, 2)).astype(np.float32), requires_grad=True)
+    rows = ds.embedding(ds.asarray([1, 0, 1, 3]), table, padding_idx=1)
+    rows.sum().backward()
+    assert table.grad.tolist() == [[1, 1], [0, 0], [0, 0], [1, 1]]
+
+
+def test_max_pool_gives_the_gradient_to_the_first_of_equals() -> None:
+    x = ds.zeros(1, 1, 4, requires_grad=True)
+    ds.max_pool1d(x, 2).sum().backward()
+    assert x.grad.tolist() == [[[1, 0, 1, 0]]]
+
+
+def test_relu_has_no_gradient_at_zero() -> None:
+    x = ds.asarray([-1.0, 0.0, 2.0], requires_grad=True)
+    ds.relu(x).sum().backward()
+    assert x.grad.tolist() == [0, 0, 1]
+
+
+def test_softmax_of_a_hidden_row_part_has_clean_gradients() -> None:
+    x = ds.asarray(RNG.normal(size=(3, 3)).astype(np.float32), requires_grad=True)
+    ds.scaled_dot_product_attention(x, x, x, is_causal=True).square().sum().backward()
+    assert np.isfinite(x.grad.numpy()).all()
+
+
+def test_attention_with_dropout_drops_weights() -> None:
+    q = ds.ones(1, 4, 8)
+    plain = ds.scaled_dot_product_attention(q, q, q)
+    dropped = ds.scaled_dot_product_attention(q, q, q, dropout_p=0.5, generator=ds.Generator(1))
+    assert np.allclose(plain.numpy(), 1)
+    assert len(np.unique(dropped.numpy().round(3))) > 1
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_same_padding_keeps_the_size(kernel: int, dilation: int) -> None:
+    x, w = ds.ones(1, 1, 9), ds.ones(1, 1, kernel)
+    assert ds.conv1d(x, w, padding="same", dilation=dilation).shape == (1, 1, 9)
+    lone = ds.conv1d(x[0], w, ds.ones(1), padding="valid", dilation=dilation)
+    assert lone.shape == (1, 9 - dilation * (kernel - 1))
+    assert float(lone[0, 0]) == kernel + 1
+
+
+def test_pooling_to_equal_parts() -> None:
+    x = RNG.normal(size=(2, 3, 4, 6)).astype(np.float32)
+    one = ds.adaptive_avg_pool2d(ds.asarray(x), 1)
+    assert np.allclose(one.numpy(), x.mean(axis=(2, 3), keepdims=True), rtol=1e-5)
+    parts = ds.adaptive_avg_pool2d(ds.asarray(x), (2, 3)).numpy()
+    assert np.allclose(parts, x.reshape(2, 3, 2, 2, 3, 2).mean(axis=(3, 5)), rtol=1e-5)
+
+
+def test_means_of_16_bit_floats_do_not_overflow() -> None:
+    x = ds.full((100_000,), 2.0, dtype=ds.float16)
+    assert float(x.mean()) == 2.0
+
+
+def test_views_take_numpy_and_pytorch_forms() -> None:
+    x = np.arange(24).reshape(2, 3, 4)
+    t = ds.asarray(x)
+    assert np.array_equal(t.permute(2, 0, 1).numpy(), x.transpose(2, 0, 1))
+    assert np.array_equal(t.transpose(0, 2).numpy(), x.swapaxes(0, 2))
+    assert np.array_equal(t.mT.numpy(), x.swapaxes(1, 2))
+    assert np.array_equal(t.view(6, -1).numpy(), x.reshape(6, 4))
+    assert np.array_equal(ds.moveaxis(t, 0, -1).numpy(), np.moveaxis(x, 0, -1))
+    assert np.array_equal(ds.moveaxis(t, (0, 1), (1, 2)).numpy(), np.moveaxis(x, (0, 1), (1, 2)))
+    assert np.array_equal(ds.expand_dims(t, (0, -1)).numpy(), np.expand_dims(x, (0, -1)))
+    assert np.array_equal(ds.roll(t, 5, 2).numpy(), np.roll(x, 5, 2))
+    assert np.array_equal(ds.roll(t, -7).numpy(), np.roll(x, -7))
+    assert [p.shape for p in t.split(2, 1)] == [(2, 2, 4), (2, 1, 4)]
+    assert [p.shape for p in t.chunk(3, 2)] == [(2, 3, 2), (2, 3, 2)]
+    assert np.array_equal(ds.unstack(t, axis=1)[2].numpy(), x[:, 2])
+    assert np.array_equal(ds.concat([t, t], axis=None).numpy(), np.concatenate([x, x], axis=None))
+    assert t.flatten(1).shape == (2, 12) and t[None].squeeze().shape == (2, 3, 4)
+
+
+def test_reductions_take_the_dtypes_of_the_array_api() -> None:
+    small = ds.full((300,), 100, dtype=ds.int8)
+    assert small.sum().dtype is ds.int64 and int(small.sum()) == 30_000
+    assert ds.full((2,), 200, dtype=ds.uint8).sum().dtype is ds.uint64
+    assert int((small > 3).sum()) == 300
+    assert small.sum(dtype=ds.float32).dtype is ds.float32
+    assert ds.asarray([1, 2]).mean().dtype is ds.float32
+    x = np.arange(6.0).reshape(2, 3)
+    assert float(ds.asarray(x).std(correction=1)) == pytest.approx(x.std(ddof=1))
+
+
+def test_powers_of_integers_stay_integers() -> None:
+    x = ds.asarray([2, 3, -4])
+    assert (x**3).tolist() == [8, 27, -64] and (x**3).dtype is ds.int64
+    assert (x**7).tolist() == [128, 2187, -16384]
+    assert (2 ** ds.asarray([0, 5, -1])).tolist() == [1, 32, 0]
+    assert ds.asarray([2.0]).pow(0.5).tolist() == [np.float32(2**0.5)]
+
+
+def test_solving_undoes_multiplying() -> None:
+    a = RNG.normal(size=(2, 4, 4)) + 4 * np.eye(4)
+    b = RNG.normal(size=(2, 4, 3))
+    x = ds.solve(ds.asarray(a), ds.asarray(b))
+    assert np.allclose((ds.asarray(a) @ x).numpy(), b)
+    assert np.allclose(ds.inv(ds.asarray(a)).numpy() @ a, np.eye(4))
