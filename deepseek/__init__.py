@@ -2,20 +2,20 @@
 
     import deepseek as ds
 
-Tensors record what is done to them; values are computed when somebody looks. `@ds.jit` makes one program of
-a function, a whole training step included.
+Tensors record what is done to them; values are computed when somebody looks. `@ds.jit` makes one
+program of a function, a whole training step included.
 """
 
 from __future__ import annotations
 
 from deepseek import cache, debug, nn, onnx, ops, optim
 from deepseek.autograd import backward, grad, value_and_grad, vjp
-from deepseek.compiler import tiers
 from deepseek.compiler.caches import counters
 from deepseek.compiler.function import jit
 from deepseek.debug import explain
 from deepseek.frontend.tensor import Tensor, enable_grad, is_grad_enabled, no_grad
 from deepseek.ir.dtype import (
+    DType,
     bfloat16,
     bool_,
     float16,
@@ -39,5 +39,15 @@ from deepseek.memory import (
     set_num_threads,
 )
 from deepseek.ops import *  # noqa: F403
+from deepseek.serialize import load, save
 
 __version__ = "0.1.0"
+bool = bool_  # the array API's name  # noqa: A001
+
+__all__ = [
+    "DType", "Tensor", "backward", "bfloat16", "bool", "cache", "counters", "debug", "empty_cache",
+    "enable_grad", "explain", "float16", "float32", "float64", "get_num_threads", "grad", "int16",
+    "int32", "int64", "int8", "is_grad_enabled", "jit", "load", "memory_stats", "memory_summary",
+    "nn", "no_grad", "onnx", "ops", "optim", "save", "set_memory_limit", "set_num_threads", "uint16",
+    "uint32", "uint64", "uint8", "value_and_grad", "vjp", *ops.__all__,
+]  # fmt: skip
