@@ -63,7 +63,7 @@ def ops_page() -> str:
 
 def is_ours(op: Op) -> bool:
     """Whether an op is part of deepseek; others may be registered in the same process."""
-    return op.function is not None and op.function.__module__.startswith("deepseek.")
+    return op.function is not None and (op.function.__module__ or "").startswith("deepseek.")
 
 
 def cells(op: Op) -> Iterator[str]:
