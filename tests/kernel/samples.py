@@ -170,17 +170,19 @@ def strided() -> Sample:
     back = sub(sub(N, ONE), I)
     value = call("add", at("a", mul(I, three)), at("b", back))
     value = call("fma", value, at("c", mul(I, M)), at("b", ZERO))
+    value = call("add", value, at("d", add(mul(I, const(2)), ONE)))
+    value = call("add", value, at("d", mul(I, const(4))))
     body = (
         Store("o", mul(I, const(2)), value),
         Store("p", back, call("lt", value, f32(0))),
         Store("q", mul(I, M), value),
     )
     kernel = Kernel(
-        "strided", (inp("a"), inp("b"), inp("c"), out("o"), out("p", bool_), out("q")), (N, M),
+        "strided", (inp("a"), inp("b"), inp("c"), inp("d"), out("o"), out("p", bool_), out("q")), (N, M),
         (loop(I, N, VECTOR, *body),),
     )  # fmt: skip
     sizes = ((2, 2), (17, 3), (40, 5))
-    return Sample(kernel, sizes, lambda n, m: (3 * n, n, n * m, 2 * n, n, n * m))
+    return Sample(kernel, sizes, lambda n, m: (3 * n, n, n * m, 4 * n, 2 * n, n, n * m))
 
 
 def guarded() -> Sample:
@@ -216,6 +218,33 @@ def gather() -> Sample:
         (loop(J, M, VECTOR, Store("o", J, value)),),
     )  # fmt: skip
     return Sample(kernel, ROWS, lambda n, m: (m, n * m, m))
+
+
+def divided() -> Sample:
+    """Quotients and remainders of lanes by numbers small, large, negative and nested."""
+    k = var("k", low=0, extent=const(3))
+    e = add(mul(k, N), mul(I, const(2)))
+    far = mul(M, const(1 << 40))
+    below = sub(I, const(9))
+    results = [
+        floordiv(e, M), mod(e, M), mod(floordiv(e, M), N), floordiv(floordiv(e, M), const(3)),
+        floordiv(below, M), mod(below, M), mod(I, far), floordiv(add(I, sub(far, N)), far),
+        mod(add(I, sub(far, N)), far), floordiv(I, const(7)), mod(mul(I, const(3)), const(16)),
+        where(call("lt", mod(e, M), floordiv(I, M)), I, M), mod(sub(M, I), const(5)),
+        where(call("le", M, e), ONE, ZERO), where(call("eq", mul(I, const(3)), M), ONE, ZERO),
+    ]  # fmt: skip
+    outs = tuple(out(f"o{number}", int64) for number in range(len(results)))
+    place = add(mul(k, N), I)
+    stores = [Store(o.name, place, r) for o, r in zip(outs, results, strict=True)]
+    moved = load("x", float32, add(mul(mod(floordiv(e, M), N), M), mod(e, M)))
+    kernel = Kernel(
+        "divided", (inp("x"), *outs, out("p")), (N, M),
+        (loop(k, const(3), SERIAL, loop(I, N, VECTOR, *stores, Store("p", place, moved))),),
+    )  # fmt: skip
+    count = len(results) + 1
+    return Sample(
+        kernel, ((2, 2), (17, 3), (40, 5), (70, 64)), lambda n, m: (n * m, *[3 * n] * count)
+    )
 
 
 def scatter() -> Sample:
@@ -529,6 +558,7 @@ def doubles() -> Sample:
 
 def all_samples() -> Iterator[Sample]:
     yield from (elementwise(), blocked(), strided(), guarded(), scalar_guards(), gather())
+    yield divided()
     yield from (scatter(), softmax(64), softmax(16), softmax(4), softmax(1))
     yield from (softmax(32, const(10)), softmax(64, const(128)), softmax(8, const(77)))
     yield from (welford(), argmax(), columns(), cumulative(), cumulative_columns(), in_scratch())

@@ -53,10 +53,15 @@ class Vector:
     base_level: int = 0
     masks: tuple[str | None, ...] = ()
     mask_level: int = 0
-    keys: list[Expr] = field(default_factory=list)
+    keys: list[Hashable] = field(default_factory=list)
 
     def mask(self, copy: int) -> str | None:
         return self.masks[copy] if self.masks else None
+
+
+def is_splat(key: Hashable) -> bool:
+    """Whether the known value means the same in every vector context."""
+    return isinstance(key, tuple) and key[0] == "splat"
 
 
 class Builder:
@@ -116,7 +121,7 @@ class Builder:
         """Know the key as this value until the scope of the level (the value's own) closes."""
         self.known[key] = value
         self.scopes[value.level if level is None else level].keys.append(key)
-        if value.lanes and self.vector is not None and isinstance(key, Expr):
+        if value.lanes and self.vector is not None and not is_splat(key):
             self.vector.keys.append(key)
         return value
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from deepseek.backends.cpu.emit_convert import Convert
+from deepseek.backends.cpu.emit_index import Indices
 from deepseek.backends.cpu.emit_types import (
     NOTHING,
     Value,
-    iota,
     is_half,
     mangled,
     register_type,
@@ -21,7 +20,7 @@ from deepseek.backends.cpu.emit_types import (
 )
 from deepseek.errors import CompileError
 from deepseek.ir.dtype import DType, bool_, float32
-from deepseek.ir.scalar import Expr, bounds, coefficient, from_terms, int64, sub, terms
+from deepseek.ir.scalar import Expr, bounds, int64
 from deepseek.kernel import polyfill
 
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
@@ -37,7 +36,7 @@ _INTRINSIC = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "trunc": "trunc"
 Emit = Callable[[Sequence[str]], str]
 
 
-class Expressions(Convert):
+class Expressions(Indices):
     """Values of expressions."""
 
     def value(self, e: Expr) -> Value:
@@ -51,21 +50,12 @@ class Expressions(Convert):
                 stack.pop()
                 continue
             missing = [a for a in node.args if a not in self.known]
-            if missing and not self.is_var_test(node):
+            if missing and not self.is_index_node(node):
                 stack.extend(reversed(missing))
                 continue
             stack.pop()
             self.remember(node, self._node(node))
         return self.known[e]
-
-    def is_var_test(self, node: Expr) -> bool:
-        """Whether this is a comparison of indices, which looks at its arguments itself."""
-        return (
-            self.vector is not None
-            and self.vector.var is not None
-            and node.fn in _COMPARE_SIGNED
-            and node.args[0].dtype is int64
-        )
 
     def _node(self, e: Expr) -> Value:
         match e.fn:
@@ -75,9 +65,11 @@ class Expressions(Convert):
                 return self._variable(e)
             case "load":
                 return self.load(e)
-        if self.is_var_test(e):
-            return self._compare_index(e)
-        args = [self.known[a] for a in e.args]
+        if self.is_index_node(e):
+            found = self.index_node(e)
+            if found is not None:
+                return found
+        args = [self.value(a) for a in e.args]
         if e.fn in ("cast", "bitcast"):
             source = e.args[0].dtype
             if e.fn == "cast":
@@ -97,69 +89,7 @@ class Expressions(Convert):
         vector = self.vector
         if vector is None or e is not vector.var:
             raise CompileError(f"variable {e.name!r} is used outside the scope that defines it")
-        return self.lane_numbers(1)
-
-    def lane_numbers(self, scale: int) -> Value:
-        """scale * var as int64 vectors."""
-        vector = self.vector
-        assert vector is not None
-        whole = vector_type("i64", vector.lanes)
-        numbers = [
-            iota(vector.lanes, scale, scale * c * vector.lanes, "i64") for c in range(vector.copies)
-        ]
-        if vector.base == "0":
-            return Value(tuple(numbers), vector.lanes, 0)
-        level = vector.base_level
-        base = vector.base
-        if scale != 1:
-            base = self.ins(f"mul i64 {base}, {scale}", level)
-        start = self.splat("i64", base, vector.lanes, level)
-        ops = tuple(self.ins(f"add {whole} {start}, {n}", level) for n in numbers)
-        return Value(ops, vector.lanes, level)
-
-    def _compare_index(self, e: Expr) -> Value:
-        """Comparison of int64: where one side runs with the lanes, 32 bits are enough."""
-        a, b = e.args
-        vector = self.vector
-        assert vector is not None and vector.var is not None
-        difference = sub(a, b)
-        factor = coefficient(difference, vector.var)
-        if factor is None or factor.fn != "const" or factor.attr == 0 or abs(factor.attr) > 1 << 20:
-            return self.apply(e.fn, [self.value(a), self.value(b)], [int64, int64], e)
-        c = factor.attr
-        rest = {m: k for m, k in terms(difference).items() if m != (vector.var,)}
-        if any(self.varies(f) for m in rest for f in m):
-            return self.apply(e.fn, [self.value(a), self.value(b)], [int64, int64], e)
-        uniform = self.value(from_terms(rest))
-        # c * (base + k) + rest OP 0 is c * k OP -(rest + c * base), and that may be clamped.
-        level = max(uniform.level, vector.base_level)
-        total = uniform.ops[0]
-        if vector.base != "0":
-            at = vector.base
-            if c != 1:
-                at = self.ins(f"mul i64 {at}, {c}", level)
-            total = self.ins(f"add i64 {total}, {at}", level)
-        limit = self.ins(f"sub i64 0, {total}", level)
-        limit = self.clamp32(limit, level)
-        lanes = vector.lanes
-        every = self.splat("i32", limit, lanes, level)
-        condition = _COMPARE_SIGNED[e.fn]
-        ops = tuple(
-            self.ins(
-                f"icmp {condition} {vector_type('i32', lanes)} "
-                f"{iota(lanes, c, c * copy * lanes)}, {every}",
-                level,
-            )
-            for copy in range(vector.copies)
-        )
-        return Value(ops, lanes, level, uniform.reads)
-
-    def clamp32(self, op: str, level: int) -> str:
-        """An i64 operand as i32, values beyond +-2**30 becoming that."""
-        big = 1 << 30
-        low = self.ins(f"call i64 @llvm.smax.i64(i64 {op}, i64 {-big})", level)
-        both = self.ins(f"call i64 @llvm.smin.i64(i64 {low}, i64 {big})", level)
-        return self.ins(f"trunc i64 {both} to i32", level)
+        return self.lane_numbers()
 
     # ---------------------------------------------------------------------------------- functions
 

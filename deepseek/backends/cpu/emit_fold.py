@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from deepseek.backends.cpu.emit_builder import Vector
 from deepseek.backends.cpu.emit_expr import Expressions
 from deepseek.backends.cpu.emit_types import NOTHING, Value, iota, register_type, vector_type
-from deepseek.ir.dtype import DType
-from deepseek.ir.scalar import Expr, bounds, terms
-from deepseek.kernel.ir import VECTOR, Axis, Carry, Fold, Let, Stmt, Store
+from deepseek.ir.dtype import DType, int64
+from deepseek.ir.scalar import Expr, bounds, terms, walk
+from deepseek.kernel import polyfill
+from deepseek.kernel.ir import VECTOR, Axis, Carry, Fold, Let, Stmt, Store, expressions, statements
+
+LIGHT = 6  # instructions of a fold's step that is worth a loop without masks
 
 Carried = list[list[str]]  # for each carry, the operand of each copy
 
@@ -122,8 +125,9 @@ class Folds(Expressions):
         stores: frozenset[str],
     ) -> list[str]:
         """A serial loop over an axis, carrying values."""
-        if axis.extent.fn == "const" and axis.extent.attr <= 1:
-            if axis.extent.attr < 1:
+        number = constant_extent(axis.extent)
+        if number is not None and number <= 1:
+            if number < 1:
                 return first
             with self.inline_scope():
                 self.scopes[-1].stores = stores
@@ -161,8 +165,20 @@ class Folds(Expressions):
             vector = Vector(lanes, copies, stmt.axes[-1].var, index, self.level)
             return _flatten(self._elements(stmt, _unflatten(flat, [copies] * len(carried)), vector))
 
-        if extent.fn == "const":
-            full, rest = divmod(extent.attr, total)
+        number = constant_extent(extent)
+        if self._masks_row(stmt, number, total):
+            n = self.value(extent).ops[0]
+
+            def part(index: str, flat: list[str]) -> list[str]:
+                vector = self._masked(stmt.axes[-1].var, index, n, lanes, copies)
+                return _flatten(
+                    self._elements(stmt, _unflatten(flat, [copies] * len(carried)), vector)
+                )
+
+            flat = self.loop("0", n, total, types, _flatten(carried), part, nonempty=certain)
+            return _unflatten(flat, [copies] * len(carried))
+        if number is not None:
+            full, rest = divmod(number, total)
             if full == 1:
                 with self.inline_scope():
                     flat = whole("0", _flatten(carried))
@@ -195,15 +211,30 @@ class Folds(Expressions):
         flat = self.branch(left, types, flat, rest_of_row, certain)
         return _unflatten(flat, [copies] * len(carried))
 
-    def _masked(self, var: Expr, index: str, n: str, lanes: int) -> Vector:
+    def _masks_row(self, stmt: Fold, number: int | None, total: int) -> bool:
+        """Whether one masked loop does for all of a row: a long body is not written out twice."""
+        if self.target.level != "v4" or (number is not None and number <= total):
+            return False
+        whole = number if number is not None else stmt.axes[-1].extent
+        if isinstance(whole, int) and whole % total == 0:
+            return False
+        return body_cost((stmt,)) > LIGHT
+
+    def _masked(self, var: Expr, index: str, n: str, lanes: int, copies: int = 1) -> Vector:
         """The context of the last registers: lanes at or beyond n are off."""
         level = self.level
         left = self.ins(f"sub i64 {n}, {index}", level)
-        left = self.ins(f"call i64 @llvm.smin.i64(i64 {left}, i64 {lanes})", level)
+        left = self.ins(f"call i64 @llvm.smin.i64(i64 {left}, i64 {lanes * copies})", level)
         left = self.ins(f"trunc i64 {left} to i32", level)
         every = self.splat("i32", left, lanes, level)
-        mask = self.ins(f"icmp slt {vector_type('i32', lanes)} {iota(lanes)}, {every}", level)
-        return Vector(lanes, 1, var, index, level, (mask,), level)
+        masks = tuple(
+            self.ins(
+                f"icmp slt {vector_type('i32', lanes)} {iota(lanes, 1, copy * lanes)}, {every}",
+                level,
+            )
+            for copy in range(copies)
+        )
+        return Vector(lanes, copies, var, index, level, masks, level)
 
     def _constant_rest(self, stmt: Fold, carried: Carried, start: int, rest: int,
                        lanes: int) -> Carried:  # fmt: skip
@@ -334,6 +365,19 @@ class Folds(Expressions):
             ]
         self.vector = outer
         return merged
+
+
+def body_cost(body: Iterable[Stmt]) -> int:
+    """Instructions for one register of each value of a body, about; indices are free."""
+    roots = [e for stmt in statements(tuple(body)) for e in expressions(stmt)]
+    nodes = [e for e in walk(roots) if e.dtype is not int64 and e.fn != "const"]
+    return sum(polyfill.cost(e.fn, e.args[0].dtype if e.args else e.dtype) for e in nodes)
+
+
+def constant_extent(extent: Expr) -> int | None:
+    """The number of iterations, where it is known."""
+    low, high = bounds(extent)
+    return max(0, low) if low is not None and low == high else None
 
 
 def constant_vector(var: Expr, start: int, count: int, lanes: int) -> Vector:

@@ -204,6 +204,8 @@ class Memory(Builder):
             pointer = self.ins(f"select i1 {select}, ptr {pointer}, ptr {self.dummy()}", level)
         if place.stride in (1, -1):
             found = self._load_row(buffer, pointer, place.stride == -1, copy, mask, level)
+        elif place.stride in (2, 3, 4) and mask is None and select is None:
+            found = self._load_spread(buffer, pointer, int(place.stride), copy, level)
         else:
             if select is not None:
                 mask = self.both(mask, self.splat("i1", select, lanes, level), level)
@@ -274,11 +276,65 @@ class Memory(Builder):
             )
         return self._reverse(memory, found, level) if backwards else found
 
+    def _load_spread(self, buffer: str, pointer: str, stride: int, copy: int, level: int) -> str:
+        """Every stride-th element: whole vectors, shuffled; the last ends with the lanes."""
+        assert self.vector is not None
+        lanes = self.vector.lanes
+        dtype = self.buffers[buffer].dtype
+        whole = vector_type(memory_type(dtype), lanes)
+        starts = [part * lanes for part in range(stride)]
+        starts[-1] -= stride - 1
+        found = ""
+        picked: list[int] = []
+        for start in starts:
+            offset = copy * lanes * stride + start
+            at = self.step(buffer, pointer, str(offset), level) if offset else pointer
+            part = self.ins(f"load {whole}, ptr {at}, align {dtype.itemsize}", level)
+            held = len(picked)
+            in_part = [e - start for e in range(held * stride, lanes * stride, stride)]
+            in_part = [e for e in in_part if e < lanes]
+            if not found:
+                found, picked = part, in_part
+                continue
+            rest = [lanes + e for e in in_part]
+            numbers = picked + rest + [0] * (lanes - held - len(in_part))
+            text = ", ".join(f"i32 {e}" for e in numbers)
+            found = self.ins(
+                f"shufflevector {whole} {found}, {whole} {part}, <{lanes} x i32> <{text}>", level
+            )
+            picked = list(range(held + len(in_part)))
+        return found
+
     def _gather(self, buffer: str, place: Place, copy: int, mask: str | None, level: int) -> str:
-        if place.stride is not None:
-            return self._lane_by_lane(buffer, place.pointer, place.stride, copy, mask, level)
-        assert place.offsets is not None
-        return self._lane_by_lane(buffer, place.pointer, place.offsets, copy, mask, level)
+        """Lanes from anywhere: an instruction where there is one."""
+        stride = place.offsets if place.stride is None else place.stride
+        assert stride is not None
+        dtype = self.buffers[buffer].dtype
+        if dtype.itemsize < 4 or self.target.level == "v2":
+            return self._lane_by_lane(buffer, place.pointer, stride, copy, mask, level)
+        assert self.vector is not None
+        lanes = self.vector.lanes
+        memory = memory_type(dtype)
+        whole = vector_type(memory, lanes)
+        offsets = self._lane_offsets(stride, copy, lanes, level)
+        places = self.ins(f"getelementptr {memory}, ptr {place.pointer}, {offsets}", level)
+        active = mask or "splat (i1 true)"
+        return self.ins(
+            f"call {whole} @llvm.masked.gather.{mangled(memory, lanes)}.v{lanes}p0("
+            f"<{lanes} x ptr> align {dtype.itemsize} {places}, <{lanes} x i1> {active}, "
+            f"{whole} zeroinitializer)",
+            level,
+        )
+
+    def _lane_offsets(self, stride: int | str | Value, copy: int, lanes: int, level: int) -> str:
+        """The distance of each lane from the pointer, with its type."""
+        if isinstance(stride, Value):
+            return f"<{lanes} x i64> {stride.op(copy)}"
+        if isinstance(stride, int) and abs(stride) < 1 << 20:
+            return f"<{lanes} x i32> {iota(lanes, stride, stride * copy * lanes)}"
+        numbers = iota(lanes, 1, copy * lanes, "i64")
+        every = self.splat("i64", str(stride), lanes, level)
+        return f"<{lanes} x i64> " + self.ins(f"mul <{lanes} x i64> {numbers}, {every}", level)
 
     def _lane_pointer(self, buffer: str, pointer: str, stride: int | str | Value, copy: int,
                       lane: int, level: int) -> str:  # fmt: skip

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from deepseek.backends.cpu.emit_builder import Vector
-from deepseek.backends.cpu.emit_fold import Folds, constant_vector
+from deepseek.backends.cpu.emit_fold import Folds, body_cost, constant_extent, constant_vector
 from deepseek.backends.cpu.emit_types import Value
 from deepseek.errors import CompileError
 from deepseek.ir.dtype import int64
 from deepseek.ir.scalar import TRUE, Expr, bounds, terms, walk
-from deepseek.kernel import polyfill
 from deepseek.kernel.ir import (
     UNROLL,
     VECTOR,
@@ -133,27 +132,35 @@ class Statements(Folds):
             return []
 
         total = lanes * copies
-        if extent.fn == "const":
-            full, rest = divmod(extent.attr, total)
+        number = constant_extent(extent)
+        if self.masks_all(copies) and (number is None or number > lanes and number % lanes):
+            n = self.value(extent).ops[0]
+            self.enter_loop(stmt.body)
+            self.loop("0", n, lanes, [], [], masked, nonempty=certain, stores=stores)
+        elif number is None:
+            n = self.value(extent).ops[0]
+            end = self.ins(f"and i64 {n}, {-total}", self.level)
+            self.enter_loop(stmt.body)
+            self.loop("0", end, total, [], [], whole, nonempty=False, certain=certain,
+                      stores=stores)  # fmt: skip
+            if not all(c % total == 0 for c in terms(extent).values()):
+                self.loop(end, n, lanes, [], [], masked, nonempty=False, certain=certain,
+                          stores=stores)  # fmt: skip
+        else:
+            full, rest = divmod(number, total)
             if full > 1:
                 self.enter_loop(stmt.body)
                 self.loop("0", str(full * total), total, [], [], whole, nonempty=True,
                           stores=stores)  # fmt: skip
-            elif full == 1:
-                with self.inline_scope():
-                    self.scopes[-1].stores = stores
-                    run(constant_vector(axis.var, 0, total, lanes))
-            if rest:
-                with self.inline_scope():
-                    self.scopes[-1].stores = stores
-                    run(constant_vector(axis.var, full * total, rest, lanes))
-            return
-        n = self.value(extent).ops[0]
-        end = self.ins(f"and i64 {n}, {-total}", self.level)
-        self.enter_loop(stmt.body)
-        self.loop("0", end, total, [], [], whole, nonempty=False, certain=certain, stores=stores)
-        if not all(c % total == 0 for c in terms(extent).values()):
-            self.loop(end, n, lanes, [], [], masked, nonempty=False, certain=certain, stores=stores)
+            for start, count in ((0, total * (full == 1)), (full * total, rest)):
+                if count:
+                    with self.inline_scope():
+                        self.scopes[-1].stores = stores
+                        run(constant_vector(axis.var, start, count, lanes))
+
+    def masks_all(self, copies: int) -> bool:
+        """Whether one masked loop does for all of an axis: a long body is not written out twice."""
+        return copies == 1 and self.target.level == "v4"
 
     def _shape(self, stmt: Loop) -> tuple[int, int]:
         """Lanes and copies of a vector loop: small bodies get several independent chains."""
@@ -162,10 +169,10 @@ class Statements(Folds):
             (self.target.lanes(e.dtype) for e in nodes if e.dtype.is_float),
             default=self.target.width,
         )
-        cost = sum(polyfill.cost(e.fn, e.args[0].dtype if e.args else e.dtype) for e in nodes)
+        cost = body_cost(stmt.body)
         if self.whole_at_once(stmt, lanes):
             return lanes, -(-stmt.axis.extent.value // lanes)
-        copies = 4 if cost <= 12 else 2 if cost <= 40 else 1
+        copies = 4 if cost <= 12 else 2 if cost <= 20 else 1
         most = bounds(stmt.axis.extent)[1]
         while most is not None and copies > 1 and lanes * (copies // 2) >= most:
             copies //= 2
