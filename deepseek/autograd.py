@@ -10,6 +10,7 @@ way of asking.
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from deepseek.frontend.tensor import (
     enable_grad,
     no_grad,
     record_values,
+    state,
 )
 from deepseek.ir.graph import INPUT, INPUT_NODE, Graph, Node, Value
 from deepseek.ir.op import DERIVED, Kind, Op
@@ -195,6 +197,8 @@ def backward(loss: Tensor, gradient: Tensor | None = None, retain_graph: bool = 
             tensor = leaf.handle() if leaf.handle is not None else None
             if tensor is not None and tensor._value is leaf:
                 tensor.grad = g if tensor.grad is None else add(tensor.grad, g)
+    if state.trace is None:
+        state.losses.append(weakref.ref(loss))
     if not retain_graph:
         _forget(value)
 

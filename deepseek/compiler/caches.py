@@ -369,8 +369,8 @@ VERSIONS = {
 def first_difference(old: str, new: str) -> str:
     """Where two texts differ first."""
     before, after = old.splitlines() or [""], new.splitlines() or [""]
-    for tag, i, _, j, _ in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        if tag != "equal":
+    for _, i, i2, j, j2 in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if before[i:i2] != after[j:j2]:
             left = before[i].strip() if i < len(before) else "(nothing)"
             right = after[j].strip() if j < len(after) else "(nothing)"
             where = f"line {j + 1}: " if len(after) > 1 else ""

@@ -38,11 +38,17 @@ hooks = Hooks()
 
 
 class Recording(threading.local):
-    """Per-thread state of recording: gradients on or off, the trace going on, the pending count."""
+    """Per-thread state of recording.
 
-    grad = True
-    trace: Any = None
-    pending = 0
+    `grad`: whether histories are kept. `trace`: the trace going on. `pending`: nodes since the last
+    flush. `losses`: what `backward` started from, computed with the optimizer's next step.
+    """
+
+    def __init__(self) -> None:
+        self.grad = True
+        self.trace: Any = None
+        self.pending = 0
+        self.losses: list[weakref.ref[Tensor]] = []
 
 
 state = Recording()

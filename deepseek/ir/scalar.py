@@ -162,7 +162,10 @@ def and_(*parts: Expr) -> Expr:
     """Conjunction of truth values; TRUE for none."""
     out = TRUE
     for part in parts:
-        out = call("bitand", out, part)
+        if out is TRUE:
+            out = part
+        elif part is not TRUE:
+            out = call("bitand", out, part)
     return out
 
 

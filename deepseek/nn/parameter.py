@@ -113,7 +113,9 @@ def settle(*others: Tensor) -> None:
         return
     handles = [t for t in (ref() for ref in _pending.handles.values()) if t is not None]
     _pending.handles.clear()
-    values = [t._value for t in (*handles, *others) if t._value.data is None]
+    losses = [t for t in (ref() for ref in state.losses) if t is not None]
+    state.losses.clear()
+    values = [t._value for t in (*handles, *losses, *others) if t._value.data is None]
     if values:
         hooks.evaluate(values)
     for tensor in handles:

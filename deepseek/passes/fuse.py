@@ -226,14 +226,15 @@ class Fuser(Grouping):
         ):
             return
         value = node.outputs[0]
-        if value in self.must_store or self.read_by(group, value):
+        if value in self.must_store:
             return
-        readers = [g for g in self.groups if g is not group and self.read_by(g, value)]
-        if len(readers) != 1 or readers[0].form not in ("pointwise", "reduce", "prefix"):
+        readers = self.places_read(value)
+        if group in readers or len(readers) != 1:
             return
-        target = readers[0]
-        places = self.read_by(target, value)
-        if len(places) != 1 or not any(p in places for p in target.place(value.type)):
+        ((target, places),) = readers.items()
+        if target.form not in ("pointwise", "reduce", "prefix") or len(places) != 1:
+            return
+        if not any(p in places for p in target.place(value.type)):
             return
         kept = {
             a.value

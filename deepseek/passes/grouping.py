@@ -74,6 +74,7 @@ class Grouping:
         self.group_of: dict[Node, Group] = {}
         self.inputs = set(graph.inputs)
         self.uses = graph.uses()
+        self._reads: dict[tuple[Node, Index], list[Access]] = {}
         self.must_store = self.values_needed_in_memory()
 
     def values_needed_in_memory(self) -> set[Value]:
@@ -108,10 +109,12 @@ class Grouping:
         return bits
 
     def reads(self, node: Node, index: Index) -> list[Access]:
-        """The values of other nodes that a node reads from memory or a group when computed at
-        `index`.
-        """
-        return [a for a in self.memory_reads(node, index) if a.value not in self.inputs]
+        """What a node computed at `index` reads of other nodes, from memory or from its group."""
+        key = node, index
+        if key not in self._reads:
+            found = self.memory_reads(node, index)
+            self._reads[key] = [a for a in found if a.value not in self.inputs]
+        return self._reads[key]
 
     def memory_reads(self, node: Node, index: Index) -> list[Access]:
         if node.op.kind.pointwise:
@@ -121,14 +124,29 @@ class Grouping:
     def member_reads(self, node: Node, group: Group) -> list[Access]:
         return self.reads(node, group.at[node.outputs[0]])
 
-    def read_by(self, group: Group, value: Value) -> set[Index]:
-        """The indices at which members of a group read a value."""
-        return {
-            access.index
-            for node in group.nodes
-            for access in self.member_reads(node, group)
-            if access.value is value
-        }
+    def readers(self, value: Value) -> list[Node]:
+        """The nodes in groups that read a value, perhaps through what is recomputed."""
+        found: dict[Node, None] = {}
+        stack = list(self.uses.get(value, ()))
+        seen: set[Node] = set()
+        while stack:
+            node = stack.pop()
+            if node in self.group_of:
+                found[node] = None
+            if node not in seen and node.op.kind.pointwise and inlined(node.outputs[0]):
+                seen.add(node)
+                stack.extend(u for v in node.outputs for u in self.uses.get(v, ()))
+        return list(found)
+
+    def places_read(self, value: Value) -> dict[Group, set[Index]]:
+        """The indices at which the members of each group read a value."""
+        found: dict[Group, set[Index]] = {}
+        for node in self.readers(value):
+            group = self.group_of[node]
+            for access in self.member_reads(node, group):
+                if access.value is value:
+                    found.setdefault(group, set()).add(access.index)
+        return found
 
     def later(self, bits: int, group: Group) -> bool:
         """Whether something these bits depend on comes after the group."""
