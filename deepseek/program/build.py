@@ -229,8 +229,8 @@ def build(
         env[value] = Ref(builder.slot(ir.INPUT, value.type, label))
     results = output_slots(graph, builder)
     steps = builder.block(graph, env, results)
-    outputs = tuple(env[v].slot for v in graph.outputs)
     steps += copied_outputs(graph, builder, env, results)
+    outputs = tuple(env[v].slot for v in graph.outputs)
     slots = list(builder.slots)
     for o, i in (takes or {}).items():
         mark_takeover(slots, steps, builder, outputs[o], env[graph.inputs[i]].slot)
