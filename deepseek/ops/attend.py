@@ -25,7 +25,7 @@ def _reference(
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     scores = np.einsum("...le,...se->...ls", query, key) * scale
     if is_causal:
-        scores = np.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -np.inf)
+        scores = np.where(np.tri(*scores.shape[-2:]) > 0, scores, -np.inf)
     if attn_mask is not None:
         hidden = np.where(attn_mask, 0.0, -np.inf) if attn_mask.dtype == bool else attn_mask
         scores = scores + hidden
@@ -75,7 +75,7 @@ def scaled_dot_product_attention_(
     weights = converted(softmax(scores, -1), value.dtype)
     if dropout_p and seed is not None and draw is not None:
         weights = dropout_(weights, seed, draw, dropout_p)
-    return weights @ value  # type: ignore[no-any-return]
+    return weights @ value
 
 
 def scaled_dot_product_attention(

@@ -321,7 +321,7 @@ def _input_grad_reference(
     parts = np.einsum(f"bgo{y},goc{k}->bgc{y}{k}", cotangent, weights)
     parts = parts.reshape(g.shape[0], groups * w.shape[1], *parts.shape[3:])
     whole = [s + low + high for s, (low, high) in zip(size, padding, strict=True)]
-    out = np.zeros((*parts.shape[:2], *whole), g.dtype)
+    out: Any = np.zeros((*parts.shape[:2], *whole), g.dtype)
     for at in np.ndindex(*w.shape[2:]):
         into = tuple(
             slice(i * d, i * d + (count - 1) * s + 1, s)

@@ -224,7 +224,7 @@ def _scan_reference(
         carried, rows[step] = list(out[:carries]), out[carries:]
     stacks = []
     for i, value in enumerate(body.outputs[carries:]):
-        empty = (0, *value.type.shape)
+        empty: Any = (0, *value.type.shape)
         column = [row[i] for row in rows]
         stacks.append(np.stack(column) if column else np.zeros(empty, value.type.dtype.numpy))
     return [*carried, *stacks]

@@ -41,7 +41,7 @@ from deepseek.ops.elementwise import where
 from deepseek.ops.view import stack
 
 Index = tuple[Expr, ...]
-DEVICES = (CPU.type,)
+DEVICES = (str(CPU),)
 
 
 def check_device(device: Any) -> None:
@@ -344,4 +344,5 @@ def _to(x: Tensor, /, *targets: Any, dtype: Any = None, device: Any = None) -> T
     return x if dtype is None else converted(x, dtype_of(dtype))
 
 
-Tensor.to = _to  # type: ignore[attr-defined]
+for _name, _method in {"to": _to}.items():
+    setattr(Tensor, _name, _method)

@@ -33,11 +33,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 Samples = Callable[[], Sequence[Sample]]
 Size = shape.Size
 
-FLOATS = tuple(d for d in DTYPES.values() if d.is_float)
-INTEGERS = tuple(d for d in DTYPES.values() if d.is_integer)
-NUMERIC = INTEGERS + FLOATS
-BOOLEAN = (DTYPES["bool"],)
-ALL = BOOLEAN + NUMERIC
+FLOATS: tuple[DType, ...] = tuple(d for d in DTYPES.values() if d.is_float)
+INTEGERS: tuple[DType, ...] = tuple(d for d in DTYPES.values() if d.is_integer)
+NUMERIC: tuple[DType, ...] = INTEGERS + FLOATS
+BOOLEAN: tuple[DType, ...] = (DTYPES["bool"],)
+ALL: tuple[DType, ...] = BOOLEAN + NUMERIC
 
 
 def register(op: Op, method: str | Sequence[str]) -> None:
@@ -112,7 +112,7 @@ def filled(shape_: shape.Shape, value: Any, dtype: DType) -> Tensor:
         value = shape.simplify(value)
     if isinstance(value, float) and value == 0 and math.copysign(1, value) < 0 and dtype.is_float:
         # Attributes are compared by value, and -0.0 == 0.0.
-        return filled(shape_, 0.0, dtype).negative()  # type: ignore[no-any-return]
+        return filled(shape_, 0.0, dtype).negative()
     if isinstance(value, float) and math.isnan(value):
         value = math.nan  # the one object, which is equal to itself in tuples
     out: Tensor = record(REGISTRY["full"], shape=shape_, value=value, dtype=dtype)
@@ -205,7 +205,7 @@ def expanded(x: Tensor, target: shape.Shape) -> Tensor:
     grows = any(is_size(s, 1) and not is_size(t, 1) for s, t in zip(source, target, strict=False))
     if len(source) == len(target) and not grows:  # the other sizes are known to be equal
         return x
-    return record(REGISTRY["broadcast_to"], x, shape=target)
+    return record(REGISTRY["broadcast_to"], x, shape=target)  # type: ignore[no-any-return]
 
 
 # --------------------------------------------------------------------------------- sizes and axes

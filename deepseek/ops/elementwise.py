@@ -89,7 +89,8 @@ def where(condition: Tensor, a: Tensor | float, b: Tensor | float, /) -> Tensor:
     if not test.dtype.is_bool:
         test = test != 0
     a, b = promoted("where", (a, b), ALL)
-    return record(op_of(where), *broadcasted("where", (test, a, b)))
+    out: Tensor = record(op_of(where), *broadcasted("where", (test, a, b)))
+    return out
 
 
 @elementwise(takes=ALL, reference=np.copy)
@@ -190,12 +191,14 @@ def _power_reference(a: Any, b: Any) -> Any:
     return np.power(a, b)
 
 
+def _power_vjp(g: Tensor, y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    from_a = g * where(b == 0, 0.0, b * pow_(a, b - 1))
+    return from_a, g * where(a == 0, 0.0, y * where(a == 0, 1.0, a).log())
+
+
 @elementwise(
     reference=_power_reference,
-    vjp=lambda g, y, a, b: (
-        g * where(b == 0, 0.0, b * pow_(a, b - 1)),
-        g * where(a == 0, 0.0, y * where(a == 0, 1.0, a).log()),
-    ),
+    vjp=_power_vjp,
     onnx="Pow",
     domain=(0.5, 4.0),
     tolerance=16,
@@ -240,17 +243,6 @@ def positive(x: Expr) -> Expr:
     return x
 
 
-@elementwise(
-    reference=np.abs,
-    vjp=lambda g, y, x: (g * sign(x),),
-    method=("__abs__", "abs"),
-    onnx="Abs",
-)
-def abs(x: Expr) -> Expr:  # noqa: A001
-    """|x|."""
-    return x if x.dtype.kind == "u" else call("abs", x)
-
-
 @elementwise(reference=np.sign, vjp=lambda g, y, x: (None,), method="sign", onnx="Sign")
 def sign(x: Expr) -> Expr:
     """-1, 0 or 1; NaN for NaN."""
@@ -260,6 +252,17 @@ def sign(x: Expr) -> Expr:
     below = const(-1, x.dtype)
     signed = call("where", call("lt", x, zero), below, x)
     return call("where", call("lt", zero, x), one, signed)
+
+
+@elementwise(
+    reference=np.abs,
+    vjp=lambda g, y, x: (g * sign(x),),
+    method=("__abs__", "abs"),
+    onnx="Abs",
+)
+def abs(x: Expr) -> Expr:  # noqa: A001
+    """|x|."""
+    return x if x.dtype.kind == "u" else call("abs", x)
 
 
 @elementwise(reference=np.square, vjp=lambda g, y, x: (2 * g * x,), method="square", onnx=None)
@@ -424,6 +427,5 @@ def clip(
     return as_tensor(x, "clip")
 
 
-Tensor.detach = detach  # type: ignore[attr-defined]
-Tensor.clip = clip  # type: ignore[attr-defined]
-Tensor.clamp = clip  # type: ignore[attr-defined]
+for _name, _method in {"detach": detach, "clip": clip, "clamp": clip}.items():
+    setattr(Tensor, _name, _method)

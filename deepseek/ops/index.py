@@ -57,12 +57,10 @@ def _in_range_reference(i: Any, size: int) -> Any:
 
 
 def _indices(name: str, indices: Any) -> Tensor:
-    indices = as_tensor(indices, name)
-    if not indices.dtype.is_integer:
-        raise op_error(
-            DTypeError, name, f"indices {describe(indices)}", "integer indices", user_line()
-        )
-    return indices
+    out = as_tensor(indices, name)
+    if not out.dtype.is_integer:
+        raise op_error(DTypeError, name, f"indices {describe(out)}", "integer indices", user_line())
+    return out
 
 
 def _refuse_empty(name: str, x: TensorType, indices: TensorType, axis: int) -> None:
@@ -276,4 +274,5 @@ def scatter_add(x: Tensor, /, dim: int, index: Any, src: Tensor) -> Tensor:
     return converted(out, x.dtype)
 
 
-Tensor.gather = gather  # type: ignore[attr-defined]
+for _name, _method in {"gather": gather}.items():
+    setattr(Tensor, _name, _method)

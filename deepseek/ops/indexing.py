@@ -306,5 +306,5 @@ for _plain, _name in {
     "div_": "divide",
 }.items():
     setattr(Tensor, _plain, _in_place(_name, _plain))
-Tensor.__getitem__ = getitem  # type: ignore[attr-defined]
-Tensor.__setitem__ = setitem  # type: ignore[attr-defined]
+for _dunder, _method in {"__getitem__": getitem, "__setitem__": setitem}.items():
+    setattr(Tensor, _dunder, _method)

@@ -157,9 +157,12 @@ def reduced_loss(losses: Tensor, reduction: str, op: str, weight: Tensor | None 
     return over_count(losses.sum(), element_count(shape_of(losses), axes))
 
 
+def _reduced_reference(losses: Any, reduction: str) -> Any:
+    return losses if reduction == "none" else getattr(np, reduction)(losses)
+
+
 def _mse_reference(input: Any, target: Any, reduction: str) -> Any:  # noqa: A002
-    squares = np.square(input - target)
-    return {"none": lambda x: x, "mean": np.mean, "sum": np.sum}[reduction](squares)
+    return _reduced_reference(np.square(input - target), reduction)
 
 
 @composite(
@@ -279,7 +282,7 @@ def _cross_entropy_reference(
         classes = input.shape[axis]
         target = target * (1 - label_smoothing) + label_smoothing / classes
         losses = -np.sum(logs * target, axis=axis)
-        return {"none": lambda x: x, "mean": np.mean, "sum": np.sum}[reduction](losses)
+        return _reduced_reference(losses, reduction)
     return _nll_reference(logs, target, weight, ignore_index, reduction, label_smoothing)
 
 

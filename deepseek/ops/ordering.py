@@ -121,6 +121,5 @@ def topk(
     return values.narrow(axis, 0, k), indices.narrow(axis, 0, k)
 
 
-Tensor.sort = sort  # type: ignore[attr-defined]
-Tensor.argsort = argsort  # type: ignore[attr-defined]
-Tensor.topk = topk  # type: ignore[attr-defined]
+for _name, _method in {"sort": sort, "argsort": argsort, "topk": topk}.items():
+    setattr(Tensor, _name, _method)

@@ -217,7 +217,7 @@ def _adaptive(op: str, rank: int, x: Tensor, output_size: Spread) -> Tensor:
     _checked(op, rank, x, False)
     sizes = spatial(op, "output_size", output_size, rank)
     if all(s == 1 for s in sizes):
-        return x.mean(axis=_last(rank), keepdims=True)  # type: ignore[no-any-return]
+        return x.mean(axis=_last(rank), keepdims=True)
     given = x.shape[-rank:]
     if any(n % s for n, s in zip(given, sizes, strict=True)):
         raise op_error(

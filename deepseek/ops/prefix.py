@@ -79,4 +79,5 @@ def cumsum(x: Tensor, /, dim: int, *, dtype: Any = None) -> Tensor:
     return cumulative_sum(x, axis=dim, dtype=dtype)
 
 
-Tensor.cumsum = cumsum  # type: ignore[attr-defined]
+for _name, _method in {"cumsum": cumsum}.items():
+    setattr(Tensor, _name, _method)

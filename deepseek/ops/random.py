@@ -159,14 +159,14 @@ def next_draw(generator: Generator | None = None) -> tuple[Tensor, Tensor]:
     """(seed, draw) as 0-d tensors that no other call gets."""
     generator = default_generator if generator is None else generator
     if state.trace is not None:
-        draw: Callable[[Generator], tuple[Tensor, Tensor]] | None
         draw = getattr(state.trace, "draw", None)
         if draw is None:
             raise TraceError(
                 "a random number is drawn here where the same one would be used for ever\n"
                 "  help: draw it outside and pass it in"
             )
-        return draw(generator)
+        seed, number = draw(generator)
+        return seed, number
     generator.draws += 1
     return (
         from_numpy(np.uint64(generator.seed), uint64),

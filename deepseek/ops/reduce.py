@@ -429,8 +429,8 @@ def argmin(x: Tensor, /, axis: int | None = None, keepdims: bool = False) -> Ten
 
 
 def _truth(x: Any, name: str) -> Tensor:
-    x = as_tensor(x, name)
-    return x if x.dtype is bool_ else x != 0
+    out = as_tensor(x, name)
+    return out if out.dtype is bool_ else out != 0
 
 
 def _truth_samples() -> list[Sample]:
@@ -492,4 +492,5 @@ def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return converted(total if keepdims else total.reshape(without(source, axes)), x.dtype)
 
 
-Tensor.std = std  # type: ignore[attr-defined]
+for _name, _method in {"std": std}.items():
+    setattr(Tensor, _name, _method)

@@ -92,7 +92,8 @@ def _slices(start: Sequence[int], step: Sequence[int], shape: Sequence[int]) -> 
 def _slice_vjp(
     g: Tensor, y: Tensor, x: Tensor, *, start: Shape, step: Ints, shape: Shape
 ) -> tuple[Tensor]:
-    low, high = [], []
+    low: list[Size] = []
+    high: list[Size] = []
     for s, k, n, size in zip(start, step, shape, shape_of(x), strict=True):
         last = plus(s, times(k, minus(n, 1)))
         first = s if k > 0 else last
@@ -225,7 +226,9 @@ def _pad_meaning(
 
 
 def _pad_reference(x: Any, *, low: Ints, high: Ints, interior: Ints, value: float) -> Any:
-    sizes = [_padded_size(*args) for args in zip(x.shape, low, high, interior, strict=True)]
+    sizes: list[Any] = [
+        _padded_size(*args) for args in zip(x.shape, low, high, interior, strict=True)
+    ]
     spaced = [(n - 1) * (k + 1) + 1 if n else 0 for n, k in zip(x.shape, interior, strict=True)]
     inner = np.full(spaced, value).astype(x.dtype)
     inner[tuple(slice(None, None, k + 1) for k in interior)] = x

@@ -442,8 +442,6 @@ def stack(arrays: Sequence[Tensor], /, *, axis: int = 0) -> Tensor:
 
 for _name, _method in {
     "flatten": flatten, "unsqueeze": unsqueeze, "squeeze": squeeze, "swapaxes": swapaxes,
-    "transpose": swapaxes, "permute": _permute,
+    "transpose": swapaxes, "permute": _permute, "T": property(_t), "mT": property(matrix_transpose),
 }.items():  # fmt: skip
     setattr(Tensor, _name, _method)
-Tensor.T = property(_t)  # type: ignore[attr-defined]
-Tensor.mT = property(matrix_transpose)  # type: ignore[attr-defined]

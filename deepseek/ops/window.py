@@ -73,7 +73,9 @@ def _windows_reference(x: Any, *, window: Ints, stride: Ints, dilation: Ints, ap
     n = len(window)
     end = x.ndim - n if apart else x.ndim
     shape = x.shape[end - n : end]
-    counts = [window_count(*args) for args in zip(shape, window, stride, dilation, strict=True)]
+    counts: list[Any] = [
+        window_count(*args) for args in zip(shape, window, stride, dilation, strict=True)
+    ]
     at = []
     for axis in range(n):
         grid = (
