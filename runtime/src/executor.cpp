@@ -114,7 +114,7 @@ class Execution {
   }
 
   void place_temps() {
-    if (binding_->arena_bytes > 0) {
+    if (!program_.temps().empty()) {  // views of empty ones need an owner too
       arena_ = Buffer::allocate(static_cast<size_t>(binding_->arena_bytes),
                                 "arena of " + program_.name());
     }

@@ -99,6 +99,21 @@ def test_control_flow_by_hand() -> None:
     assert np.array_equal(got, wanted)
 
 
+def test_empty_temporaries_of_host_steps() -> None:
+    empty = tensor_type(float32, (0,))
+    seen: list[int] = []
+    slots = (Slot(ir.INPUT, empty, "x"), Slot(ir.TEMP, empty, "t"), Slot(ir.OUTPUT, empty, "y"))
+
+    def look(views: list[memoryview], sizes: tuple[int, ...]) -> None:
+        seen.extend(len(view) for view in views)
+
+    body = (Host(look, (Ref(0), Ref(1)), 1), Host(look, (Ref(1), Ref(2)), 1))
+    program = Program((), slots, body, (2,), (), "empty")
+    (out,) = run_native(program, [np.zeros(0, np.float32)])
+    assert out.size == 0
+    assert seen == [0, 0, 0, 0]
+
+
 def test_memory_starts_out_unwritten() -> None:
     slots = (Slot(ir.OUTPUT, tensor_type(float32, (4,)), "y"),)
     (out,) = interpret(Program((), slots, (), (0,), ()), [])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from deepseek.backends import Backend, Launchable
-from deepseek.backends.cpu import llvmlite_version
+from deepseek.backends.cpu import BACKEND as CPU
 from deepseek.backends.cpu.compile import compile_kernels, module_text
 from deepseek.backends.cpu.emit import emit
 from deepseek.backends.cpu.target import Target, target_of
@@ -57,7 +57,7 @@ class Null(Backend):
         return f"null {self.level().level}"
 
     def version(self) -> str:
-        return f"{super().version()} llvmlite {llvmlite_version()}"
+        return f"{super().version()} {CPU.version()}"
 
     def lanes(self) -> int:
         return self.level().width
