@@ -198,7 +198,7 @@ def backward(loss: Tensor, gradient: Tensor | None = None, retain_graph: bool = 
             if tensor is not None and tensor._value is leaf:
                 tensor.grad = g if tensor.grad is None else add(tensor.grad, g)
     if state.trace is None:
-        state.losses.append(weakref.ref(loss))
+        state.losses = [r for r in state.losses if r() is not None] + [weakref.ref(loss)]
     if not retain_graph:
         _forget(value)
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from deepseek import _runtime
 from deepseek.ir import scalar
-from deepseek.ir.access import is_alias
-from deepseek.ir.graph import CONSTANT, Graph, Value
+from deepseek.ir.graph import Graph, Value
 from deepseek.ir.interpret import last_uses
+from deepseek.ir.op import Kind
 from deepseek.ir.scalar import Expr
+from deepseek.passes.expand import expand
 from deepseek.program import ir
 from deepseek.program.ir import Program, Step
 
@@ -43,8 +44,8 @@ class MemoryPlan:
     `lower_bound` is the largest sum of live temporaries at any step: no arena is smaller.
     `freed_by_count` is the peak where each temporary has memory of its own and is freed after its
     last reader, in the order recorded; `keep_everything` that where nothing is freed. Both are of
-    the graph as recorded, one allocation for each op's result, if that was given, and otherwise of
-    the Program's own steps.
+    the graph as recorded, if that was given, with one allocation for each primitive op's result
+    (views and created values have none), and otherwise of the Program's own steps.
     """
 
     arena_bytes: int
@@ -80,7 +81,7 @@ def memory_plan(
         Lifetime(t["slot"], t["label"], t["first"], t["last"], t["offset"], t["nbytes"])
         for t in info["temps"]
     )
-    events = program_events(program, env) if recorded is None else graph_events(recorded, env)
+    events = program_events(program, env) if recorded is None else graph_events(expand(recorded), env)
     freed, kept = counted(events)
     return MemoryPlan(
         info["arena_bytes"], info["lower_bound"], freed, kept, info["scratch_bytes"],
@@ -131,11 +132,12 @@ def touched(step: Step, program: Program) -> set[int]:
 def graph_events(graph: Graph, env: dict[Expr, int]) -> Iterator[tuple[list[int], list[int]]]:
     """What each node of a graph allocates, and what nobody reads after it.
 
-    Aliases have no memory of their own; inputs, constants and the graph's results are not counted.
+    Views and created values have no memory of their own; inputs, constants and the graph's results
+    are not counted.
     """
     base: dict[Value, Value] = {}
     for node in graph.nodes:
-        if is_alias(node):
+        if node.op.kind is Kind.VIEW and len(node.inputs) == 1:
             base[node.outputs[0]] = base.get(node.inputs[0], node.inputs[0])
     outside = {base.get(v, v) for v in (*graph.inputs, *graph.outputs)}
     ends: dict[Value, Any] = {}
@@ -151,7 +153,7 @@ def graph_events(graph: Graph, env: dict[Expr, int]) -> Iterator[tuple[list[int]
     freed: dict[int, list[int]] = {}
     for position, node in enumerate(graph.nodes):
         made: list[int] = []
-        if node.op is not CONSTANT:
+        if node.inputs:
             for value in node.outputs:
                 if value in base or value in outside:
                     continue

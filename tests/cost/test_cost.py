@@ -101,8 +101,9 @@ def test_digits_step():
     step = digits_step()
     x, y = batch(64)
     assert cost_of(step, x, y) <= 40
-    executable = step.entry_for(x, y).executable
-    plan = memory_plan(executable.program, executable.loaded, ())
+    entry = step.entry_for(x, y)
+    executable = entry.executable
+    plan = memory_plan(executable.program, executable.loaded, (), entry.graph)
     assert plan.arena_bytes <= 1.05 * plan.lower_bound
     assert plan.arena_bytes <= plan.freed_by_count
     assert plan.freed_by_count <= plan.keep_everything
