@@ -316,8 +316,7 @@ class Memory(Builder):
         lanes = self.vector.lanes
         memory = memory_type(dtype)
         whole = vector_type(memory, lanes)
-        offsets = self._lane_offsets(stride, copy, lanes, level)
-        places = self.ins(f"getelementptr {memory}, ptr {place.pointer}, {offsets}", level)
+        places = self._lane_places(buffer, place.pointer, stride, copy, level)
         active = mask or "splat (i1 true)"
         return self.ins(
             f"call {whole} @llvm.masked.gather.{mangled(memory, lanes)}.v{lanes}p0("
@@ -326,15 +325,23 @@ class Memory(Builder):
             level,
         )
 
-    def _lane_offsets(self, stride: int | str | Value, copy: int, lanes: int, level: int) -> str:
-        """The distance of each lane from the pointer, with its type."""
+    def _lane_places(
+        self, buffer: str, pointer: str, stride: int | str | Value, copy: int, level: int
+    ) -> str:
+        """The addresses of all lanes."""
+        assert self.vector is not None
+        lanes = self.vector.lanes
         if isinstance(stride, Value):
-            return f"<{lanes} x i64> {stride.op(copy)}"
-        if isinstance(stride, int) and abs(stride) < 1 << 20:
-            return f"<{lanes} x i32> {iota(lanes, stride, stride * copy * lanes)}"
-        numbers = iota(lanes, 1, copy * lanes, "i64")
-        every = self.splat("i64", str(stride), lanes, level)
-        return f"<{lanes} x i64> " + self.ins(f"mul <{lanes} x i64> {numbers}, {every}", level)
+            offsets = f"<{lanes} x i64> {stride.op(copy)}"
+        elif isinstance(stride, int) and abs(stride) < 1 << 20:
+            offsets = f"<{lanes} x i32> {iota(lanes, stride, stride * copy * lanes)}"
+        else:
+            numbers = iota(lanes, 1, copy * lanes, "i64")
+            every = self.splat("i64", str(stride), lanes, level)
+            wide = self.ins(f"mul <{lanes} x i64> {numbers}, {every}", level)
+            offsets = f"<{lanes} x i64> {wide}"
+        memory = memory_type(self.buffers[buffer].dtype)
+        return self.ins(f"getelementptr {memory}, ptr {pointer}, {offsets}", level)
 
     def _lane_pointer(self, buffer: str, pointer: str, stride: int | str | Value, copy: int,
                       lane: int, level: int) -> str:  # fmt: skip
@@ -449,12 +456,16 @@ class Memory(Builder):
                 )
             return
         type_ = register_type(dtype)
-        stride: int | str | Value
-        if place.stride is None:
-            assert place.offsets is not None
-            stride = place.offsets
-        else:
-            stride = place.stride
+        stride = place.offsets if place.stride is None else place.stride
+        assert stride is not None
+        # Storing lane by lane is faster, but needs a branch for each where there is a mask.
+        if atomic is None and mask and self.target.level == "v4" and dtype.itemsize >= 4:
+            places = self._lane_places(buffer, place.pointer, stride, copy, level)
+            self.do(
+                f"call void @llvm.masked.scatter.{mangled(memory, lanes)}.v{lanes}p0({whole} {op}, "
+                f"<{lanes} x ptr> align {dtype.itemsize} {places}, <{lanes} x i1> {mask})"
+            )
+            return
         for lane in range(lanes):
             at = self._lane_pointer(buffer, place.pointer, stride, copy, lane, level)
             one = self.ins(f"extractelement {vector_type(type_, lanes)} {op}, i32 {lane}", level)

@@ -14,7 +14,7 @@ from deepseek.backends.cpu.emit_fold import Folds, body_cost, constant_extent, c
 from deepseek.backends.cpu.emit_types import Value
 from deepseek.errors import CompileError
 from deepseek.ir.dtype import int64
-from deepseek.ir.scalar import TRUE, Expr, bounds, terms, walk
+from deepseek.ir.scalar import TRUE, Expr, bounds, coefficient, free_of, terms, walk
 from deepseek.kernel.ir import (
     UNROLL,
     VECTOR,
@@ -133,7 +133,7 @@ class Statements(Folds):
 
         total = lanes * copies
         number = constant_extent(extent)
-        if self.masks_all(copies) and (number is None or number > lanes and number % lanes):
+        if self.masks_all(stmt) and (number is None or number > lanes and number % lanes):
             n = self.value(extent).ops[0]
             self.enter_loop(stmt.body)
             self.loop("0", n, lanes, [], [], masked, nonempty=certain, stores=stores)
@@ -158,9 +158,9 @@ class Statements(Folds):
                         self.scopes[-1].stores = stores
                         run(constant_vector(axis.var, start, count, lanes))
 
-    def masks_all(self, copies: int) -> bool:
+    def masks_all(self, stmt: Loop) -> bool:
         """Whether one masked loop does for all of an axis: a long body is not written out twice."""
-        return copies == 1 and self.target.level == "v4"
+        return self.target.level == "v4" and body_cost(stmt.body) > 20
 
     def _shape(self, stmt: Loop) -> tuple[int, int]:
         """Lanes and copies of a vector loop: small bodies get several independent chains."""
@@ -169,14 +169,30 @@ class Statements(Folds):
             (self.target.lanes(e.dtype) for e in nodes if e.dtype.is_float),
             default=self.target.width,
         )
-        cost = body_cost(stmt.body)
         if self.whole_at_once(stmt, lanes):
             return lanes, -(-stmt.axis.extent.value // lanes)
+        cost = body_cost(stmt.body) + access_cost(stmt.body, stmt.axis.var)
         copies = 4 if cost <= 12 else 2 if cost <= 20 else 1
         most = bounds(stmt.axis.extent)[1]
         while most is not None and copies > 1 and lanes * (copies // 2) >= most:
             copies //= 2
         return lanes, copies
+
+
+def access_cost(body: tuple[Stmt, ...], var: Expr) -> int:
+    """What lanes cost that are not neighbours in memory, and quotients of indices."""
+    found = 0
+    indices = [stmt.index for stmt in statements(body) if isinstance(stmt, Store)]
+    for e in walk([e for stmt in statements(body) for e in expressions(stmt)]):
+        if e.fn == "load":
+            indices.append(e.args[0])
+        elif e.fn in ("floordiv", "mod") and e.dtype is int64 and not free_of(e, var):
+            found += 5
+    for index in dict.fromkeys(indices):
+        stride = coefficient(index, var)
+        if stride is None or stride.fn != "const" or abs(stride.attr) > 1:
+            found += 8
+    return found
 
 
 def stored(body: Iterable[Stmt]) -> frozenset[str]:
