@@ -80,6 +80,10 @@ class BodyTrace:
             return value
         if value.node.op.kind is not Kind.LEAF and value.node.sequence > self.first:
             return value
+        return self.stand_in(value)
+
+    def stand_in(self, value: Value) -> Value:
+        """The input that stands for a value from outside."""
         if value not in self.captured:
             self.captured[value] = self.input(value.type)
         return self.captured[value]
@@ -103,7 +107,8 @@ class BodyTrace:
     def draw(self, generator: Any) -> tuple[Tensor, Tensor]:
         """A draw made outside; each step of a scan uses another part of the stream."""
         with tracing(self.outer):
-            seed, draw = next_draw(generator)
+            made = next_draw(generator)
+        seed, draw = (Tensor(self.stand_in(t._value)) for t in made)
         if self.step is not None:
             draw = draw + (Tensor(self.step) + 1) * 2**40
         return seed, draw

@@ -9,6 +9,7 @@ import pytest
 
 import deepseek as ds
 from deepseek.errors import ArgumentError, TraceError
+from deepseek.frontend.tensor import Tensor
 from deepseek.ir import scalar
 from deepseek.ir.dtype import uint32
 from deepseek.ops.random import philox, philox_reference
@@ -117,3 +118,20 @@ def test_a_draw_inside_a_composite_is_refused() -> None:
 
     with isolated(), pytest.raises(TraceError, match="draw it outside"):
         ds.rand(3)
+
+
+def test_every_call_of_a_compiled_function_draws_anew_and_as_eager_would() -> None:
+    def noisy(x: Tensor) -> Tensor:
+        kept = ds.dropout(x, 0.5) + ds.rand(64)
+        _, rows = ds.scan(lambda s, row: (s, ds.dropout(row, 0.5)), ds.asarray(0), x.reshape(4, 16))
+        return ds.concat([kept, rows.reshape(-1)])
+
+    x = ds.ones(64)
+    ds.manual_seed(5)
+    eager = [noisy(x).numpy() for _ in range(3)]
+    compiled = ds.jit(noisy)
+    ds.manual_seed(5)
+    again = [compiled(x).numpy() for _ in range(3)]
+    assert not np.array_equal(eager[0], eager[1])
+    for a, b in zip(eager, again, strict=True):
+        assert np.array_equal(a, b)
