@@ -104,11 +104,14 @@ def set_memory_limit(limit: int | str | None) -> None:
         _runtime.set_memory_limit(None)
         return
     try:
-        nbytes = size(str(limit))
-    except ValueError as error:
-        raise ArgumentError(f"memory limit: got {limit!r}; wanted {error}, or None") from None
+        given = isinstance(limit, (int, str)) and not isinstance(limit, bool)
+        nbytes = size(str(limit)) if given else 0
+    except ValueError:
+        nbytes = 0
     if nbytes == 0:
-        raise ArgumentError("memory limit: got 0; wanted 1 byte or more, or None for no limit")
+        raise ArgumentError(
+            f'memory limit: got {limit!r}; wanted a number of bytes, text such as "2G", or None'
+        )
     _runtime.set_memory_limit(nbytes)
 
 

@@ -6,6 +6,7 @@ for a graph whose Program lies on disk.
 
 from __future__ import annotations
 
+import gc
 import time
 import weakref
 from collections import deque
@@ -29,6 +30,7 @@ from deepseek.compiler.caches import (
     program_key,
 )
 from deepseek.config import logger, options
+from deepseek.errors import OutOfMemoryError
 from deepseek.ir import scalar
 from deepseek.ir.graph import Graph, Node
 from deepseek.ir.interpret import interpret
@@ -177,10 +179,22 @@ class Compiled(Executable):
         if self.prepared is not None:
             extra = self.prepared.up_to_date(inputs, symbols)
             donate = None if donate is None else [*donate, *([False] * len(extra))]
-            made = self.loaded.run([*inputs, *extra], symbols, donate)
+            made = self.with_room([*inputs, *extra], symbols, donate)
         else:
-            made = self.loaded.run(inputs, symbols, donate)
+            made = self.with_room(inputs, symbols, donate)
         return [inputs[~k] if k < 0 else made[k] for k in self.from_input]
+
+
+    def with_room(
+        self, inputs: Sequence[Buffer], symbols: tuple[int, ...], donate: Sequence[bool] | None
+    ) -> list[Buffer]:
+        """Run; where memory lacks, once more without what nobody can reach."""
+        try:
+            return self.loaded.run(inputs, symbols, donate)
+        except OutOfMemoryError:
+            pass
+        gc.collect()  # a recorded graph is a cycle, and holds its buffers until then
+        return self.loaded.run(inputs, symbols, donate)
 
 
 _recent: deque[weakref.ref[Compiled]] = deque(maxlen=8)

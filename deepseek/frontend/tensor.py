@@ -23,7 +23,7 @@ from deepseek.config import options
 from deepseek.errors import ArgumentError, DTypeError, TraceError, format_line, user_line
 from deepseek.ir import graph
 from deepseek.ir.dtype import DType, dtype_of
-from deepseek.ir.graph import INPUT, Attrs, Value, make_node
+from deepseek.ir.graph import INPUT, INPUT_NODE, Attrs, Value, make_node
 from deepseek.ir.op import Op
 from deepseek.ir.shape import Shape, current_sizes, dim, tensor_type
 
@@ -182,8 +182,8 @@ class Tensor:
             value = self._value
             if not self.is_leaf:
                 raise ArgumentError(
-                    "requires_grad can be changed only where the tensor was created, and this one was "
-                    "computed by an op that needs gradients\n  help: use x.detach()"
+                    "requires_grad can be changed only where the tensor was created, and this one "
+                    "was computed by an op that needs gradients\n  help: use x.detach()"
                 )
             if value.data is None and value.node.op is not INPUT:
                 hooks.evaluate([value])
@@ -398,6 +398,7 @@ def leaf(data: Buffer, dtype: DType, shape: Shape, requires_grad: bool = False) 
     """A value that holds its data and comes from no op."""
     type_ = tensor_type(dtype, shape)
     value = make_node(INPUT, (), {"type": type_, "name": None}, (type_,)).outputs[0]
+    value.node = INPUT_NODE  # a node of its own would form a cycle, and keep the buffer for a while
     value.data = data
     value.requires_grad = requires_grad
     return value
@@ -407,6 +408,7 @@ def leaf_like(value: Value, requires_grad: bool) -> Value:
     """A leaf with the same contents; shares the (never written while shared) buffer."""
     type_ = value.type
     made = make_node(INPUT, (), {"type": type_, "name": None}, (type_,)).outputs[0]
+    made.node = INPUT_NODE
     made.data = value.data
     made.requires_grad = requires_grad
     return made
