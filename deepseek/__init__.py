@@ -48,6 +48,6 @@ __all__ = [
     "DType", "Tensor", "backward", "bfloat16", "bool", "cache", "counters", "debug", "empty_cache",
     "enable_grad", "explain", "float16", "float32", "float64", "get_num_threads", "grad", "int16",
     "int32", "int64", "int8", "is_grad_enabled", "jit", "load", "memory_stats", "memory_summary",
-    "nn", "no_grad", "onnx", "ops", "optim", "save", "set_memory_limit", "set_num_threads", "uint16",
-    "uint32", "uint64", "uint8", "value_and_grad", "vjp", *ops.__all__,
+    "nn", "no_grad", "onnx", "ops", "optim", "save", "set_memory_limit", "set_num_threads",
+    "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", *ops.__all__,
 ]  # fmt: skip

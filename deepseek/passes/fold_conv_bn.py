@@ -12,9 +12,9 @@ from typing import Any
 
 from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir.graph import Graph, Node, Value
-from deepseek.ir.op import Op
+from deepseek.ir.op import REGISTRY, Op
 from deepseek.ir.rewrite import Fuel, Replacement, Rewriter, inline, rule
-from deepseek.ops.define import REGISTRY, trace_body
+from deepseek.ops.define import trace_body
 
 
 def fold_conv_bn(graph: Graph, fuel: Fuel | None = None) -> Graph:
@@ -79,7 +79,7 @@ def folded(tensors: Sequence[Tensor], attrs: dict[str, Any]) -> Tensor:
     mean, variance = next(given), next(given)
     gamma = None if "weight" in norm else next(given)
     beta = None if "bias" in norm else next(given)
-    scale = (variance + norm["eps"]).rsqrt()  # type: ignore[attr-defined]
+    scale = (variance + norm["eps"]).rsqrt()
     scale = scale if gamma is None else scale * gamma
     shift = (mean * -1 if b is None else b - mean) * scale
     shift = shift if beta is None else shift + beta

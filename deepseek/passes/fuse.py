@@ -191,8 +191,8 @@ class Fuser(Grouping):
             return True
         if count.fn != "const" or produced.fn != "const" or not produced.attr:
             return False
-        repeats = count.attr / produced.attr - 1
-        return repeats * sum(weight(n) for n in source.nodes) <= REPEATED_WORK
+        repeats: float = count.attr / produced.attr - 1
+        return repeats * sum(map(weight, source.nodes)) <= REPEATED_WORK
 
     def _seen_outside(self, source: Group, target: Group) -> bool:
         """Whether a value of source is needed by anything but source and target."""

@@ -81,7 +81,10 @@ def memory_plan(
         Lifetime(t["slot"], t["label"], t["first"], t["last"], t["offset"], t["nbytes"])
         for t in info["temps"]
     )
-    events = program_events(program, env) if recorded is None else graph_events(expand(recorded), env)
+    if recorded is None:
+        events = program_events(program, env)
+    else:
+        events = graph_events(expand(recorded), env)
     freed, kept = counted(events)
     return MemoryPlan(
         info["arena_bytes"], info["lower_bound"], freed, kept, info["scratch_bytes"],

@@ -62,7 +62,8 @@ def print_program(program: Program, kernels: bool = True) -> str:
 
 def constants_of(program: Program) -> dict[str, bytes]:
     """The bytes of the constants that the text names by hash."""
-    arrays = [s.array.tobytes() for s in program.slots if s.array is not None and not written_out(s)]
+    held = [s for s in program.slots if s.array is not None and not written_out(s)]
+    arrays = [s.array.tobytes() for s in held if s.array is not None]
     return {content_hash(data): data for data in arrays}
 
 

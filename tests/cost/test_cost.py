@@ -112,11 +112,9 @@ def test_digits_step():
 def test_parameters_update_in_three_launches():
     step = digits_step()
     program = step.entry_for(*batch(64)).executable.program
-    taking = {i for i, s in enumerate(program.slots) if s.kind == ir.OUTPUT and s.takes is not None}
-    parameters = [
-        i for i in taking
-        if program.slots[i].type.rank and "_parameters" in program.slots[program.slots[i].takes].label
-    ]  # fmt: skip
+    outputs = [(i, s) for i, s in enumerate(program.slots) if s.kind == ir.OUTPUT]
+    replaced = {i: program.slots[s.takes].label for i, s in outputs if s.takes is not None}
+    parameters = [i for i, label in replaced.items() if "_parameters" in label]
     updating = [
         s for s in program.body
         if any(r.slot in parameters for r in ir.reads_writes(s, program.kernels)[1])

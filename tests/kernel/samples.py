@@ -178,7 +178,8 @@ def strided() -> Sample:
         Store("q", mul(I, M), value),
     )
     kernel = Kernel(
-        "strided", (inp("a"), inp("b"), inp("c"), inp("d"), out("o"), out("p", bool_), out("q")), (N, M),
+        "strided",
+        (inp("a"), inp("b"), inp("c"), inp("d"), out("o"), out("p", bool_), out("q")), (N, M),
         (loop(I, N, VECTOR, *body),),
     )  # fmt: skip
     sizes = ((2, 2), (17, 3), (40, 5))

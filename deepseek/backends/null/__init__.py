@@ -1,7 +1,8 @@
 """The null backend: compiles for any CPU level on any machine, and runs nothing.
 
 In flow Kernels; out flows what the cpu backend would make of them for the level `DS_CPU_LEVEL`
-(AVX-512 if that says `auto`), whether or not this machine could run it. Results are zeros. Continuous
+(AVX-512 if that says `auto`), whether or not this machine could run it. Results are zeros.
+Continuous
 integration checks generated code with it, and counts kernels where there is no such machine.
 """
 
