@@ -17,6 +17,7 @@ from deepseek.kernel.equation import Equation, equation_of, guarded, guarded_var
 from deepseek.kernel.evaluate import Evaluator
 from deepseek.kernel.ir import (
     SERIAL,
+    SHARED,
     VECTOR,
     Axis,
     Buffer,
@@ -53,6 +54,8 @@ def nest_of(equation: Equation, plan: Schedule) -> Nest:
         return packed_nest(equation, plan)
     if plan.form == schedule.COLUMNS:
         return columns_nest(equation, plan)
+    if plan.form == schedule.SWEEP:
+        return sweep_nest(equation, plan)
     return rows_nest(equation, plan)
 
 
@@ -91,7 +94,7 @@ def columns_nest(equation: Equation, plan: Schedule) -> Nest:
     lane: Span | None = None
     split: dict[Expr, Expr] = {}
     if around:
-        block, lane, split = _block(around.pop())
+        block, lane, split = _block(around.pop(), COLUMN_BLOCK)
         around += block
     outer, places = _tile(equation.rows, plan.row_tile)
     folded, window = _window(equation)
@@ -113,12 +116,52 @@ def columns_nest(equation: Equation, plan: Schedule) -> Nest:
     return Nest(grid([*around, *outer], body))
 
 
-def _block(span: Span) -> tuple[list[Span], Span, dict[Expr, Expr]]:
+def _block(span: Span, size: int) -> tuple[list[Span], Span, dict[Expr, Expr]]:
     """A span in blocks of lanes, none where one block is enough."""
-    if is_small(span.extent, COLUMN_BLOCK):
+    if is_small(span.extent, size):
         return [], span, {}
-    block, inside, split = blocks(span, COLUMN_BLOCK)
+    block, inside, split = blocks(span, size)
     return [block], inside, split
+
+
+def sweep_nest(equation: Equation, plan: Schedule) -> Nest:
+    """Few rows, and a right operand that comes from memory: it is read in the order it lies.
+
+    A task sweeps over a block of columns again and again, each time for a few more places of the
+    sum, which waits in scratch.
+    """
+    *around, last = [*equation.batch, *equation.columns]
+    block, lane, split = _block(last, plan.width)
+    (span,) = equation.folded
+    number = scalar.var("kb", low=0, extent=ceil_div(span.extent, plan.block))
+    places: list[dict[Expr, Expr]] = []
+    inside: list[Expr] = []
+    for i in range(plan.block):
+        k = scalar.add(scalar.mul(number, scalar.const(plan.block)), scalar.const(i))
+        places.append({span.var: k})
+        inside.append(scalar.call("lt", k, span.extent))
+    outer, rows = _tile(equation.rows, plan.row_tile)
+    sums: list[Stmt] = []
+    stores: list[Store] = []
+    for row, (change, guard) in enumerate(rows):
+        change = change | split
+        at = scalar.add(scalar.const(row * plan.width), lane.var)
+        total = scalar.load("s", equation.dtype, at, scalar.call("lt", ZERO, number))
+        for place, within in zip(places, inside, strict=True):
+            left, right = (
+                guarded(scalar.substitute(e, change | place), scalar.and_(guard, within))
+                for e in (equation.left, equation.right)
+            )
+            total = multiply_add(left, right, total)
+        sums.append(Store("s", at, total))
+        stores += _stores(equation, change, guard, scalar.load("s", equation.dtype, at))
+    axis = Axis(lane.var, lane.extent, VECTOR)
+    body = (
+        Loop(Axis(number, number.attr[2]), (Loop(axis, tuple(sums)),)),
+        Loop(axis, tuple(stores)),
+    )
+    scratch = Buffer("s", equation.dtype, SHARED, scalar.const(len(rows) * plan.width))
+    return Nest(grid([*around, *outer, *block], body), [scratch])
 
 
 def _window(equation: Equation) -> tuple[list[Span], list[dict[Expr, Expr]]]:

@@ -6,6 +6,7 @@ either.
 
     packed    panels of both operands are copied to scratch, a register tile runs over them
     columns   lanes along the last output axis, a register tile straight on the operands
+    sweep     the same for a few rows and a large right operand, read in the order it lies
     rows      lanes along the last summed axis, for operands that both lie along it
 """
 
@@ -16,7 +17,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-PACKED, COLUMNS, ROWS = "packed", "columns", "rows"
+PACKED, COLUMNS, SWEEP, ROWS = "packed", "columns", "sweep", "rows"
 
 Sizes = tuple[int | None, ...]  # None: known at run time only
 
@@ -26,6 +27,8 @@ TASK_CYCLES = 4000  # what starting a task costs
 THREADS = ((1, 1), (4, 2), (16, 4))  # numbers of them that a schedule should suit, with weights
 PANEL_ELEMENTS = 1 << 18  # of the left operand that a task keeps packed
 DIRECT_ELEMENTS = 1 << 16  # a right operand of at most so many is read in place
+SWEPT = 8  # places of the sum for which a right operand in memory is read at once
+FAR = 1 << 18  # elements that hardly stay in a core's own caches
 NEAR = 512  # elements that a few lines of a cache hold
 MOST_SUMS = 16  # that lanes along the summed axis make at once
 ALIASES = 4096  # bytes after which addresses fall into the same sets of a cache
@@ -63,7 +66,8 @@ class Schedule:
 
     packed: a micro-tile has `width` columns, of which the tile uses the first; a task makes
     `row_panels` x `column_panels` micro-tiles; sums run over pieces of `block` places of folded
-    axis `split` and all of the axes after it.
+    axis `split` and all of the axes after it; `turned` see `layout`.
+    sweep: a task has `width` columns, and sums `block` places at a time.
     """
 
     form: str
@@ -106,6 +110,9 @@ def schedule_of(p: Problem) -> Schedule:
     form = _form(p)
     if form == COLUMNS:
         return Schedule(form, _last(p.rows, _column_rows(p)), (1,) * len(p.columns))
+    if form == SWEEP:
+        width = 1024 if _size(p.columns) >= 4096 else 512
+        return Schedule(form, _whole(p.rows), (1,) * len(p.columns), width, block=SWEPT)
     if form == ROWS:
         if _size(p.rows) * _size(p.columns) <= MOST_SUMS:
             return Schedule(form, _whole(p.rows), _whole(p.columns))
@@ -133,9 +140,16 @@ def _form(p: Problem) -> str:
         return ROWS
     if along and long and p.right_along_columns != 1 and k >= 32 and m <= 8:
         return ROWS
+    if _sweeps(p, m, n, k):
+        return SWEEP
     if p.right_along_columns == 1 and (m <= 4 or k <= 4 or _in_place(p, m, n, k)):
         return COLUMNS
     return PACKED
+
+
+def _sweeps(p: Problem, m: int, n: int, k: int) -> bool:
+    plain = not p.right_guarded and len(p.folded) == 1 and None not in p.rows
+    return plain and p.right_along_columns == 1 and m <= 4 and n * k > FAR and n >= 64
 
 
 def _in_place(p: Problem, m: int, n: int, k: int) -> bool:

@@ -15,7 +15,7 @@ import pytest
 from deepseek.ir import scalar
 from deepseek.ir.dtype import DTYPES, bfloat16, float32, float64
 from deepseek.ir.graph import Value, input_value, node
-from deepseek.kernel.schedule import COLUMNS, PACKED, ROWS, Schedule
+from deepseek.kernel.schedule import COLUMNS, PACKED, ROWS, SWEEP, Schedule
 from deepseek.ops import contract, elementwise, view
 from deepseek.ops.define import op_of
 
@@ -54,7 +54,7 @@ def check(compiled: Any, arrays: list[Any], expected: list[Any], current: Any = 
 SHAPES = [
     (1, 1, 1), (1, 5, 1), (1, 40, 50), (40, 64, 1), (1, 1, 9), (7, 1, 9), (5, 7, 3), (2, 33, 2),
     (16, 16, 16), (17, 33, 65), (64, 64, 64), (13, 300, 48), (3, 70, 200), (70, 20, 3),
-    (3, 0, 4), (0, 3, 4), (3, 4, 0), (6, 1500, 18),
+    (3, 0, 4), (0, 3, 4), (3, 4, 0), (6, 1500, 18), (2, 270, 1000),
 ]  # fmt: skip
 
 
@@ -90,6 +90,8 @@ FORCED = [
     Schedule(PACKED, (3,), (6,), 16, 8, 2, 3, 0, 20, turned=True),
     Schedule(COLUMNS, (4,), (1,)),
     Schedule(COLUMNS, (1,), (1,)),
+    Schedule(SWEEP, (13,), (1,), 512, block=8),
+    Schedule(SWEEP, (4,), (1,), 512, block=3),
     Schedule(ROWS, (3,), (4,)),
     Schedule(ROWS, (1,), (1,)),
 ]

@@ -12,6 +12,7 @@ from deepseek.kernel.schedule import (
     DEPTH,
     PACKED,
     ROWS,
+    SWEEP,
     Problem,
     Schedule,
     Sizes,
@@ -71,7 +72,7 @@ def test_little_of_a_tile_is_wasted() -> None:
 
 
 FORMS = [
-    (matmul(1, 1000, 1000), COLUMNS),
+    (matmul(1, 1000, 1000), SWEEP),
     (matmul(1, 1000, 1000, right_along_folded=1, right_along_columns=1000), ROWS),
     (matmul(4, 1000, 1000, right_along_folded=1, right_along_columns=1000), ROWS),
     (matmul(64, 64, 64), COLUMNS),

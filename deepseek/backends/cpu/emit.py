@@ -119,17 +119,18 @@ class Function(Transposes):
                 )
 
     def _grid(self, grid: tuple[Axis, ...], body: tuple[Stmt, ...]) -> None:
+        stores = stored(body)  # a load of what a task stores stays in the task
         if not grid:
             some = self.ins("icmp slt i64 %begin, %end", self.level)
 
             def once() -> list[str]:
+                self.scopes[-1].stores = stores
                 self.body(body)
                 return []
 
             self.branch(some, [], [], once, certain=True)
             return
         last = grid[-1]
-        stores = stored(body)
 
         def task(index: str, _: list[str]) -> list[str]:
             self.bind(last.var, Value((index,), 0, self.level))
