@@ -271,7 +271,8 @@ def value_and_grad(
         if not isinstance(value, Tensor) or value._value.type.numel != 1:
             raise op_error(
                 ShapeError, "grad", getattr(value, "_value", value),
-                "a function whose value has one element", user_line(), "reduce it, e.g. with .sum(), or use ds.vjp",
+                "a function whose value has one element", user_line(),
+                "reduce it, e.g. with .sum(), or use ds.vjp",
             )  # fmt: skip
         inputs = [arguments[i]._value for i in positions]
         # Where others are under it, somebody outside differentiates as well.

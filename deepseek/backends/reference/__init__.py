@@ -1,4 +1,4 @@
-"""The reference backend: graphs as recorded, op by op, with NumPy. Slow, and right by definition."""
+"""The reference backend: graphs as recorded, op by op, in NumPy. Slow and right by definition."""
 
 from __future__ import annotations
 
