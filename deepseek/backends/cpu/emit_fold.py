@@ -141,7 +141,7 @@ class Folds(Expressions):
     def _vector_fold(self, stmt: Fold) -> Carried:
         width = min([self.target.lanes(c.var.dtype) for c in stmt.carries if c.var.dtype.is_float]
                     or [self.target.width])  # fmt: skip
-        lanes = min(width, stmt.lanes)
+        lanes = narrowed(min(width, stmt.lanes), stmt.axes[-1].extent)
         copies = stmt.lanes // lanes
         first = [self._spread(self.value(c.init), c.var.dtype, lanes, copies) for c in stmt.carries]
         results = self._axes(
@@ -378,6 +378,14 @@ def constant_extent(extent: Expr) -> int | None:
     """The number of iterations, where it is known."""
     low, high = bounds(extent)
     return max(0, low) if low is not None and low == high else None
+
+
+def narrowed(lanes: int, extent: Expr) -> int:
+    """No more lanes than a short axis fills."""
+    number = constant_extent(extent)
+    while number is not None and lanes > 2 and lanes // 2 >= number:
+        lanes //= 2
+    return lanes
 
 
 def constant_vector(var: Expr, start: int, count: int, lanes: int) -> Vector:

@@ -24,13 +24,17 @@ _LARGE = 1 << 20  # divisors are cut to this: as good for numbers that small, an
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """base + offset: a shared i64 operand, and an i32 vector of 0 <= offset <= most a copy."""
+    """base + offset: a shared i64 operand, and an i32 vector of 0 <= offset <= most a copy.
+
+    `first` is the offset of lane 1, where offsets are its multiples.
+    """
 
     base: str
     offsets: tuple[str, ...]
     most: int
     level: int
     reads: frozenset[str] = NOTHING
+    first: int | None = None
 
 
 class Indices(Convert):
@@ -144,14 +148,15 @@ class Indices(Convert):
             base = rest.ops[0] if base == "0" else self.ins(
                 f"add i64 {base}, {rest.ops[0]}", level
             )  # fmt: skip
-        return Near(base, offsets, start.most * c, level, reads)
+        first = None if start.first is None else start.first * c
+        return Near(base, offsets, start.most * c, level, reads, first)
 
     def _near_factor(self, vector: Vector, factor: Expr) -> Near | None:
         if factor is not vector.var:
             return self._known_quotient(*factor.args) if factor.fn == "floordiv" else None
         lanes, copies = vector.lanes, vector.copies
         offsets = tuple(iota(lanes, 1, copy * lanes) for copy in range(copies))
-        return Near(vector.base, offsets, lanes * copies - 1, vector.base_level)
+        return Near(vector.base, offsets, lanes * copies - 1, vector.base_level, NOTHING, 1)
 
     # ----------------------------------------------------------------------------------- divisions
 
@@ -161,9 +166,13 @@ class Indices(Convert):
         assert vector is not None
         if (bounds(b)[0] or 0) < 1 or self.varies(b) or not self.varies(a):
             return None
+        if b.fn == "const" and b.attr & (b.attr - 1) == 0 and vector.base != "0":
+            return None  # a shift, or a mask
         near = self.near(a)
         if near is None:
             return None
+        if b.fn == "const" and near.first is not None and near.base.lstrip("-").isdigit():
+            return self._divide_constants(e.fn, int(near.base), near.first, b.attr)
         quotient = self._known_quotient(a, b)
         if quotient is None:
             quotient = self._quotients(near, e, self.value(b))
@@ -177,6 +186,17 @@ class Indices(Convert):
             wide = self.ins(f"zext <{lanes} x i32> {offset} to {whole}", level)
             ops.append(self.ins(f"add {whole} {every}, {wide}", level))
         return Value(tuple(ops), lanes, level, quotient.reads)
+
+    def _divide_constants(self, fn: str, base: int, step: int, by: int) -> Value:
+        """All lanes are known numbers."""
+        assert self.vector is not None
+        lanes = self.vector.lanes
+        ops = []
+        for copy in range(self.vector.copies):
+            numbers = [base + step * (copy * lanes + lane) for lane in range(lanes)]
+            results = [x // by if fn == "floordiv" else x % by for x in numbers]
+            ops.append("<" + ", ".join(f"i64 {x}" for x in results) + ">")
+        return Value(tuple(ops), lanes, 0)
 
     def _known_quotient(self, a: Expr, b: Expr) -> Near | None:
         """A quotient that was computed before, as base + offset."""

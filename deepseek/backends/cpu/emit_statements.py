@@ -10,7 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from deepseek.backends.cpu.emit_builder import Vector
-from deepseek.backends.cpu.emit_fold import Folds, body_cost, constant_extent, constant_vector
+from deepseek.backends.cpu.emit_fold import (
+    Folds,
+    body_cost,
+    constant_extent,
+    constant_vector,
+    narrowed,
+)
 from deepseek.backends.cpu.emit_types import Value
 from deepseek.errors import CompileError
 from deepseek.ir.dtype import int64
@@ -169,6 +175,7 @@ class Statements(Folds):
             (self.target.lanes(e.dtype) for e in nodes if e.dtype.is_float),
             default=self.target.width,
         )
+        lanes = narrowed(lanes, stmt.axis.extent)
         if self.whole_at_once(stmt, lanes):
             return lanes, -(-stmt.axis.extent.value // lanes)
         cost = body_cost(stmt.body) + access_cost(stmt.body, stmt.axis.var)
