@@ -147,7 +147,7 @@ def solved(
         for number, e in enumerate(operands):
             split = any(not scalar.free_of(e, v) for v in step.changes[0])
             inside = scalar.and_(step.folded_inside, step.kept_inside if split else TRUE)
-            operands[number] = guarded(step.apply(e), inside)
+            operands[number] = zero_outside(step.apply(e), inside)
         stores = [
             replace(
                 s,
@@ -243,6 +243,15 @@ def guarded(e: Expr, guard: Expr) -> Expr:
         else:
             done[node] = node if args == node.args else scalar.rebuild(node, args)
     return done[e]
+
+
+def zero_outside(e: Expr, guard: Expr) -> Expr:
+    """`e` where the guard holds, else 0, with nothing read."""
+    read = guarded(e, guard)
+    plain = e.args[0] if e.fn == "cast" else e
+    if guard is TRUE or plain.fn == "load":
+        return read
+    return scalar.where(guard, read, scalar.const(0, e.dtype))
 
 
 def offset_in(positions: Sequence[Expr], extents: Sequence[Expr | int]) -> Expr:

@@ -14,7 +14,7 @@ import pytest
 
 from deepseek.ir import scalar
 from deepseek.ir.dtype import DTYPES, bfloat16, float32, float64
-from deepseek.ir.graph import Value, input_value, node
+from deepseek.ir.graph import Value, constant, input_value, node
 from deepseek.kernel.schedule import COLUMNS, PACKED, ROWS, SWEEP, Schedule
 from deepseek.ops import contract, elementwise, view
 from deepseek.ops.define import op_of
@@ -249,6 +249,22 @@ def test_convolutions_and_their_gradients(function: Any, layer: tuple[int, ...])
     check(Compiled(inputs, [out]), arrays, [reference(function, arrays, attrs)])
 
 
+def test_a_strided_gradient_of_a_constant_cotangent() -> None:
+    """What `sum().backward()` starts from is no memory that a guard could leave alone."""
+    w = input_value(float32, (4, 3, 3, 3))
+    one = constant(np.float32(2.0), float32)
+    g = apply(view.broadcast_to, one, shape=(2, 4, 4, 4))
+    attrs: dict[str, Any] = {
+        "size": (7, 8), "stride": (2, 2), "padding": ((1, 1),) * 2, "dilation": (1, 1), "groups": 1,
+    }  # fmt: skip
+    out = apply(contract.convolution_input_grad, g, w, **attrs)
+    arrays = [whole_numbers((4, 3, 3, 3), float32)]
+    wanted = reference(
+        contract.convolution_input_grad, [np.full((2, 4, 4, 4), 2.0), *arrays], attrs
+    )
+    check(Compiled([w], [out]), arrays, [wanted])
+
+
 # --------------------------------------------------------------------------------- what comes after
 
 
@@ -291,6 +307,39 @@ def test_a_convolution_with_bias_and_residual() -> None:
 
 
 # --------------------------------------------------------------------------------- levels, threads
+
+
+@pytest.mark.parametrize("level", ["v2", "v3"])
+@pytest.mark.parametrize("function", CONVOLUTIONS, ids=lambda f: f.__name__)
+def test_convolutions_on_lower_levels(function: Any, level: str) -> None:
+    attrs: dict[str, Any] = {
+        "stride": (1, 1), "padding": ((1, 1),) * 2, "dilation": (1, 1), "groups": 1,
+    }  # fmt: skip
+    shapes = {"x": (2, 6, 9, 10), "w": (7, 6, 3, 3), "g": (2, 7, 9, 10)}
+    names = {"convolution": "xw", "convolution_input_grad": "gw", "convolution_weight_grad": "xg"}
+    given = [shapes[name] for name in names[function.__name__]]
+    if function is contract.convolution_input_grad:
+        attrs["size"] = (9, 10)
+    if function is contract.convolution_weight_grad:
+        attrs["size"] = (3, 3)
+    inputs = [input_value(float32, s) for s in given]
+    out = node(op_of(function), tuple(inputs), attrs).outputs[0]
+    arrays = [whole_numbers(s, float32, i) for i, s in enumerate(given)]
+    compiled = Compiled(inputs, [out], lanes={"v2": 4, "v3": 8}[level])
+    (got,) = compiled.native(arrays, level=level)
+    np.testing.assert_array_equal(got, reference(function, arrays, attrs))
+
+
+@pytest.mark.parametrize("level", ["v2", "v3"])
+@pytest.mark.parametrize("shape", [(40, 50, 60), (3, 200, 30)], ids=str)
+def test_operands_along_the_sum_on_lower_levels(shape: tuple[int, int, int], level: str) -> None:
+    m, k, n = shape
+    a, b = input_value(float32, (m, k)), input_value(float32, (n, k))
+    out = product(a, apply(view.permute_dims, b, axes=(1, 0)))
+    arrays = [whole_numbers((m, k), float32), whole_numbers((n, k), float32, 1)]
+    compiled = Compiled([a, b], [out], lanes={"v2": 4, "v3": 8}[level])
+    (got,) = compiled.native(arrays, level=level)
+    np.testing.assert_array_equal(got, expected_product(arrays[0], arrays[1].T))
 
 
 @pytest.mark.parametrize("level", ["v2", "v3"])
