@@ -62,7 +62,7 @@ def count(text: str) -> int:
 
 
 def threads(text: str) -> int:
-    if text == "auto":
+    if text in ("", "auto"):
         return len(os.sched_getaffinity(0))
     if not re.fullmatch(r"[0-9]+", text) or int(text) == 0:
         raise ValueError("auto, or a whole number, 1 or more")
