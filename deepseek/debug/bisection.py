@@ -156,14 +156,18 @@ class Bisection:
         return outcome(wrong)[0]
 
     def in_regions(self, name: str, before: Graph, after: Graph, wrong: Difference) -> Finding:
-        """The first value of the graph before that its region computes otherwise."""
-        values = self.values(before)
+        """The first region whose values are not those that its nodes had before.
+
+        A region's body is made of the very nodes it groups, so its outputs are values of the
+        graph before.
+        """
+        values = self.values(before) | self.values(after)
         for node in after.nodes:
             body = node.attrs.get("body") if node.op.kind is Kind.REGION else None
-            if body is None or not all(v in values for v in (*body.inputs, *body.outputs)):
+            if body is None or not all(v in values for v in body.outputs):
                 continue
-            found = self.meaning.evaluate(self.fixed(body), [values[v] for v in body.inputs])
-            inside = difference(body, [values[v] for v in body.outputs], found)
+            wanted, found = ([values[v] for v in vs] for vs in (body.outputs, node.outputs))
+            inside = difference(body, wanted, found)
             if inside is not None:
                 return Finding("pass", name, "the region of these nodes", line_of(node), inside,
                                print_graph(body, lines=True))  # fmt: skip

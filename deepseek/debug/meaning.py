@@ -15,6 +15,8 @@ import ml_dtypes
 import numpy as np
 
 from deepseek.errors import VerifyError
+from deepseek.ir import scalar
+from deepseek.ir.dtype import float64
 from deepseek.ir.graph import Graph, Node, Value
 from deepseek.ir.interpret import expansion, interpret_node, last_uses, stored
 from deepseek.ir.op import Kind
@@ -91,6 +93,12 @@ class Meaning:
         op = node.op
         if op.kind.ordered:
             return self.once(node, arrays)
+        if is_float_cast(node):
+            return arrays
+        if op.kind is Kind.CREATE and node.outputs[0].type.dtype.is_float:
+            assert op.reference is not None
+            exact = {**node.attrs, "dtype": float64}  # a number is what was written, unrounded
+            return [np.asarray(op.reference(*arrays, **exact))]
         if op.kind is Kind.REGION:
             return self.evaluate(node.attrs["body"], arrays)
         if op.kind is Kind.CONTROL and op.reference is not None:
@@ -121,6 +129,18 @@ class Meaning:
                 else run_claimed(node, claimed, arrays)
             )
         return found
+
+
+def is_float_cast(node: Node) -> bool:
+    """Whether a node converts between floats, which in real numbers does nothing."""
+    if node.op.kind is not Kind.ELEMENTWISE or len(node.inputs) != 1:
+        return False
+    given, made = node.inputs[0].type.dtype, node.outputs[0].type.dtype
+    if given is made or not (given.is_float and made.is_float):
+        return False
+    assert node.op.meaning is not None
+    meaning = node.op.meaning(scalar.var("x", given), **node.attrs)
+    return bool(meaning.fn == "cast" and meaning.args[0].fn == "var")
 
 
 def run_claimed(node: Node, run: Any, arrays: Sequence[Array]) -> list[Array]:

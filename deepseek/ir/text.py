@@ -38,7 +38,11 @@ KEYWORDS = {"None", "True", "False", "inf", "nan", "slice", "graph", "hex", "ret
 
 
 def print_graph(graph: Graph, lines: bool = False) -> str:
-    """The graph as text; with `lines`, each node's line of user code as a comment."""
+    """The graph as text.
+
+    With `lines` it is for readers: each node has its line of user code as a comment, and functions
+    (of nodes that a backend claimed) stand as their names, which cannot be read back.
+    """
     return _graph_text(graph, "", lines)
 
 
@@ -65,7 +69,10 @@ def _node_text(node: Node, names: dict[Value, str], indent: str, lines: bool) ->
     types = ", ".join([type_text(v.type) for v in node.outputs])
     attrs = ""
     if node.attrs:
-        written = [f"{k}={literal_text(v, indent)}" for k, v in node.attrs.items()]
+        written = [
+            f"{k}={v.__qualname__ if lines and callable(v) else literal_text(v, indent)}"
+            for k, v in node.attrs.items()
+        ]
         attrs = f" {{{', '.join(written)}}}"
     line = f"  # {format_line(node.line)}" if lines and node.line is not None else ""
     return f"{outputs} = {node.op.name}({inputs}){attrs} : {types}{line}"
