@@ -286,7 +286,7 @@ def _cost(p: Problem, columns: _Columns, rows: tuple[int, ...], depth: int) -> f
     """Cycles of all micro-tiles and of packing the right operand once."""
     height, vectors = math.prod(rows), columns.vectors
     row_count = _count(p.rows, rows)
-    step = max(height * vectors, 0.6 * (height + 2 * vectors), 5) + 0.3
+    step = max(height * vectors, 5) + 0.15 * (height + vectors)
     tiles = row_count * columns.count * (depth * step + 5 * height * columns.runs + 30)
     return tiles + columns.count * depth * columns.pack
 
