@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from deepseek.errors import ArgumentError, closest, unknown
 
@@ -61,11 +62,14 @@ def count(text: str) -> int:
     return int(text)
 
 
+MAX_THREADS = 1024  # as the runtime has it
+
+
 def threads(text: str) -> int:
     if text in ("", "auto"):
         return len(os.sched_getaffinity(0))
-    if not re.fullmatch(r"[0-9]+", text) or int(text) == 0:
-        raise ValueError("auto, or a whole number, 1 or more")
+    if not re.fullmatch(r"[0-9]+", text) or not 1 <= int(text) <= MAX_THREADS:
+        raise ValueError(f"auto, or a whole number from 1 to {MAX_THREADS}")
     return int(text)
 
 
@@ -292,9 +296,9 @@ def override(**values: object) -> Iterator[Options]:
 
 def enter(values: dict[str, object]) -> None:
     vars(options).update(values)
-    if "log_level" in values:
-        # The one option that a library of Python's own keeps for us, for all threads.
-        logger().setLevel(options.log_level.upper())
+    for name, value in values.items():
+        if name in handed_on:
+            handed_on[name](value)
 
 
 def as_text(option: Option, value: object) -> str:
@@ -325,6 +329,12 @@ def logger() -> logging.Logger:
         for name, meant in misspelt().items():
             log.warning("the environment variable %s is not known; did you mean %s?", name, meant)
     return log
+
+
+handed_on: dict[str, Callable[[Any], object]] = {
+    "log_level": lambda level: logger().setLevel(level.upper())
+}
+"""Options that somebody else keeps for us, for all threads: how they are told."""
 
 
 def misspelt() -> dict[str, str]:
@@ -397,7 +407,7 @@ def markdown() -> str:
 
 VALUES: dict[Callable[[str], object], str] = {
     backend_name: "a name",
-    threads: "`auto`, 1 or more",
+    threads: "`auto`, 1 to 1024",
     folder: "a folder",
     cache_path: "a folder",
     size: "bytes, or `512M`, `2G`",

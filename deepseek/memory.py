@@ -1,14 +1,15 @@
 """Memory and threads: what tensors hold, what is kept for reuse, and the limits.
 
 In flow the runtime's pool and the programs compiled last; out flow figures in bytes, and a table of
-them in words. Importing it hands the options `memory_limit` and `num_threads` to the runtime.
+them in words. Importing it hands the options `memory_limit` and `num_threads` to the runtime, from
+then on each change of them too.
 """
 
 from __future__ import annotations
 
 from deepseek import _runtime
 from deepseek.compiler.compile import recent_programs
-from deepseek.config import options, size
+from deepseek.config import MAX_THREADS, enter, handed_on, options, size
 from deepseek.errors import ArgumentError
 
 TOP = 10
@@ -101,7 +102,7 @@ def set_memory_limit(limit: int | str | None) -> None:
     An allocation beyond it raises OutOfMemoryError and leaves everything as it was.
     """
     if limit is None:
-        _runtime.set_memory_limit(None)
+        enter({"memory_limit": 0})
         return
     try:
         given = isinstance(limit, (int, str)) and not isinstance(limit, bool)
@@ -112,7 +113,7 @@ def set_memory_limit(limit: int | str | None) -> None:
         raise ArgumentError(
             f'memory limit: got {limit!r}; wanted a number of bytes, text such as "2G", or None'
         )
-    _runtime.set_memory_limit(nbytes)
+    enter({"memory_limit": nbytes})
 
 
 def empty_cache() -> int:
@@ -122,9 +123,9 @@ def empty_cache() -> int:
 
 def set_num_threads(count: int) -> None:
     """How many threads a kernel may use, from now on, in all of the process."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ArgumentError(f"number of threads: got {count!r}; wanted a whole number, 1 or more")
-    _runtime.set_num_threads(count)
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_THREADS:
+        raise ArgumentError(f"number of threads: got {count!r}; wanted 1 to {MAX_THREADS}")
+    enter({"num_threads": count})
 
 
 def get_num_threads() -> int:
@@ -132,10 +133,6 @@ def get_num_threads() -> int:
     return _runtime.get_num_threads()
 
 
-def apply_options() -> None:
-    """Hand the options on to the runtime."""
-    _runtime.set_num_threads(options.num_threads)
-    _runtime.set_memory_limit(options.memory_limit or None)
-
-
-apply_options()
+handed_on["num_threads"] = _runtime.set_num_threads
+handed_on["memory_limit"] = lambda nbytes: _runtime.set_memory_limit(nbytes or None)
+enter({name: getattr(options, name) for name in ("num_threads", "memory_limit")})

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import deepseek as ds
+from deepseek.config import override
 from deepseek.errors import ArgumentError, DeepseekError, OutOfMemoryError
 
 MIB = 1 << 20
@@ -162,9 +163,18 @@ def test_threads() -> None:
         assert ds.asarray(np.ones(10**6, np.float32)).sum().item() == 10**6
     finally:
         ds.set_num_threads(before)
-    for given in (0, -1, 1.5, True, "2"):
+    for given in (0, -1, 1.5, True, "2", 1025):
         with pytest.raises(ArgumentError, match="number of threads: got "):
             ds.set_num_threads(given)  # type: ignore[arg-type]
+
+
+def test_overrides_hold_within_their_block() -> None:
+    before = ds.get_num_threads()
+    with override(num_threads=before + 1, memory_limit="1G"):
+        assert ds.get_num_threads() == before + 1
+        assert ds.memory_stats()["limit"] == 1 << 30
+    assert ds.get_num_threads() == before
+    assert ds.memory_stats()["limit"] is None
 
 
 def test_options_are_handed_to_the_runtime() -> None:

@@ -61,7 +61,7 @@ def test_the_environment_sets_the_number_of_threads() -> None:
     assert run_python(text, DS_NUM_THREADS="5").stdout == "5\n"
     assert int(run_python(text, DS_NUM_THREADS="").stdout) == cpu_features()["threads"]
     error = run_python(text, DS_NUM_THREADS="many").stderr
-    assert "DS_NUM_THREADS: got 'many'; wanted auto, or a whole number, 1 or more" in error
+    assert "DS_NUM_THREADS: got 'many'; wanted auto, or a whole number from 1 to 1024" in error
 
 
 def big_add(code: Code, n: int) -> Callable[[], np.ndarray]:
