@@ -94,7 +94,7 @@ def test_the_environment_is_parsed(environment: Callable[..., None]) -> None:
         ("DS_CPU_LEVEL", "v5", "unknown value of DS_CPU_LEVEL 'v5'; valid: auto, v4, v3, v2"),
         ("DS_EAGER", "yes", "unknown value of DS_EAGER 'yes'; valid: 0, 1"),
         ("DS_LOG_LEVEL", "warn", "did you mean 'warning'?"),
-        ("DS_NUM_THREADS", "0", "DS_NUM_THREADS: got '0'; wanted auto, or a whole number from 1 to 1024"),
+        ("DS_NUM_THREADS", "0", "DS_NUM_THREADS: got '0'; wanted auto, or a whole number from 1"),
         ("DS_FLUSH_NODES", "many", "DS_FLUSH_NODES: got 'many'; wanted a whole number, 1 or more"),
         ("DS_FUEL", "-2", "DS_FUEL: got '-2'; wanted -1 (no limit), or a whole number"),
         ("DS_MEMORY_LIMIT", "2X", "DS_MEMORY_LIMIT: got '2X'; wanted a number of bytes, with an"),
