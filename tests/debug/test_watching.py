@@ -117,6 +117,15 @@ def test_a_change_that_these_inputs_do_not_show_is_none(install: Install) -> Non
         assert ds.jit(lambda x: ds.tanh(x) + 3)(ds.asarray([0.0])).item() == 3
 
 
+def test_without_fuel_no_rule_is_applied(install: Install) -> None:
+    install(tanh_of_x_is_x)
+    x = ds.asarray([1.0]).evaluate()
+    with override(fuel=0):
+        assert ds.jit(lambda x: ds.gelu(ds.tanh(x)))(x).item() == pytest.approx(0.591, abs=1e-3)
+    with override(fuel=-1):
+        assert ds.jit(lambda x: ds.gelu(ds.tanh(x)))(x).item() == pytest.approx(0.841, abs=1e-3)
+
+
 def test_rounding_is_no_change(install: Install) -> None:
     install(a_plus_b_is_b_plus_a)
     x = ds.asarray(np.linspace(-1, 1, 100)).astype(ds.bfloat16).evaluate()
