@@ -17,7 +17,19 @@ from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Shape
 from deepseek.kernel import contraction, loops
 from deepseek.kernel.evaluate import Evaluator
-from deepseek.kernel.ir import Buffer, Kernel, Loop, Stmt, Store, expressions, statements
+from deepseek.kernel.ir import (
+    GRID,
+    Axis,
+    Buffer,
+    Fold,
+    Kernel,
+    Loop,
+    Mma,
+    Stmt,
+    Store,
+    expressions,
+    statements,
+)
 
 
 @dataclass(frozen=True)
@@ -96,19 +108,47 @@ def lines_of(body: Graph) -> tuple[str, ...]:
 
 
 def grain_of(kernel: Kernel, arguments: dict[Expr, Expr]) -> Expr:
-    """Grid tasks that make about 16,000 elements."""
-    inner = scalar.ONE
+    """Grid tasks that make about 16,000 elements: fewer are not worth another thread."""
     body: Sequence[Stmt] = kernel.body
-    while len(body) == 1 and isinstance(body[0], Loop):
-        if body[0].axis.kind != "grid":
-            inner = scalar.mul(inner, body[0].axis.extent)
+    while len(body) == 1 and isinstance(body[0], Loop) and body[0].axis.kind == GRID:
         body = body[0].body
-    if inner is scalar.ONE or any(v.attr[2] is not None for v in scalar.variables(inner)):
+    elements = scalar.substitute(elements_of(body), arguments)
+    if any(v not in arguments.values() for v in scalar.variables(elements)):
         return scalar.ONE
-    inner = scalar.substitute(inner, arguments)
-    return scalar.maximum(
-        scalar.ONE, scalar.floordiv(scalar.const(16384), scalar.maximum(scalar.ONE, inner))
-    )
+    worth = scalar.floordiv(scalar.const(16384), scalar.maximum(scalar.ONE, elements))
+    return scalar.maximum(scalar.ONE, worth)
+
+
+def elements_of(body: Sequence[Stmt]) -> Expr:
+    """About how many elements one run of some statements computes; 16 multiplications are one."""
+    total = scalar.ZERO
+    for stmt in body:
+        match stmt:
+            case Loop(axis, inner):
+                total = scalar.add(total, scalar.mul(extent_of(axis), elements_of(inner)))
+            case Fold(axes, _, _, _, _):
+                count = scalar.product(extent_of(a) for a in axes)
+                total = scalar.add(total, scalar.maximum(scalar.ONE, count))
+            case Mma() as mma:
+                lanes = scalar.const(max(1, mma.m * mma.n // 16))
+                total = scalar.add(total, scalar.mul(lanes, known(mma.depth)))
+            case Store():
+                total = scalar.add(total, scalar.ONE)
+            case _:
+                pass
+    return total
+
+
+def extent_of(axis: Axis) -> Expr:
+    return known(axis.extent)
+
+
+def known(size: Expr) -> Expr:
+    """A size, or a bound where it depends on other loops."""
+    if all(v.attr[2] is None for v in scalar.variables(size)):
+        return size
+    high = scalar.bounds(size)[1]
+    return scalar.const(256 if high is None else high)
 
 
 def in_place(
