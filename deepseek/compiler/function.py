@@ -11,6 +11,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,15 @@ from deepseek.ir.graph import Graph, Value, make_node
 from deepseek.ir.shape import Sizes, active
 
 LIBRARIES = (PACKAGE_DIR, STDLIB_DIR, os.path.dirname(np.__file__) + os.sep, "<frozen ")
+
+
+@functools.cache
+def compiling() -> tuple[str, ...]:
+    """The files of what compiles: a trace that reads a pending tensor has it computed, and so may
+    enter them."""
+    found = find_spec("llvmlite")
+    folders = list(found.submodule_search_locations or ()) if found is not None else []
+    return tuple(os.path.join(folder, "") for folder in folders)
 
 
 class Function:
@@ -175,7 +185,7 @@ class Function:
         args, kwargs = call
         with active(sizes):
             with tracing(trace):
-                _runtime.start_recording_calls(LIBRARIES)
+                _runtime.start_recording_calls((*LIBRARIES, *compiling()))
                 try:
                     out = self.function(*args, **kwargs)
                     returned: list[Tensor] = []
