@@ -398,7 +398,8 @@ def leaf(data: Buffer, dtype: DType, shape: Shape, requires_grad: bool = False) 
     """A value that holds its data and comes from no op."""
     type_ = tensor_type(dtype, shape)
     value = make_node(INPUT, (), {"type": type_, "name": None}, (type_,)).outputs[0]
-    value.node = INPUT_NODE  # a node of its own would form a cycle, and keep the buffer for a while
+    if state.trace is None:  # a trace tells by its place in the order what was made during it
+        value.node = INPUT_NODE  # a node of its own would form a cycle, and keep the buffer a while
     value.data = data
     value.requires_grad = requires_grad
     return value
