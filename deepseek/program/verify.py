@@ -48,6 +48,7 @@ class Checker:
         for position, step in enumerate(self.program.body):
             yield from self.step_problems(step, f"step {position}", written)
             yield from self.second_writes(step, f"step {position}")
+        yield from self.reads_after_takeover()
         for number in self.program.outputs:
             if not 0 <= number < len(slots) or slots[number].kind not in (ir.INPUT, ir.OUTPUT):
                 yield f"result %{number} is neither an input nor an output slot"
@@ -144,6 +145,21 @@ class Checker:
             if number in self.writers:
                 yield f"{where}: writes the output %{number}, as {self.writers[number]} does"
             self.writers[number] = where
+
+    def reads_after_takeover(self) -> Iterator[str]:
+        """Once an output has taken over an input's memory, nobody reads the input."""
+        taken = {s.takes: i for i, s in enumerate(self.program.slots) if s.takes is not None}
+        gone: dict[int, int] = {}
+        for position, step in enumerate(self.program.body):
+            flat = [ir.reads_writes(s, self.program.kernels) for s in ir.steps((step,))]
+            for ref in (r for reads, _ in flat for r in reads):
+                if ref.slot in gone:
+                    by = f"%{taken[ref.slot]}, written in step {gone[ref.slot]}"
+                    yield f"step {position}: reads %{ref.slot} after it was taken over by {by}"
+            written = {r.slot for _, writes in flat for r in writes}
+            for source, output in taken.items():
+                if output in written:
+                    gone.setdefault(source, position)
 
     def ref_problems(self, refs: Sequence[Ref]) -> Iterator[str]:
         for ref in refs:

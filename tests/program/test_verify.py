@@ -155,6 +155,10 @@ BROKEN: dict[str, tuple[Callable[[Program], Program], str]] = {
     "output written twice": (
         lambda p: replace(p, body=(*p.body, p.body[-1])), "writes the output %",
     ),
+    "read after takeover": (
+        lambda p: after(Copy(Ref(0), Ref(1 - len(p.slots)), const(4)))(p),
+        "after it was taken over by %",
+    ),
     "result": (lambda p: replace(p, outputs=(99,)), "result %99 is neither"),
 }  # fmt: skip
 
