@@ -8,11 +8,13 @@ program of a function, a whole training step included.
 
 from __future__ import annotations
 
-from deepseek import cache, debug, nn, onnx, ops, optim
+import importlib
+from typing import Any
+
+from deepseek import cache, nn, ops, optim
 from deepseek.autograd import backward, grad, value_and_grad, vjp
 from deepseek.compiler.caches import counters
 from deepseek.compiler.function import jit
-from deepseek.debug import explain
 from deepseek.frontend.tensor import Tensor, enable_grad, is_grad_enabled, no_grad
 from deepseek.ir.dtype import (
     DType,
@@ -43,6 +45,18 @@ from deepseek.serialize import load, save
 
 __version__ = "0.1.0"
 bool = bool_  # the array API's name  # noqa: A001
+
+_ON_DEMAND = {"debug": "deepseek.debug", "onnx": "deepseek.onnx", "explain": "deepseek.debug"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load the parts that few programs need when they are first named."""
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module 'deepseek' has no attribute {name!r}")
+    module = importlib.import_module(_ON_DEMAND[name])
+    globals()[name] = getattr(module, name) if name == "explain" else module
+    return globals()[name]
+
 
 __all__ = [
     "DType", "Tensor", "backward", "bfloat16", "bool", "cache", "counters", "debug", "empty_cache",

@@ -15,7 +15,6 @@ import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -124,33 +123,35 @@ def sources_hash(root: Path, parts: tuple[str, ...] = ("",)) -> str:
 
 
 @functools.cache
-def _found() -> dict[str, Callable[[], Any]]:
-    """Every backend by name: our folders, then other packages' entry points."""
-    found: dict[str, Callable[[], Any]] = {}
-    for module in pkgutil.iter_modules(__path__):
-        if module.ispkg:
-            name = module.name
-            found[name] = functools.partial(importlib.import_module, f"{__name__}.{name}")
-    for entry in entry_points(group=ENTRY_POINT):
-        found.setdefault(entry.name, entry.load)
-    return found
+def _own() -> dict[str, Callable[[], Any]]:
+    """The backends in our own folders."""
+    names = [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg]
+    return {n: functools.partial(importlib.import_module, f"{__name__}.{n}") for n in names}
+
+
+@functools.cache
+def _registered() -> dict[str, Callable[[], Any]]:
+    """The backends that other packages register as entry points."""
+    from importlib.metadata import entry_points  # slow to import, and seldom needed
+
+    return {entry.name: entry.load for entry in entry_points(group=ENTRY_POINT)}
 
 
 def names() -> list[str]:
     """The names of all backends that are installed."""
-    return list(_found())
+    return list(_registered() | _own())
 
 
 def refresh() -> None:
     """Look again for backends that other packages register."""
-    _found.cache_clear()
+    _registered.cache_clear()
     load.cache_clear()
 
 
 @functools.cache
 def load(name: str) -> Backend:
     """The backend of that name. Raises ArgumentError, listing the names, if there is none."""
-    finder = _found().get(name)
+    finder = _own().get(name) or _registered().get(name)
     if finder is None:
         raise unknown("backend", name, names())
     loaded = finder()
