@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from deepseek.backends.cpu.emit_builder import Vector
 from deepseek.backends.cpu.emit_expr import Expressions
 from deepseek.backends.cpu.emit_types import NOTHING, Value, iota, register_type, vector_type
+from deepseek.backends.cpu.target import Target
 from deepseek.ir.dtype import DType, int64
 from deepseek.ir.scalar import Expr, bounds, terms, walk
 from deepseek.kernel import polyfill
@@ -24,6 +25,10 @@ Carried = list[list[str]]  # for each carry, the operand of each copy
 
 class Folds(Expressions):
     """Fold statements."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._costs: dict[int, tuple[Stmt, int]] = {}
 
     def store_statement(self, stmt: Store) -> None:
         raise NotImplementedError
@@ -57,6 +62,13 @@ class Folds(Expressions):
             results, lanes = self._serial_fold(stmt)
         for carry, ops in zip(stmt.carries, results, strict=True):
             self.bind(carry.var, Value(tuple(ops), lanes, self.level))
+
+    def cost_of(self, stmt: Stmt, body: tuple[Stmt, ...]) -> int:
+        """Instructions of a statement's body, about; counted once."""
+        found = self._costs.get(id(stmt))
+        if found is None:
+            found = self._costs[id(stmt)] = stmt, body_cost(body)
+        return found[1]
 
     # --------------------------------------------------------------------------------- serial axes
 
@@ -218,7 +230,7 @@ class Folds(Expressions):
         whole = number if number is not None else stmt.axes[-1].extent
         if isinstance(whole, int) and whole % total == 0:
             return False
-        return body_cost((stmt,)) > LIGHT
+        return self.cost_of(stmt, (stmt,)) > LIGHT
 
     def _masked(self, var: Expr, index: str, n: str, lanes: int, copies: int = 1) -> Vector:
         """The context of the last registers: lanes at or beyond n are off."""

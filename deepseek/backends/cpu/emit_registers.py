@@ -50,6 +50,7 @@ class Registers(Statements):
 
     def prepare_registers(self, names: Iterable[str], body: tuple[Stmt, ...]) -> None:
         self.caches = {name: Cache() for name in names}
+        self._loads: dict[int, tuple[Stmt, set[str]]] = {}  # by statement, which is kept
         self.uses = self._count(body)
         self.unrolling = 0
 
@@ -59,7 +60,7 @@ class Registers(Statements):
         if not self.caches:
             return counts
         for stmt in statements(tuple(body)):
-            names = {e.attr for e in walk(expressions(stmt)) if e.fn == "load"}
+            names = self._loaded(stmt)
             if isinstance(stmt, Store):
                 names.add(stmt.buffer)
             elif isinstance(stmt, Mma):
@@ -67,6 +68,13 @@ class Registers(Statements):
             for name in names & self.caches.keys():
                 counts[name] = counts.get(name, 0) + 1
         return counts
+
+    def _loaded(self, stmt: Stmt) -> set[str]:
+        found = self._loads.get(id(stmt))
+        if found is None:
+            names = {e.attr for e in walk(expressions(stmt)) if e.fn == "load"}
+            found = self._loads[id(stmt)] = stmt, names
+        return set(found[1])
 
     # --------------------------------------------------------------------------------- loop edges
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from deepseek.backends.cpu.emit_builder import Vector
 from deepseek.backends.cpu.emit_fold import (
     Folds,
-    body_cost,
     constant_extent,
     constant_vector,
     narrowed,
 )
 from deepseek.backends.cpu.emit_types import Value
+from deepseek.backends.cpu.target import Target
 from deepseek.errors import CompileError
 from deepseek.ir.dtype import int64
 from deepseek.ir.scalar import TRUE, Expr, bounds, coefficient, free_of, terms, walk
@@ -40,8 +40,8 @@ from deepseek.kernel.rewrite import substitute_body
 class Statements(Folds):
     """Bodies."""
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)  # type: ignore[arg-type]
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
         self.waiting: list[tuple[str, Callable[[], None]]] = []
 
     def body(self, stmts: Iterable[Stmt]) -> None:
@@ -166,7 +166,7 @@ class Statements(Folds):
 
     def masks_all(self, stmt: Loop) -> bool:
         """Whether one masked loop does for all of an axis: a long body is not written out twice."""
-        return self.target.level == "v4" and body_cost(stmt.body) > 20
+        return self.target.level == "v4" and self.cost_of(stmt, stmt.body) > 20
 
     def _shape(self, stmt: Loop) -> tuple[int, int]:
         """Lanes and copies of a vector loop: small bodies get several independent chains."""
@@ -178,8 +178,10 @@ class Statements(Folds):
         lanes = narrowed(lanes, stmt.axis.extent)
         if self.whole_at_once(stmt, lanes):
             return lanes, -(-stmt.axis.extent.value // lanes)
-        cost = body_cost(stmt.body) + access_cost(stmt.body, stmt.axis.var)
-        copies = 4 if cost <= 12 else 2 if cost <= 20 else 1
+        cost = self.cost_of(stmt, stmt.body) + access_cost(stmt.body, stmt.axis.var)
+        # A fold's carries are chains, which take turns; other bodies overlap by themselves.
+        folds = any(isinstance(inner, Fold) for inner in stmt.body)
+        copies = 4 if cost <= 12 and folds else 2 if cost <= 20 else 1
         most = bounds(stmt.axis.extent)[1]
         while most is not None and copies > 1 and lanes * (copies // 2) >= most:
             copies //= 2
