@@ -13,6 +13,7 @@ from typing import Any
 
 from deepseek import cache, nn, ops, optim
 from deepseek.autograd import backward, grad, value_and_grad, vjp
+from deepseek.compiler import compile as _compiler
 from deepseek.compiler.caches import counters
 from deepseek.compiler.function import jit
 from deepseek.frontend.tensor import Tensor, enable_grad, is_grad_enabled, no_grad
@@ -58,7 +59,15 @@ def __getattr__(name: str) -> Any:
     return globals()[name]
 
 
-__all__ = [
+def _watch(*args: Any) -> Any:
+    """Load the tools for watching a compilation; from then on they take the call themselves."""
+    __getattr__("debug")
+    return _compiler.hooks.watch(*args)
+
+
+_compiler.hooks.watch = _watch
+
+__all__ = [  # noqa: F405
     "DType", "Tensor", "backward", "bfloat16", "bool", "cache", "counters", "debug", "empty_cache",
     "enable_grad", "explain", "float16", "float32", "float64", "get_num_threads", "grad", "int16",
     "int32", "int64", "int8", "is_grad_enabled", "jit", "load", "memory_stats", "memory_summary",

@@ -79,8 +79,7 @@ def bisect(
         leaves = [as_leaf(x) for x in leaves]
         example = first_call(entry.table, entry.bindings, leaves, entry.symbols)
         if example is None:
-            name = function.function.__qualname__
-            raise ArgumentError(f"bisect: what {name} reads changed meanwhile")
+            raise ArgumentError(f"bisect: what {function.name} reads changed meanwhile")
         return Bisection(entry, example, tolerance).find()
 
 

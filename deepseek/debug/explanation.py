@@ -57,7 +57,7 @@ def explain(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
     leaves: list[Any] = []
     flatten((args, kwargs), leaves)
     sizes = entry.sizes([as_leaf(x) for x in leaves])
-    return explained(function.function.__qualname__, entry, sizes)
+    return explained(function.name, entry, sizes)
 
 
 def jitted(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Function, tuple[Any, ...]]:
