@@ -70,6 +70,7 @@ class Function:
     def __init__(self, function: Callable[..., Any], keep_grads: bool = False, dynamic: bool = True) -> None:
         functools.update_wrapper(self, function)
         self.function = function
+        self.name = getattr(function, "__qualname__", type(function).__qualname__)
         self.keep_grads = keep_grads
         self.dynamic = dynamic
         self.entries: dict[Any, list[Entry]] = {}
@@ -92,7 +93,7 @@ class Function:
             objects = entry.table.follow()
             if objects is None:
                 raise TraceError(
-                    f"{self.function.__qualname__}: what the function reads changed while it was traced: "
+                    f"{self.name}: what the function reads changed while it was traced: "
                     f"{entry.table.broken()}\n  help: do not change globals or attributes inside @ds.jit"
                 )
         else:
@@ -127,7 +128,7 @@ class Function:
         counters.traces += 1
         known = self.entries.get(key, ())
         self.reasons.append(misfit(known[0], leaves) if known else "new types of arguments")
-        logger().info("traced %s: %s", self.function.__qualname__, self.reasons[-1])
+        logger().info("traced %s: %s", self.name, self.reasons[-1])
         pending = [x._value for x in leaves if isinstance(x, Tensor) and x._value.data is None]
         if pending:
             hooks.evaluate(pending)
@@ -252,7 +253,7 @@ class Function:
         stable = tuple(
             i for i, b in enumerate(bindings) if b.kind == "row" and b.at not in rows
         )
-        name = self.function.__qualname__
+        name = self.name
         recompile = functools.partial(
             compile_graph, graph, backends.load(options.backend), variables, takes, labels,
             stable=stable, name=name,
@@ -275,7 +276,7 @@ class Function:
         row = table.known.get(id(handle))
         if row is None:
             raise TraceError(
-                f"{self.function.__qualname__} uses a tensor that cannot be found again at the next call\n"
+                f"{self.name} uses a tensor that cannot be found again at the next call\n"
                 f"  at {line}\n  help: pass it as an argument, or keep it in a global, a closure, or an "
                 "attribute that the function names"
             )
