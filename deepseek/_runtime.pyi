@@ -301,11 +301,17 @@ def set_profile(on: bool) -> None:
 def take_profile() -> list[tuple[str, int, int, int]]:
     """(program name, step number, start ns, end ns) so far, on time.perf_counter_ns's clock."""
 
-def start_recording_calls(ignore: tuple[str, ...] = ()) -> None:
-    """Record Python functions entered on this thread whose file starts with no prefix in `ignore`.
+def start_recording_calls(ignore: tuple[str, ...] = (), keep: tuple[str, ...] = ()) -> None:
+    """Record Python functions entered on this thread whose file starts with no prefix in `ignore`,
+    or with one in `keep`.
 
     Recordings nest; a profile function set before keeps seeing its events and is restored.
     """
 
 def stop_recording_calls() -> list[tuple[CodeType, dict[str, Any], dict[str, Any]]]:
     """(code, globals, locals at entry), once per code, first argument and cells' contents."""
+
+def pause_recording_calls() -> None:
+    """The innermost recording of this thread, if any, sees nothing until it is resumed."""
+
+def resume_recording_calls() -> None: ...

@@ -25,7 +25,7 @@ TREE = """
 errors config
 _runtime
 ir/ dtype expr integer scalar shape op graph text verify rewrite interpret access
-frontend/ tensor number guards tracer
+frontend/ tensor number guards reads explore tracer
 ops/ define forms forms_nn elementwise reduce view index
 ops/ contract create random nn bodies control * __init__
 autograd
@@ -33,7 +33,7 @@ passes/ expand simplify fold_conv_bn layout prepare grouping fuse * __init__
 kernel/ ir rewrite text_parse text verify interpret polyfill* evaluate loops schedule * lower tune
 program/ ir text verify interpret tape load * build plan_memory prepare save
 backends/ __init__ *
-compiler/ store caches compile tiers tree entry function *
+compiler/ store caches compile tiers tree entry dispatch function *
 distributed serialize cache memory nn optim amp data models onnx quantization cuda profiler debug
 feature generate
 __init__ cli __main__

@@ -1,41 +1,70 @@
-"""Entries: one traced and compiled signature of a jitted function, and what binds a call to it.
+"""Entries: one traced and compiled signature of a jitted function, as plain data.
 
-In flow the leaves of a call's arguments and the objects that its guards walked over; out flow
-whether the entry fits, or why not, and the buffers of its graph's inputs.
+In flow a finished trace and the guard table of what it read; out flow the graph with all hidden
+inputs and outputs, compiled, and everything that the runtime's dispatcher needs to tell whether a
+call fits, to bind it, and to show its results.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from deepseek import backends
 from deepseek._runtime import Buffer
-from deepseek.compiler.compile import Example, Executable
-from deepseek.frontend.guards import Table
-from deepseek.frontend.tensor import GradientDropped, Tensor, from_numpy, hooks
+from deepseek.compiler.compile import Example, Executable, compile_graph
+from deepseek.compiler.tree import GENERATOR, TENSOR, flatten
+from deepseek.config import options
+from deepseek.errors import TraceError, format_line
+from deepseek.frontend.explore import Explorer
+from deepseek.frontend.guards import LEAF, MISSING, Table, same
+from deepseek.frontend.tensor import GradientDropped, Tensor, from_numpy, hooks, state
 from deepseek.frontend.tracer import Trace
 from deepseek.ir import scalar
-from deepseek.ir.dtype import dtype_of
-from deepseek.ir.graph import Graph, Value
+from deepseek.ir.dtype import DType, dtype_of
+from deepseek.ir.graph import Graph, Value, make_node
+from deepseek.ir.graph import node as make
 from deepseek.ir.op import Kind, Op
-from deepseek.ir.rewrite import specialized
+from deepseek.ir.rewrite import specialized, with_inputs
 from deepseek.ir.scalar import Expr
-from deepseek.ir.shape import TensorType
+from deepseek.ir.shape import Sizes, TensorType, tensor_type
+from deepseek.ops import stop_gradient
+from deepseek.ops.define import op_of
 
-Where = tuple[str, int]  # ("leaf", argument number) or ("row", row of the guard table)
+# What a graph input is: a tensor's data, a number, a generator's seed or its next draw.
+NUMBER, SEED, DRAW = "number", "seed", "draw"
+
+
+@dataclass
+class Leaf:
+    """What a tensor, number or generator among the arguments has to be.
+
+    `same` is the number of the first leaf that is the same object. A tensor has sizes `dims`, where
+    ~i stands for symbol i; a number has the exact type `number` and, unless it is MISSING, the
+    value `pinned`.
+    """
+
+    kind: str
+    same: int
+    type: TensorType | None = None  # where no size is symbolic
+    dtype: DType | None = None
+    dims: tuple[int, ...] = ()
+    requires_grad: bool = False
+    number: type | None = None
+    pinned: Any = MISSING
 
 
 @dataclass
 class Binding:
-    """Where a graph input comes from at a call."""
+    """Where a graph input comes from at a call: from the object of a row of the table."""
 
-    kind: str  # leaf, number, row, item, seed, draw
-    at: int  # argument number, or row of the table
-    key: Any = None
-    type: TensorType | None = None
+    kind: str  # tensor, number, seed, draw
+    row: int
+    type: TensorType  # of the graph input; of a tensor from outside, its own
     requires_grad: bool = False
 
 
@@ -43,164 +72,341 @@ class Binding:
 class Entry:
     """One traced and compiled signature."""
 
+    structure: Any
+    context: tuple[Any, ...]
+    leaves: list[Leaf]
     table: Table
     bindings: list[Binding]
     executable: Executable
     result: Any  # structure of what the function returned
     returned: list[tuple[int, bool]]  # output number, whether it requires gradients
-    rebound: list[tuple[Where, int, bool]]  # whose handle, output number, requires gradients
-    grads: list[tuple[Where, int | None | GradientDropped]]
-    draws: list[tuple[Any, int]]  # generator, how many
-    symbols: list[tuple[int, int]]  # argument number and axis of each size symbol
+    rebound: list[tuple[int, int, bool]]  # row of the handle, output number, requires gradients
+    grads: list[tuple[int, int, Any]]  # row of the handle, output number or -1 and what it is then
+    draws: list[tuple[int, int]]  # row of the generator, how many
+    donated: list[tuple[int, bool]]  # input that an output may take over, whether it is a gradient
+    variables: tuple[Expr, ...]  # the size symbols
     guards: list[Expr]  # over the symbols
-    donated: list[int]  # graph inputs whose buffers an output may take
+    result_sizes: list[Expr]  # sizes among the results
     graph: Graph
     call: Op
-    variables: tuple[Expr, ...]
-    pins: list[tuple[int, Any]]  # number arguments that the trace needed the value of
     recompile: Callable[..., Executable]  # the same again, for whoever wants to watch
-    version: int = 0
-    checked: dict[tuple[int, ...], bool] = field(default_factory=dict)
+    version: int = 0  # of the structure that the table was last seen to hold for
+    admitted: dict[tuple[int, ...], Any] = field(default_factory=dict)
 
     def sizes(self, leaves: Sequence[Any]) -> tuple[int, ...]:
-        return tuple([leaves[i]._value.type.shape[axis] for i, axis in self.symbols])
+        """What the symbols stand for at a call."""
+        found: dict[int, int] = {}
+        for leaf, x in zip(self.leaves, leaves, strict=True):
+            for axis, dim in enumerate(leaf.dims):
+                if dim < 0:
+                    found.setdefault(~dim, x._value.type.shape[axis])
+        return tuple(found[i] for i in range(len(self.variables)))
 
-    def accepts(self, sizes: tuple[int, ...]) -> bool:
-        """Whether the size guards hold."""
-        found = self.checked.get(sizes)
-        if found is None:
-            env = dict(zip(self.variables, sizes, strict=True))
-            found = min(sizes, default=2) >= 2 and all(
-                bool(scalar.evaluate(g, env)) for g in self.guards
-            )
-            self.checked[sizes] = found
-        return found
+    def admit(self, sizes: tuple[int, ...]) -> tuple[Any, ...] | None:
+        """The outputs' types and the sizes among the results, or None where a size guard fails."""
+        if sizes not in self.admitted:
+            self.admitted[sizes] = self._admit(sizes)
+        return self.admitted[sizes]
+
+    def _admit(self, sizes: tuple[int, ...]) -> tuple[Any, ...] | None:
+        env = dict(zip(self.variables, sizes, strict=True))
+        if min(sizes, default=2) < 2 or not all(scalar.evaluate(g, env) for g in self.guards):
+            return None
+        shapes = self.executable.output_shapes(sizes)
+        outputs = zip(self.executable.outputs, shapes, strict=True)
+        types = tuple(tensor_type(t.dtype, shape) for t, shape in outputs)
+        return types, tuple(int(scalar.evaluate(e, env)) for e in self.result_sizes)
+
+    def link(self, inputs: Sequence[Value], outputs: Sequence[Tensor]) -> None:
+        """Let gradients flow from the outputs back through the call: by its graph."""
+        node = make_node(self.call, tuple(inputs), {}, [t._value.type for t in outputs])
+        for tensor, value, (_, requires) in zip(outputs, node.outputs, self.returned, strict=True):
+            value.data = tensor._value.data
+            value.requires_grad = requires
+            tensor._rebind(value)
+
+
+def context() -> tuple[Any, ...]:
+    """What an entry depends on beside its arguments and guards."""
+    return options.backend, options.cpu_level, state.grad
 
 
 def as_leaf(x: Any) -> Any:
     """An argument leaf: arrays become tensors."""
-    return from_numpy(x, dtype_of(x.dtype)) if isinstance(x, np.ndarray) else x
+    if isinstance(x, (np.ndarray, np.floating)):
+        return from_numpy(x, dtype_of(np.asarray(x).dtype))
+    return x
 
 
-def pin(trace: Trace, i: int, current: Any) -> None:
-    """The trace used number argument i for itself: it must be the same at later calls."""
-    trace.pins.append((i, current))
+def flattened(args: Any, kwargs: Any) -> tuple[Any, list[Any]]:
+    """The structure and the leaves of a call."""
+    leaves: list[Any] = []
+    structure = flatten((args, kwargs), leaves)
+    return structure, [as_leaf(x) for x in leaves]
 
 
-def fits(entry: Entry, leaves: Sequence[Any]) -> bool:
-    """Whether the arguments' sizes and pinned numbers are those the entry is for."""
-    for i, value in entry.pins:
-        if leaves[i] != value:
-            return False
-    sizes = entry.sizes(leaves)
-    symbolic = set(entry.symbols)
-    for b, v in zip(entry.bindings, entry.graph.inputs, strict=True):
-        if b.kind == "leaf":
-            given = leaves[b.at]._value.type
-            if v.type.static:
-                if given is not v.type:
-                    return False
+class Call:
+    """The call that is traced: its arguments, and the placeholders that stand for them."""
+
+    def __init__(self, structure: Any, leaves: list[Any], trace: Trace, sizes: Sizes) -> None:
+        self.structure = structure
+        self.leaves = leaves
+        self.trace = trace
+        self.sizes = sizes
+        self.kinds: list[Leaf] = []
+        self.inputs: list[tuple[str, int, Value]] = []  # kind of input, leaf, placeholder
+        self.pinned: set[int] = set()
+
+    def place(self, varying: dict[int, list[int]]) -> list[Any]:
+        """Show placeholders in place of the tensors; what the function is to be called with."""
+        first: dict[int, int] = {}
+        arguments: list[Any] = []
+        for i, x in enumerate(self.leaves):
+            at = first.setdefault(id(x), i)
+            if isinstance(x, Tensor):
+                self.kinds.append(self.tensor(x, i, at, varying.get(i, ())))
+                arguments.append(x)
+            elif isinstance(x, (int, float)):
+                placeholder, number = self.trace.as_number(x)
+                number.guard = functools.partial(self.pinned.add, i)
+                self.kinds.append(Leaf(NUMBER, i, number=type(x)))
+                self.inputs.append((NUMBER, i, placeholder))
+                arguments.append(number)
             else:
-                for axis, (mine, other) in enumerate(zip(v.type.shape, given.shape, strict=True)):
-                    if (b.at, axis) not in symbolic and mine != other:
-                        return False
-    return entry.accepts(sizes)
+                self.kinds.append(Leaf(GENERATOR, at))
+                arguments.append(x)
+        return arguments
+
+    def tensor(self, x: Tensor, i: int, at: int, axes: Sequence[int]) -> Leaf:
+        value = x._value
+        if at != i:
+            return Leaf(TENSOR, at, value.type, value.type.dtype, (), value.requires_grad)
+        shape: list[Any] = list(value.type.shape)
+        dims = list(shape)
+        for axis in axes:
+            dims[axis] = ~len(self.sizes.current)
+            shape[axis] = self.sizes.symbol(shape[axis])
+        placeholder = self.trace.placeholder(value.type.dtype, tuple(shape), value.requires_grad)
+        self.trace.shown[value] = placeholder
+        self.trace.show(x, placeholder)
+        self.inputs.append((TENSOR, i, placeholder))
+        type_ = None if axes else value.type
+        return Leaf(TENSOR, i, type_, value.type.dtype, tuple(dims), value.requires_grad)
+
+    def leaf_kinds(self) -> list[Leaf]:
+        """The leaves, with the numbers that the trace needed the value of."""
+        for i in self.pinned:
+            self.kinds[i].pinned = self.leaves[i]
+        return self.kinds
 
 
-def bound_types_hold(entry: Entry, objects: Sequence[Any]) -> bool:
-    """Whether the tensors read from outside have the types that the entry is for."""
-    return all(
-        b.kind != "row"
-        or (
-            objects[b.at]._value.type is b.type
-            and objects[b.at]._value.requires_grad == b.requires_grad
-        )
-        for b in entry.bindings
+@dataclass
+class Traced:
+    """What a function did while it was traced."""
+
+    result: Any
+    returned: list[Value]
+    result_sizes: list[Expr]
+    rebound: dict[Tensor, Value]
+    grads: dict[Tensor, Any]
+
+
+def assemble(
+    name: str, call: Call, done: Traced, explorer: Explorer, keep_grads: bool
+) -> Entry:
+    """Turn a finished trace into a graph with all hidden inputs and outputs, and compile it."""
+    trace = call.trace
+    bindings, inputs = bound_inputs(name, call, explorer)
+    outputs = list(done.returned)
+    place = functools.partial(row_of, name, explorer)
+    rebound = []
+    for handle, value in done.rebound.items():
+        row = place(handle, "a tensor that it changes")
+        rebound.append((row, len(outputs), value.requires_grad))
+        outputs.append(trace.inside(value))
+    grads: list[tuple[int, int, Any]] = []
+    for handle, grad in done.grads.items():
+        if id(handle) not in explorer.known:
+            continue  # made inside
+        row = place(handle, "a gradient")
+        if isinstance(grad, Tensor) and (keep_grads or handle not in trace.consumed):
+            grads.append((row, len(outputs), None))
+            outputs.append(trace.inside(grad._value))
+        else:
+            dropped = isinstance(grad, Tensor)
+            grads.append((row, -1, GradientDropped() if dropped else grad))
+    graph = Graph(inputs, outputs)
+    linked = Graph(inputs, done.returned)
+    takes, donated = takeovers(graph, linked, bindings, rebound, grads, explorer)
+    labels = [label_of(b, explorer.table) for b in bindings]
+    changed = {row for row, _, _ in rebound}
+    stable = tuple(
+        i for i, b in enumerate(bindings)
+        if b.kind == TENSOR and b.row not in changed and not is_leaf_row(b, explorer.table)
+    )  # fmt: skip
+    symbols = tuple(call.sizes.current)
+    recompile = functools.partial(
+        compile_graph, graph, backends.load(options.backend), symbols, takes, labels,
+        stable=stable, name=name,
+    )  # fmt: skip
+    example = first_call(explorer, bindings, call) if options.verify > 1 else None
+    return Entry(
+        structure=call.structure,
+        context=context(),
+        leaves=call.leaf_kinds(),
+        table=explorer.table,
+        bindings=bindings,
+        executable=recompile(example=example),
+        result=done.result,
+        returned=[(i, v.requires_grad) for i, v in enumerate(done.returned)],
+        rebound=rebound,
+        grads=grads,
+        draws=[(generator_row(explorer, d.generator), d.count) for d in trace.draws.values()],
+        donated=donated,
+        variables=symbols,
+        guards=[g.condition for g in call.sizes.guards.values()],
+        result_sizes=done.result_sizes,
+        graph=graph,
+        call=call_op(name, as_recorded(linked)),
+        recompile=recompile,
     )
 
 
-def misfit(entry: Entry, leaves: Sequence[Any]) -> str:
-    """Why a call with these arguments cannot use the entry, in words."""
-    for i, value in entry.pins:
-        if leaves[i] != value:
-            return f"argument {i} is {leaves[i]!r}, was {value!r}, and the trace used its value"
-    for b, v in zip(entry.bindings, entry.graph.inputs, strict=True):
-        if b.kind == "leaf" and v.type.static and leaves[b.at]._value.type is not v.type:
-            return f"argument {b.at} is {leaves[b.at]._value.type}, was {v.type}"
-    if not fits(entry, leaves):
-        asked = "; ".join(f"{g}" for g in entry.guards)
-        sizes = dict(zip(entry.variables, entry.sizes(leaves), strict=True))
-        return f"the sizes {sizes} give other answers to what the trace asked ({asked})"
-    objects = entry.table.follow()
-    if objects is None:
-        return entry.table.broken()
-    for b in entry.bindings:
-        if b.kind == "row":
-            value = objects[b.at]._value
-            if value.type is not b.type:
-                return f"{entry.table.rows[b.at].text} is {value.type}, was {b.type}"
-            if value.requires_grad != b.requires_grad:
-                state = "requires" if value.requires_grad else "does not require"
-                return f"{entry.table.rows[b.at].text} now {state} gradients"
-    return "nothing differs"
+def bound_inputs(
+    name: str, call: Call, explorer: Explorer
+) -> tuple[list[Binding], list[Value]]:
+    """Where every graph input comes from, and the inputs themselves."""
+    trace = call.trace
+    bindings: list[Binding] = []
+    inputs: list[Value] = []
+
+    def add(kind: str, row: int, value: Value, type_: TensorType, requires: bool = False) -> None:
+        bindings.append(Binding(kind, row, type_, requires))
+        inputs.append(value)
+
+    for kind, i, placeholder in call.inputs:
+        add(kind, i, placeholder, placeholder.type, placeholder.requires_grad)
+    for h in trace.hidden.values():
+        at = explorer.shown.get(id(h.value))  # any handle that shows it will do
+        row = row_of(name, explorer, h.handle, format_line(h.line)) if at is None else at
+        add(TENSOR, row, h.placeholder, h.value.type, h.value.requires_grad)
+    for key, n in trace.numbers.items():
+        number_row = explorer.number_rows.get(key)
+        if number_row is None:
+            raise TraceError(
+                f"{name} uses an optimizer that no argument, global, closure or attribute shows\n"
+                "  help: pass it as an argument, or keep it in one of these"
+            )
+        add(NUMBER, number_row, n.placeholder, n.placeholder.type)
+    for d in trace.draws.values():
+        row = generator_row(explorer, d.generator)
+        add(SEED, row, d.seed, d.seed.type)
+        add(DRAW, row, d.first, d.first.type)
+    return bindings, inputs
 
 
-def bound(b: Binding, objects: Sequence[Any], leaves: Sequence[Any]) -> tuple[Value | None, Buffer]:
-    """The value (if it is a tensor's) and the buffer of a graph input."""
-    if b.kind == "leaf" or b.kind == "row":
-        value = (leaves if b.kind == "leaf" else objects)[b.at]._value
-        if value.data is None:
-            hooks.evaluate([value])
-        return value, value.data
-    if b.kind == "number":
-        return None, scalar_buffer(leaves[b.at], b.key)
-    if b.kind == "item":
-        key, kind = b.key
-        return None, scalar_buffer(objects[b.at][key], kind)
-    if b.kind == "seed":
-        return None, Buffer.copy_of(np.uint64(b.key.seed))
-    return None, Buffer.copy_of(np.int64(b.key.draws + 1))
+def generator_row(explorer: Explorer, generator: Any) -> int:
+    found = explorer.known.get(id(generator))
+    return explorer.hold(generator, "the random numbers") if found is None else found
 
 
-def first_call(
-    table: Table, bindings: Sequence[Binding], leaves: Sequence[Any], symbols: Sequence[Any]
-) -> Example | None:
-    """The inputs of the call that is traced, to check meanings on."""
-    objects = table.follow()
-    if objects is None:
-        return None
-    sizes = tuple(leaves[i]._value.type.shape[axis] for i, axis in symbols)
-    return Example([bound(b, objects, leaves)[1] for b in bindings], sizes)
-
-
-def scalar_buffer(number: Any, kind: type) -> Buffer:
-    return Buffer.copy_of(np.int64(number) if kind is int else np.float64(number))
-
-
-def handle_at(place: Where, objects: Sequence[Any], leaves: Sequence[Any]) -> Tensor:
-    kind, i = place
-    handle: Tensor = leaves[i] if kind == "leaf" else objects[i]
-    return handle
-
-
-def label_of(b: Binding, table: Table) -> str:
-    if b.kind in ("row", "item"):
-        return table.rows[b.at].text
-    return f"argument {b.at}" if b.kind in ("leaf", "number") else b.kind
+def row_of(name: str, explorer: Explorer, handle: Tensor, where: str) -> int:
+    """How to find a handle again at the next call."""
+    row = explorer.known.get(id(handle))
+    if row is None:
+        raise TraceError(
+            f"{name} uses a tensor that cannot be found again at the next call\n"
+            f"  at {where}\n  help: pass it as an argument, or keep it in a global, a closure, or "
+            "an attribute that the function names"
+        )
+    return row
 
 
 def takeovers(
-    graph: Graph, bindings: Sequence[Binding], rebound: Sequence[tuple[Where, int, bool]]
-) -> tuple[dict[int, int], list[int]]:
-    """Which outputs may take which inputs' buffers: a handle's new value that of its old one."""
-    at = {("leaf" if b.kind == "leaf" else "row", b.at): i for i, b in enumerate(bindings)
-          if b.kind in ("leaf", "row")}  # fmt: skip
+    graph: Graph,
+    linked: Graph,
+    bindings: Sequence[Binding],
+    rebound: Sequence[tuple[int, int, bool]],
+    grads: Sequence[tuple[int, int, Any]],
+    explorer: Explorer,
+) -> tuple[dict[int, int], list[tuple[int, bool]]]:
+    """Which outputs may take which inputs' buffers: a handle's new value that of its old one.
+
+    What a later gradient through the call will read is left alone.
+    """
+    at = {b.row: i for i, b in enumerate(bindings) if b.kind == TENSOR}
+    kept: set[Value] = set()
+    if any(v.requires_grad for v in linked.outputs):
+        kept = {v for n in linked.nodes for v in n.inputs} | set(linked.outputs)
     takes: dict[int, int] = {}
-    for place, number, _ in rebound:
-        i = at.get(place)
-        if i is not None and graph.inputs[i].type is graph.outputs[number].type:
+    donated: list[tuple[int, bool]] = []
+    for row, number, _ in rebound:
+        i = at.get(row)
+        if i is not None and fits_into(graph, i, number, kept):
             takes[number] = i
-    return takes, list(takes.values())
+            donated.append((i, False))
+    for row, number, _ in grads:
+        gradient = explorer.objects[row]._grad
+        i = at.get(explorer.known.get(id(gradient), -1))
+        if number >= 0 and i is not None and fits_into(graph, i, number, kept):
+            takes[number] = i
+            donated.append((i, True))
+    return takes, donated
+
+
+def fits_into(graph: Graph, i: int, number: int, kept: set[Value]) -> bool:
+    """Whether input i's buffer can serve an output."""
+    value = graph.inputs[i]
+    return value.type is graph.outputs[number].type and value not in kept
+
+
+def first_call(explorer: Explorer, bindings: Sequence[Binding], call: Call) -> Example | None:
+    """The inputs of the call that is traced, to check meanings on."""
+    buffers = [bound(b, explorer.objects)[1] for b in bindings]
+    return Example(buffers, tuple(call.sizes.current.values()))
+
+
+def example_of(entry: Entry, leaves: Sequence[Any]) -> Example | None:
+    """The inputs of a call that fits; None if what the entry reads changed meanwhile."""
+    objects = entry.table.follow(leaves)
+    if objects is None:
+        return None
+    return Example([bound(b, objects)[1] for b in entry.bindings], entry.sizes(leaves))
+
+
+def bound(b: Binding, objects: Sequence[Any]) -> tuple[Value | None, Buffer]:
+    """The value (if it is a tensor's) and the buffer of a graph input."""
+    obj = objects[b.row]
+    if b.kind == TENSOR:
+        if obj._value.data is None:
+            hooks.evaluate([obj._value])
+        return obj._value, obj._value.data
+    if b.kind == SEED:
+        return None, Buffer.copy_of(np.uint64(obj.seed))
+    if b.kind == DRAW:
+        return None, Buffer.copy_of(np.int64(obj.draws + 1))
+    return None, Buffer.copy_of(np.asarray(obj, b.type.dtype.numpy))
+
+
+def is_leaf_row(b: Binding, table: Table) -> bool:
+    return table.rows[b.row].step == LEAF
+
+
+def label_of(b: Binding, table: Table) -> str:
+    """What reports call a graph input."""
+    return table.rows[b.row].text if b.kind in (TENSOR, NUMBER) else b.kind
+
+
+def as_recorded(graph: Graph) -> Graph:
+    """The graph with gradients stopped where they were off while it was recorded."""
+    done: dict[Value, Value] = {}
+    for node in graph.nodes:
+        inputs = tuple([done.get(v, v) for v in node.inputs])
+        off = node.op.differentiable and not any(v.requires_grad for v in node.outputs)
+        if off and any(v.requires_grad for v in node.inputs):
+            inputs = tuple([make(op_of(stop_gradient), (v,), {}).outputs[0] for v in inputs])
+        done.update(zip(node.outputs, with_inputs(node, inputs).outputs, strict=True))
+    return Graph(graph.inputs, [done.get(v, v) for v in graph.outputs])
 
 
 def call_op(name: str, graph: Graph) -> Op:
@@ -219,3 +425,52 @@ def call_op(name: str, graph: Graph) -> Op:
         return tuple(v.type for v in expand(types, attrs).outputs)
 
     return Op(f"call_{name}", Kind.COMPOSITE, infer, expand=expand)
+
+
+# -------------------------------------------------------------------------------------- in words
+
+
+def misfit(entry: Entry, leaves: Sequence[Any]) -> str:
+    """Why a call with these arguments cannot use the entry, in words."""
+    for i, (leaf, x) in enumerate(zip(entry.leaves, leaves, strict=True)):
+        if leaf.pinned is not MISSING and not same(x, leaf.pinned):
+            return f"argument {i} is {x!r}, was {leaf.pinned!r}, and the trace used its value"
+        if leaf.type is not None and x._value.type is not leaf.type:
+            return f"argument {i} is {x._value.type}, was {leaf.type}"
+        if leaf.type is None and leaf.kind == TENSOR and not fits_dims(leaf, x._value.type.shape):
+            return f"argument {i} is {x._value.type}, was {entry.bindings[i].type}"
+    sizes = entry.sizes(leaves)
+    if entry.admit(sizes) is None:
+        asked = "; ".join(f"{g}" for g in entry.guards)
+        named = dict(zip(entry.variables, sizes, strict=True))
+        return f"the sizes {named} give other answers to what the trace asked ({asked})"
+    objects = entry.table.follow(leaves)
+    if objects is None:
+        return entry.table.broken(leaves)
+    for b in entry.bindings:
+        if b.kind == TENSOR and not is_leaf_row(b, entry.table):
+            value = objects[b.row]._value
+            if value.type is not b.type:
+                return f"{entry.table.rows[b.row].text} is {value.type}, was {b.type}"
+            if value.requires_grad != b.requires_grad:
+                now = "requires" if value.requires_grad else "does not require"
+                return f"{entry.table.rows[b.row].text} now {now} gradients"
+    written = {row for row, _, _ in entry.rebound} | {row for row, _, _ in entry.grads}
+    if written and not all_distinct(entry, objects, written):
+        return "a tensor that the function changes is now also another of its tensors"
+    return ""
+
+
+def fits_dims(leaf: Leaf, shape: Sequence[int]) -> bool:
+    return all(dim < 0 or dim == size for dim, size in zip(leaf.dims, shape, strict=True))
+
+
+def all_distinct(entry: Entry, objects: Sequence[Any], written: set[int]) -> bool:
+    """Whether no tensor that the function changes was met at two rows."""
+    rows = {b.row for b in entry.bindings if b.kind == TENSOR} | written
+    handles: dict[int, int] = {}
+    for row in sorted(rows):
+        other = handles.setdefault(id(objects[row]), row)
+        if other != row and (row in written or other in written):
+            return False
+    return True

@@ -1,21 +1,29 @@
 """Nested arguments: flattening to tensors and numbers, and building the same shape again.
 
-A structure is hashable and says everything about the arguments but the tensors and numbers: it is the first part of
-a signature. Strings, None, dtypes and the like count by value, other objects by identity.
+A structure is hashable and says everything about the arguments but the tensors and numbers: it is
+the first part of a signature, and the runtime's dispatcher holds calls against it. Strings, None,
+dtypes and the like count by value, other objects by identity.
 """
 
 from __future__ import annotations
 
+import types
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from deepseek.frontend.guards import PLAIN
+from deepseek.errors import TraceError
+from deepseek.frontend.guards import is_plain, is_plain_inside, same
 from deepseek.frontend.number import Number
 from deepseek.frontend.tensor import Tensor
+from deepseek.ir.scalar import Expr
+from deepseek.ir.shape import Dim
+from deepseek.ops.random import Generator
 
-TENSOR, NUMBER = "tensor", "number"
+TENSOR, NUMBER, GENERATOR, SIZE = "tensor", "number", "generator", "size"
+DICTS = (dict, OrderedDict)
 
 
 class Static:
@@ -25,32 +33,38 @@ class Static:
 
     def __init__(self, value: Any) -> None:
         self.value = value
-        self.by_value = isinstance(value, PLAIN)
+        self.by_value = is_plain(value)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Static):
             return False
         if self.by_value:
-            return type(self.value) is type(other.value) and bool(self.value == other.value)
+            return same(self.value, other.value)
         return self.value is other.value
 
     def __hash__(self) -> int:
-        return hash(self.value) if self.by_value else id(self.value)
+        if not self.by_value:
+            return id(self.value)
+        return hash((type(self.value), repr(self.value)))
 
 
 def flatten(obj: Any, leaves: list[Any]) -> Any:
-    """The structure of obj; tensors, arrays and numbers are appended to `leaves`."""
-    if isinstance(obj, (Tensor, np.ndarray)):
+    """The structure of obj; tensors, arrays, numbers and generators are appended to `leaves`."""
+    kind = type(obj)
+    if isinstance(obj, (Tensor, np.ndarray, np.floating)):
         leaves.append(obj)
         return TENSOR
-    kind = type(obj)
-    if kind is int or kind is float:
+    if kind is float or kind is int and -(2**63) <= obj < 2**63:
         leaves.append(obj)
         return NUMBER, kind
+    if kind is Generator:
+        leaves.append(obj)
+        return GENERATOR
     if isinstance(obj, tuple | list):
         return kind, tuple([flatten(item, leaves) for item in obj])
-    if kind is dict:
-        return dict, tuple(obj), tuple([flatten(item, leaves) for item in obj.values()])
+    if kind in DICTS:
+        keys = tuple([Static(key) for key in obj])
+        return kind, keys, tuple([flatten(item, leaves) for item in obj.values()])
     return Static(obj)
 
 
@@ -58,10 +72,12 @@ def unflatten(structure: Any, leaves: Iterator[Any]) -> Any:
     """An object of the given structure around other leaves."""
     if isinstance(structure, Static):
         return structure.value
-    if structure is TENSOR or structure[0] is NUMBER:
+    if isinstance(structure, str) or structure[0] in (NUMBER, SIZE):
         return next(leaves)
-    if structure[0] is dict:
-        return dict(zip(structure[1], [unflatten(s, leaves) for s in structure[2]], strict=True))
+    if structure[0] in DICTS:
+        keys = [key.value for key in structure[1]]
+        values = [unflatten(s, leaves) for s in structure[2]]
+        return structure[0](zip(keys, values, strict=True))
     items = [unflatten(s, leaves) for s in structure[1]]
     if hasattr(structure[0], "_fields"):
         return structure[0](*items)
@@ -72,20 +88,34 @@ def statics(structure: Any) -> list[Any]:
     """The objects that a structure holds by identity."""
     if isinstance(structure, Static):
         return [] if structure.by_value else [structure.value]
-    if structure is TENSOR or structure[0] is NUMBER:
+    if isinstance(structure, str) or structure[0] in (NUMBER, SIZE):
         return []
     return [obj for part in structure[-1] for obj in statics(part)]
 
 
-def result_leaves(obj: Any, leaves: list[Tensor]) -> Any:
-    """The structure of a result; tensors go to `leaves`, numbers are what they are now."""
+def result_structure(obj: Any, leaves: list[Tensor], sizes: list[Expr], given: list[Any]) -> Any:
+    """The structure of a result: tensors go to `leaves`, sizes to `sizes`, numbers are what they
+    are now. Raises TraceError for an object that may hold traced tensors, unless it was `given`.
+    """
     if isinstance(obj, Tensor):
         leaves.append(obj)
         return TENSOR
-    if isinstance(obj, tuple | list):
-        return type(obj), tuple([result_leaves(item, leaves) for item in obj])
-    if type(obj) is dict:
-        return dict, tuple(obj), tuple([result_leaves(item, leaves) for item in obj.values()])
-    if isinstance(obj, Number):
+    if type(obj) is Dim:
+        sizes.append(obj.expr)
+        return SIZE, obj.expr
+    if type(obj) is Number:
         return Static(int(obj) if isinstance(obj.current, int) else float(obj))
-    return Static(obj)
+    if isinstance(obj, tuple | list):
+        return type(obj), tuple([result_structure(x, leaves, sizes, given) for x in obj])
+    if type(obj) in DICTS:
+        keys = tuple([Static(key) for key in obj])
+        parts = [result_structure(x, leaves, sizes, given) for x in obj.values()]
+        return type(obj), keys, tuple(parts)
+    known = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
+    if is_plain_inside(obj) or isinstance(obj, known) or any(obj is x for x in given):
+        return Static(obj)
+    raise TraceError(
+        f"a function under @ds.jit returned a {type(obj).__name__}\n"
+        "  help: return tensors, numbers, strings, None, and tuples, lists, dicts and namedtuples "
+        "of these"
+    )

@@ -17,8 +17,7 @@ import numpy as np
 from deepseek import backends
 from deepseek._runtime import Buffer
 from deepseek.compiler.compile import Compiled, Example, Executable, compile_graph
-from deepseek.compiler.entry import Entry, as_leaf, first_call
-from deepseek.compiler.tree import flatten
+from deepseek.compiler.entry import Entry, example_of, flattened
 from deepseek.config import options, override
 from deepseek.debug.explanation import jitted
 from deepseek.debug.meaning import Array, Difference, Meaning, difference, precision
@@ -74,10 +73,7 @@ def bisect(
     function, args = jitted(f, args)
     with override(verify=0, dump=None):
         entry = function.entry_for(*args, **kwargs)
-        leaves: list[Any] = []
-        flatten((args, kwargs), leaves)
-        leaves = [as_leaf(x) for x in leaves]
-        example = first_call(entry.table, entry.bindings, leaves, entry.symbols)
+        example = example_of(entry, flattened(args, kwargs)[1])
         if example is None:
             raise ArgumentError(f"bisect: what {function.name} reads changed meanwhile")
         return Bisection(entry, example, tolerance).find()

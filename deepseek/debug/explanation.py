@@ -16,9 +16,8 @@ from typing import Any
 from deepseek import backends
 from deepseek.compiler.caches import counters
 from deepseek.compiler.compile import Compiled
-from deepseek.compiler.entry import Entry, as_leaf, label_of
+from deepseek.compiler.entry import Entry, flattened, label_of
 from deepseek.compiler.function import Function, jit
-from deepseek.compiler.tree import flatten
 from deepseek.config import options, override
 from deepseek.debug import conditions, draw_graph, draw_memory, page, summary
 from deepseek.debug.counting import Regions, value_of
@@ -54,9 +53,7 @@ def explain(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
     """
     function, args = jitted(f, args)
     entry = function.entry_for(*args, **kwargs)
-    leaves: list[Any] = []
-    flatten((args, kwargs), leaves)
-    sizes = entry.sizes([as_leaf(x) for x in leaves])
+    sizes = entry.sizes(flattened(args, kwargs)[1])
     return explained(function.name, entry, sizes)
 
 

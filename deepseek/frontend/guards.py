@@ -1,44 +1,60 @@
 """Guards: what a trace read from outside, by the path it was read from.
 
-A compiled function is right only while the things its trace saw are as they were. `explore` starts
-at the function and follows, as far as the traced code could have, every global, cell, default and
-attribute; each thing met becomes a row of a `Table`: how to get there, and what must hold there.
-Tensors are inputs (nothing must hold but the type), numbers and strings must be equal, functions
-must run the same code, the rest must be the same object. The table is plain data, walked at every
-call.
+A compiled function is right only while the things its trace saw are as they were. Each thing met is
+a `Row` of a `Table`: how to get there, and what must hold there. The table is plain data. The
+runtime's dispatcher walks it at every call; the walk written here says the same in Python, for
+errors and reports.
 """
 
 from __future__ import annotations
 
-import builtins
-import dis
+import collections
 import enum
-import types
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from deepseek.errors import TraceError, is_internal
 from deepseek.frontend.tensor import Device, Tensor
 from deepseek.ir.dtype import DType
 
-Record = tuple[types.CodeType, dict[str, Any], dict[str, Any]]
+# How to get from an object to the next one. The key: the object itself; the number of an argument;
+# an index or dict key; an attribute; an attribute in the object's own dict; nothing, for its class;
+# a name that a class or one of its bases defines; the number of a function's cell; nothing, for the
+# same object once more.
+HELD, LEAF, ITEM, ATTR, OWN, KIND, LOOKUP, CELL, SELF = (
+    "held", "leaf", "item", "attr", "own", "kind", "lookup", "cell", "self",
+)  # fmt: skip
+# What must hold there. Expected: nothing; the object; a plain value; a copy of a container of plain
+# values; (type, keys); (type, length); the exact type; a copy of a NumPy array; the row that the
+# same object was met at; the row of a tensor that shows the same value.
+FREE, IS, EQUAL, COPY, KEYS, LENGTH, TYPE, ARRAY, SAME, SHOWS = (
+    "free", "is", "equal", "copy", "keys", "length", "type", "array", "same", "shows",
+)  # fmt: skip
 
-# How to get from an object to the next one.
-ROOT, ATTR, ITEM, CELL = "root", "attr", "item", "cell"
-# What must hold there.
-FREE, IS, EQUAL, KEYS, LENGTH, TYPE, ARRAY = "free", "is", "equal", "keys", "length", "type", "array"
+PLAIN = (
+    bool, int, float, complex, str, bytes, type(None), type(...), DType, Device, enum.Enum, slice,
+    np.generic, np.dtype,
+)  # fmt: skip
+SEQUENCES = (list, tuple, collections.deque)
+SETS = (set, frozenset)
 
-UNSEEN = ("eval", "exec", "globals", "locals", "vars")
-PLAIN = (bool, int, float, complex, str, bytes, type(None), DType, Device, enum.Enum, slice, type(...))
-MISSING = object()
+
+class Missing:
+    """Stands for what is not there."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING = Missing()
 
 
 class Structure:
-    """Counts the changes to any Module's structure or settings, so that most calls need look no
-    further.
+    """Counts the changes to any Module's structure or settings: while the count is the same, what
+    hangs on a Module need not be looked at.
     """
 
     version = 0
@@ -47,10 +63,12 @@ class Structure:
 structure = Structure()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
-    """Object number i is `step key` from object `parent`; `check` with `expected` must hold for
-    it.
+    """The object that is `step key` from object number `parent`; `check` with `expected` must hold.
+
+    With `stays` it hangs on a Module: while `structure.version` is unchanged, the object is the
+    same one and the check holds.
     """
 
     parent: int
@@ -59,281 +77,193 @@ class Row:
     check: str
     expected: Any
     text: str
+    stays: bool = False
 
 
 class Table:
-    """Rows in order: each parent precedes its children. Row 0 is the list `root`."""
+    """Rows in order: each parent precedes its children."""
 
-    def __init__(self, root: Any) -> None:
-        self.root = root
-        self.rows: list[Row] = [Row(0, ROOT, None, FREE, None, "the call")]
-        self.known: dict[int, int] = {id(root): 0}
-        self.kept: list[Any] = [root]  # keeps ids unique while the table lives
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
 
-    def add(self, obj: Any, parent: int, step: str, key: Any, check: str, expected: Any, text: str) -> int:
-        self.rows.append(Row(parent, step, key, check, expected, text))
-        self.known.setdefault(id(obj), len(self.rows) - 1)
-        self.kept.append(obj)
-        return len(self.rows) - 1
+    def walk(self, leaves: Sequence[Any]) -> Iterator[tuple[Row, Any, bool]]:
+        """Every row with its object now and whether its check holds, up to one that does not."""
+        objects: list[Any] = []
+        for row in self.rows:
+            parent = objects[row.parent] if objects else None
+            obj = leaves[row.key] if row.step == LEAF else step_to(parent, row.step, row.key)
+            held = holds(obj, row.check, row.expected, objects)
+            yield row, obj, held
+            if not held:
+                return
+            objects.append(obj)
 
-    def follow(self) -> list[Any] | None:
+    def follow(self, leaves: Sequence[Any]) -> list[Any] | None:
         """Every row's object now, or None where something does not hold."""
-        objects: list[Any] = [self.root]
-        for row in self.rows[1:]:
-            obj = step_to(objects[row.parent], row.step, row.key)
-            if not holds(obj, row.check, row.expected):
-                return None
-            objects.append(obj)
-        return objects
+        walked = list(self.walk(leaves))
+        return [obj for _, obj, _ in walked] if all(held for _, _, held in walked) else None
 
-    def broken(self) -> str:
-        """Which row does not hold any more, in words."""
-        objects: list[Any] = [self.root]
-        for row in self.rows[1:]:
-            obj = step_to(objects[row.parent], row.step, row.key)
-            if not holds(obj, row.check, row.expected):
-                return f"{row.text} changed"
-            objects.append(obj)
+    def broken(self, leaves: Sequence[Any]) -> str:
+        """Which row does not hold any more, in words; empty if all do."""
+        for row, obj, held in self.walk(leaves):
+            if not held:
+                where = difference(obj, row.expected) if row.check == COPY else ""
+                return f"{row.text}{where} changed"
         return ""
 
 
 def step_to(obj: Any, step: str, key: Any) -> Any:
     """The object one step further, or MISSING."""
     try:
-        if step == ATTR:
-            return getattr(obj, key)
-        if step == ITEM:
-            return obj[key]
-        return obj.cell_contents
-    except (AttributeError, KeyError, IndexError, ValueError, TypeError):
+        match step:
+            case "held":
+                return key
+            case "item":
+                return obj.get(key, MISSING) if isinstance(obj, dict) else obj[key]
+            case "own":
+                return obj.__dict__.get(key, MISSING)
+            case "kind":
+                return type(obj)
+            case "lookup":
+                return looked_up(obj, key)
+            case "cell":
+                return obj.__closure__[key].cell_contents
+            case "self":
+                return obj
+            case _:
+                return getattr(obj, key)
+    except (AttributeError, LookupError, ValueError, TypeError):
         return MISSING
 
 
-def holds(obj: Any, check: str, expected: Any) -> bool:
+def looked_up(kind: type, name: str) -> Any:
+    """What a class or one of its bases defines under a name, as it stands there."""
+    for base in kind.__mro__:
+        if name in base.__dict__:
+            return base.__dict__[name]
+    return MISSING
+
+
+def holds(obj: Any, check: str, expected: Any, objects: Sequence[Any]) -> bool:
     """Whether a check holds for an object."""
-    if obj is MISSING:
-        return expected is MISSING
-    if check == FREE:
-        return True
-    if check == IS:
+    if obj is MISSING or expected is MISSING:
         return obj is expected
-    if check == EQUAL:
-        return type(obj) is type(expected) and (obj == expected or obj != obj and expected != expected)
-    if check == LENGTH:
-        return type(obj) is expected[0] and len(obj) == expected[1]
-    if check == KEYS:
-        return type(obj) is expected[0] and tuple(obj) == expected[1]
-    if check == TYPE:
-        return type(obj) is expected
-    value, copy = expected
-    return obj is value and np.array_equal(obj, copy, equal_nan=copy.dtype.kind == "f")
+    match check:
+        case "free":
+            return True
+        case "is":
+            return obj is expected
+        case "equal" | "copy":
+            return same(obj, expected)
+        case "length":
+            return type(obj) is expected[0] and len(obj) == expected[1]
+        case "keys":
+            return type(obj) is expected[0] and same_keys(tuple(obj), expected[1])
+        case "type":
+            return type(obj) is expected
+        case "array":
+            return same_array(obj, expected)
+        case "same":
+            return obj is objects[expected]
+        case "shows":
+            return isinstance(obj, Tensor) and obj._value is objects[expected]._value
+    raise AssertionError(check)
 
 
-class Explorer:
-    """Fills a table with everything the recorded code could have read."""
-
-    def __init__(
-        self, root: list[Any], records: Iterable[Record], skip: Callable[[Any, Any], bool]
-    ) -> None:
-        """`root` is the traced function, then the arguments that are neither tensors nor plain."""
-        function = root[0]
-        self.table = Table(root)
-        self.skip = skip  # (container, key) -> whether the number there is an input
-        self.codes: set[types.CodeType] = {function.__code__}
-        self.names: set[str] = set()
-        self.records = list(records)
-        for code, _, _ in self.records:
-            self.codes.update(nested_codes(code))
-        self.codes.update(nested_codes(function.__code__))
-        for code in self.codes:
-            refuse_unseen(code)
-            self.names.update(attribute_names(code))
-        self.done: set[int] = set()
-
-    def run(self) -> Table:
-        function, *arguments = self.table.root
-        at = self.table.add(function, 0, ITEM, 0, FREE, None, function.__qualname__)
-        self.function(function, at, function.__qualname__)
-        for i, obj in enumerate(arguments):
-            self.visit(obj, 0, ITEM, i + 1, f"argument {type(obj).__name__}")
-        return self.table
-
-    def visit(self, obj: Any, parent: int, step: str, key: Any, text: str) -> None:
-        """Add one object and what hangs on it."""
-        add = self.table.add
-        if isinstance(obj, PLAIN) or obj is MISSING:
-            if not self.skip(self.table.kept[parent], key):
-                add(obj, parent, step, key, EQUAL, obj, text)
-            return
-        if isinstance(obj, Tensor):
-            row = add(obj, parent, step, key, TYPE, type(obj), text)
-            if isinstance(obj._grad, Tensor) and id(obj) not in self.done:
-                self.done.add(id(obj))
-                add(obj._grad, row, ATTR, "_grad", TYPE, Tensor, f"{text}.grad")
-            return
-        if isinstance(obj, np.ndarray):
-            add(obj, parent, step, key, ARRAY, (obj, obj.copy()), text)
-            return
-        if isinstance(obj, (list, tuple)):
-            row = add(obj, parent, step, key, LENGTH, (type(obj), len(obj)), text)
-            self.elements(obj, row, enumerate(obj), text)
-            return
-        if isinstance(obj, dict):
-            row = add(obj, parent, step, key, KEYS, (type(obj), tuple(obj)), text)
-            self.elements(obj, row, obj.items(), text)
-            return
-        if isinstance(obj, types.FunctionType):
-            row = add(obj, parent, step, key, TYPE, types.FunctionType, text)
-            self.function(obj, row, text)
-            return
-        row = add(obj, parent, step, key, IS, obj, text)
-        if id(obj) not in self.done:
-            self.done.add(id(obj))
-            self.attributes(obj, row, text)
-
-    def elements(self, obj: Any, row: int, items: Iterable[tuple[Any, Any]], text: str) -> None:
-        if id(obj) in self.done:
-            return
-        self.done.add(id(obj))
-        for key, value in items:
-            name = repr(key) if isinstance(key, (int, str)) else type(key).__name__
-            self.visit(value, row, ITEM, key, f"{text}[{name}]")
-
-    def function(self, function: types.FunctionType, row: int, text: str) -> None:
-        """A function holds while its code does; its cells, defaults and globals are read by it."""
-        self.table.add(function.__code__, row, ATTR, "__code__", IS, function.__code__, f"{text} (its code)")
-        if function.__code__ not in self.codes or id(function) in self.done:
-            return
-        self.done.add(id(function))
-        for i, name in enumerate(function.__code__.co_freevars):
-            assert function.__closure__ is not None
-            cells = self.table.add(
-                function.__closure__, row, ATTR, "__closure__", FREE, None, f"{text} (its cells)"
-            )
-            cell = function.__closure__[i]
-            at = self.table.add(cell, cells, ITEM, i, FREE, None, name)
-            self.visit(step_to(cell, CELL, None), at, CELL, None, name)
-        for name in ("__defaults__", "__kwdefaults__"):
-            values = getattr(function, name)
-            if values:
-                self.visit(values, row, ATTR, name, f"{text} (its defaults)")
-        self.globals(function, row)
-
-    def globals(self, function: types.FunctionType, row: int) -> None:
-        namespace = function.__globals__
-        at = self.table.known.get(id(namespace))
-        if at is None:
-            at = self.table.add(namespace, row, ATTR, "__globals__", IS, namespace, "globals")
-        for code in nested_codes(function.__code__):
-            for name in global_names(code):
-                key = ("global", id(namespace), name)
-                if hash(key) in self.done or name not in namespace:
-                    continue
-                self.done.add(hash(key))
-                self.visit(namespace[name], at, ITEM, name, name)
-
-    def attributes(self, obj: Any, row: int, text: str) -> None:
-        """The attributes that the traced code names, where they can be read without running code.
-        """
-        if is_library(obj):
-            return
-        if isinstance(obj, types.MethodType):
-            self.visit(obj.__func__, row, ATTR, "__func__", text)
-            self.visit(obj.__self__, row, ATTR, "__self__", text)
-            return
-        always = getattr(type(obj), "_ds_children_", ())
-        own = dict(getattr(obj, "__dict__", {}))
-        for name in (*always, *sorted(self.names & set(own))):
-            if name in own:
-                self.visit(own[name], row, ATTR, name, f"{text}.{name}")
-        for kind in type(obj).__mro__ if not isinstance(obj, type) else ():
-            for name in sorted(self.names & set(vars(kind)) - set(own)):
-                value = vars(kind)[name]
-                slot = isinstance(value, types.MemberDescriptorType)
-                if slot and hasattr(obj, name):
-                    self.visit(getattr(obj, name), row, ATTR, name, f"{text}.{name}")
-                elif isinstance(value, types.FunctionType) and not is_internal(value.__code__.co_filename):
-                    self.method(kind, name, value, row, text)
-                elif isinstance(value, (*PLAIN, Tensor, np.ndarray, list, dict, tuple)) and value is not None:
-                    self.visit(value, row, ATTR, name, f"{text}.{name}")
-
-    def method(self, kind: type, name: str, function: types.FunctionType, row: int, text: str) -> None:
-        at = self.table.known.get(id(kind))
-        if at is None:
-            at = self.table.add(kind, row, ATTR, "__class__", IS, kind, f"{text} (its class)")
-        self.visit(function, at, ATTR, name, f"{kind.__qualname__}.{name}")
+# ---------------------------------------------------------------------------------- plain values
 
 
-def is_library(obj: Any) -> bool:
-    """Whether an object is a module or class of deepseek, NumPy or the standard library."""
-    if isinstance(obj, types.ModuleType):
-        where = getattr(obj, "__file__", None)
-        name = obj.__name__.partition(".")[0]
-        return where is None or is_internal(where) or name in ("numpy", "deepseek")
-    if isinstance(obj, type):
-        return obj.__module__.partition(".")[0] in ("numpy", "deepseek", "builtins")
-    return isinstance(obj, (types.BuiltinFunctionType, np.generic, np.ufunc))
+def is_plain(obj: Any) -> bool:
+    """Whether an object is a value and nothing else: it can be compared, and has no parts."""
+    return isinstance(obj, PLAIN)
 
 
-def nested_codes(code: types.CodeType) -> list[types.CodeType]:
-    """The code object and those of functions defined inside it."""
-    found = [code]
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            found += nested_codes(const)
-    return found
-
-
-def attribute_names(code: types.CodeType) -> set[str]:
-    """Attributes that the code names, constant getattr included."""
-    names = {
-        i.argval for i in dis.get_instructions(code)
-        if i.opname in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR", "IMPORT_FROM")
-    }  # fmt: skip
-    if "getattr" in code.co_names:
-        names.update(c for c in code.co_consts if isinstance(c, str))
-    return names
-
-
-def global_names(code: types.CodeType) -> list[str]:
-    """Globals that the code names."""
-    return list(dict.fromkeys(
-        i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")
-    ))  # fmt: skip
-
-
-def refuse_unseen(code: types.CodeType) -> None:
-    """Raise TraceError where the code reads in ways that cannot be followed."""
-    if is_internal(code.co_filename):
-        return
-    before: list[dis.Instruction] = []
-    for instruction in dis.get_instructions(code):
-        name = instruction.argval
-        loads = instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME")
-        if loads and name in UNSEEN and hasattr(builtins, name):
-            raise unseen(code, instruction, f"{name}()")
-        if instruction.opname in ("CALL", "CALL_FUNCTION") and computed_getattr(before):
-            raise unseen(code, instruction, "getattr() with a computed name")
-        before.append(instruction)
-
-
-def computed_getattr(before: list[dis.Instruction]) -> bool:
-    """Whether the call that follows is getattr whose name is not a constant."""
-    tail = [i for i in before[-8:] if i.opname not in ("PRECALL", "CACHE", "PUSH_NULL")]
-    for start in range(len(tail) - 1, -1, -1):
-        if tail[start].opname in ("LOAD_GLOBAL", "LOAD_NAME") and tail[start].argval == "getattr":
-            arguments = tail[start + 1 :]
-            constants = [i for i in arguments if i.opname == "LOAD_CONST" and isinstance(i.argval, str)]
-            return not constants
-        if tail[start].opname in ("CALL", "CALL_FUNCTION"):
-            return False
+def is_plain_inside(obj: Any) -> bool:
+    """Whether an object is a plain value or a container of such."""
+    if is_plain(obj):
+        return True
+    if isinstance(obj, (*SEQUENCES, *SETS)):
+        return all(is_plain_inside(x) for x in obj)
+    if isinstance(obj, dict):
+        return all(is_plain(k) and is_plain_inside(x) for k, x in obj.items())
     return False
 
 
-def unseen(code: types.CodeType, instruction: dis.Instruction, what: str) -> TraceError:
-    line = instruction.positions.lineno if instruction.positions else code.co_firstlineno
-    return TraceError(
-        f"@ds.jit cannot see what {what} reads, so it could not notice when that changes\n"
-        f"  at {code.co_filename}:{line}, in {code.co_qualname}\n"
-        "  help: read it before and pass it as an argument, or name the attribute directly"
+def copied(obj: Any) -> Any:
+    """A container of plain values that later changes of the original leave alone.
+
+    Sequences become lists, dicts lists of pairs, sets frozensets; each with its type.
+    """
+    if isinstance(obj, SEQUENCES):
+        return type(obj), [copied(x) for x in obj]
+    if isinstance(obj, dict):
+        return type(obj), [(k, copied(x)) for k, x in obj.items()]
+    if isinstance(obj, SETS):
+        return type(obj), frozenset(obj)
+    return obj
+
+
+def same(obj: Any, expected: Any) -> bool:
+    """Whether a plain value, or a container, is what it was; numbers bit for bit."""
+    if type(expected) is tuple:  # what `copied` gave
+        kind, parts = expected
+        if type(obj) is not kind:
+            return False
+        if isinstance(parts, frozenset):
+            return bool(obj == parts)
+        items = list(obj.items()) if isinstance(obj, dict) else list(obj)
+        if len(items) != len(parts):
+            return False
+        if isinstance(obj, dict):
+            pairs = zip(items, parts, strict=True)
+            return all(same(k, key) and same(x, part) for (k, x), (key, part) in pairs)
+        return all(same(x, part) for x, part in zip(items, parts, strict=True))
+    if obj is expected:
+        return True
+    if type(obj) is not type(expected):
+        return False
+    if isinstance(obj, float):
+        return same_float(obj, expected)
+    if isinstance(obj, complex):
+        return same_float(obj.real, expected.real) and same_float(obj.imag, expected.imag)
+    if isinstance(obj, np.generic):
+        return obj.dtype == expected.dtype and obj.tobytes() == expected.tobytes()
+    if isinstance(obj, slice):
+        parts = ("start", "stop", "step")
+        return all(same(getattr(obj, name), getattr(expected, name)) for name in parts)
+    return bool(obj == expected)
+
+
+def difference(obj: Any, expected: Any) -> str:
+    """Which element of a container is not what it was; empty if it is the container itself."""
+    kind, parts = expected
+    if type(obj) is not kind or isinstance(parts, frozenset) or len(obj) != len(parts):
+        return ""
+    keyed = isinstance(obj, dict)
+    items = list(obj.items()) if keyed else list(enumerate(obj))
+    pairs = parts if keyed else list(enumerate(parts))
+    for (key, value), (wanted, part) in zip(items, pairs, strict=True):
+        if not same(key, wanted):
+            return ""
+        if not same(value, part):
+            deeper = difference(value, part) if type(part) is tuple else ""
+            return f"[{key!r}]{deeper}"
+    return ""
+
+
+def same_float(a: float, b: float) -> bool:
+    return a != a and b != b or a == b and math.copysign(1, a) == math.copysign(1, b)
+
+
+def same_keys(keys: tuple[Any, ...], expected: tuple[Any, ...]) -> bool:
+    """Whether dict keys are the same: plain ones by value, others by identity."""
+    return len(keys) == len(expected) and all(
+        a is b or is_plain(b) and same(a, b) for a, b in zip(keys, expected, strict=True)
     )
+
+
+def same_array(obj: Any, expected: np.ndarray[Any, Any]) -> bool:
+    """Whether an array has the dtype, the shape and the elements, bit for bit, that it had."""
+    if type(obj) is not type(expected) or obj.dtype != expected.dtype:
+        return False
+    return obj.shape == expected.shape and obj.tobytes() == expected.tobytes()

@@ -201,6 +201,9 @@ class Tensor:
         """The gradient that `backward` left here. Raises TraceError if a compiled step consumed
         it.
         """
+        note = getattr(state.trace, "note_grad_read", None)
+        if note is not None:
+            note(self)
         if isinstance(self._grad, GradientDropped):
             raise TraceError(
                 "this gradient was consumed inside a compiled step and was not kept\n"

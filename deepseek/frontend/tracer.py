@@ -12,6 +12,7 @@ import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
+from deepseek import _runtime
 from deepseek.errors import Line, TraceError, format_line, user_line
 from deepseek.frontend.number import Number
 from deepseek.frontend.tensor import Tensor, hooks, tracing, view_of
@@ -62,11 +63,11 @@ class Trace:
     draws: dict[int, Draws] = field(default_factory=dict)
     rebound: dict[Tensor, Value] = field(default_factory=dict)
     grads: dict[Tensor, Any] = field(default_factory=dict)
+    grads_read: set[Tensor] = field(default_factory=set)  # before the function set them
     consumed: set[Tensor] = field(default_factory=set)
     constants: dict[Value, Value] = field(default_factory=dict)
     placeholders: set[Value] = field(default_factory=set)
-    shown: dict[Value, Value] = field(default_factory=dict)  # an argument's value -> its placeholder
-    pins: list[tuple[int, Any]] = field(default_factory=list)  # number arguments used as such
+    shown: dict[Value, Value] = field(default_factory=dict)  # of arguments: their placeholders
 
     # ------------------------------------------------------------------------ called by recording
 
@@ -101,8 +102,7 @@ class Trace:
                 f"  at {format_line(line)}\n  help: pass the tensor as an argument"
             )
         if value.data is None:
-            with tracing(None):
-                hooks.evaluate([value])
+            evaluate_apart([value])
         placeholder = self.placeholder(value.type.dtype, value.type.shape, value.requires_grad)
         self.show(handle, placeholder)
         return Hidden(handle, value, placeholder, line)
@@ -127,6 +127,11 @@ class Trace:
     def note_grad(self, handle: Tensor) -> None:
         """A handle's gradient is about to change."""
         self.grads.setdefault(handle, handle._grad)
+
+    def note_grad_read(self, handle: Tensor) -> None:
+        """A handle's gradient is looked at."""
+        if handle not in self.grads:
+            self.grads_read.add(handle)
 
     def note_consumed(self, handle: Tensor) -> None:
         """An optimiser used up this handle's gradient."""
@@ -185,6 +190,16 @@ class Trace:
     def _placeholder_of(self, original: Value) -> Value | None:
         found = self.hidden.get(original)
         return found.placeholder if found is not None else self.shown.get(original)
+
+
+def evaluate_apart(values: list[Value]) -> None:
+    """Compute values without the trace noticing what code runs for it."""
+    _runtime.pause_recording_calls()
+    try:
+        with tracing(None):
+            hooks.evaluate(values)
+    finally:
+        _runtime.resume_recording_calls()
 
 
 def _nothing() -> None:

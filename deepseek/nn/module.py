@@ -53,8 +53,12 @@ class Module:
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
     _transient: set[str]  # the buffers that state_dict leaves out
-    # What a compiled function's guards look at.
+    # What a compiled function's guards look at: these attributes, and of our own layers all others;
+    # the parts are changed by Module only; every change counts in `structure.version`.
     _ds_children_: ClassVar[tuple[str, ...]] = (*CHILDREN, "training")
+    _ds_parts_: ClassVar[tuple[str, ...]] = CHILDREN
+    _ds_unread_: ClassVar[tuple[str, ...]] = ("_transient",)
+    _ds_versioned_: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

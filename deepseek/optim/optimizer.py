@@ -271,7 +271,7 @@ def gradient_of(p: Tensor, group: Group) -> Tensor:
 
 def decayed(g: Tensor, p: Tensor, weight_decay: Any) -> Tensor:
     """The gradient with that of weight_decay / 2 * p**2 added."""
-    if isinstance(weight_decay, (int, float)) and weight_decay == 0:
+    if type(weight_decay) in (int, float) and weight_decay == 0:  # not a symbolic number
         return g
     return g + weight_decay * wide(p)
 

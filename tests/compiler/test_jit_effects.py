@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from types import SimpleNamespace
 
 import numpy as np
@@ -46,7 +47,7 @@ def test_tensors_by_every_path(work):
     slotted.w = vec(7)
 
     @ds.jit
-    def f(a, default=vec(5), *, named=vec(6)):
+    def f(a, default=vec(5), *, named=vec(6)):  # noqa: B008
         parts = thing.parts
         total = a + cell + thing.w + parts[0] + parts[1]["k"][0] + default + named + slotted.w
         return total + TABLE["layers"][0][1]["w"][:1] + module.count
@@ -65,7 +66,7 @@ def test_tensors_by_every_path(work):
 
 def test_default_arguments_rebound_in_place(work):
     @ds.jit
-    def f(a, w=vec(5)):
+    def f(a, w=vec(5)):  # noqa: B008
         return a + w
 
     assert f(vec(1)).numpy() == 6
@@ -424,7 +425,7 @@ def test_a_state_dict_keeps_its_contents():
         step()
     for key, value in wanted.items():
         np.testing.assert_array_equal(saved[key].numpy(), value)
-        np.testing.assert_array_equal(model.state_dict()[key].numpy(), value + 2)
+        np.testing.assert_allclose(model.state_dict()[key].numpy(), value + 2, rtol=1e-6)
 
 
 def test_a_donated_argument_given_twice_keeps_its_reader():
@@ -519,6 +520,7 @@ def test_out_of_memory_leaves_everything_as_it_was(memory_limit):
     a = ds.ones((1, 1000)).evaluate()
     f(a)
     before, draws, pointer = state.tolist(), rng.get_state(), ptr(state)
+    gc.collect()
     memory_limit(1 << 20)
     with pytest.raises(MemoryError, match="out of memory"):
         f(a)
@@ -528,7 +530,7 @@ def test_out_of_memory_leaves_everything_as_it_was(memory_limit):
     assert state.tolist() == [2001.0] * 1000
 
 
-def test_a_host_error_leaves_everything_as_it_was():
+def test_a_shape_error_leaves_everything_as_it_was():
     total = vec(0, 0)
 
     @ds.jit
@@ -538,7 +540,7 @@ def test_a_host_error_leaves_everything_as_it_was():
         return total
 
     f(vec(1, 2))
-    with pytest.raises(ds.ops.define.ShapeError if hasattr(ds.ops.define, "ShapeError") else Exception):
+    with pytest.raises(ds.errors.ShapeError):
         f(vec(1, 2, 3))
     assert total.tolist() == [1, 2]
 

@@ -117,7 +117,7 @@ def by_dict(a):
 
 def by_getattr_alias(a):
     get = getattr
-    return a * get(Counter(), str("n"))
+    return a * get(Counter(), "n")
 
 
 @pytest.mark.parametrize(

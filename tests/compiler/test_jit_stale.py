@@ -159,6 +159,11 @@ class Undo:
     todo = staticmethod(lambda: None)
 
 
+def set_item(values, i, value):
+    before = values[i]
+    return mutate(lambda: values.__setitem__(i, value), lambda: values.__setitem__(i, before))
+
+
 def globals_seen():
     try:
         return {"LATER": LATER}  # noqa: F821
@@ -203,16 +208,25 @@ LIST_PARTIAL = functools.partial(sum_of, LIST)
 CASES = {
     "global number": (lambda a: a * NUMBER, set_global("NUMBER", 5)),
     "global number to a float": (lambda a: a * NUMBER, set_global("NUMBER", 2.5)),
-    "global number to a bool": (lambda a: a * (7 if NUMBER is True else 1), set_global("NUMBER", True)),
+    "global number to a bool": (
+        lambda a: a * (7 if NUMBER is True else 1),
+        set_global("NUMBER", True),
+    ),
     "global string": (lambda a: a * len(TEXT), set_global("TEXT", "down")),
     "global tuple": (lambda a: a * TUPLE[1], set_global("TUPLE", (1, 9))),
     "global list replaced": (lambda a: a * LIST[0], set_global("LIST", [7, 2])),
-    "list element": (lambda a: a * LIST[0], lambda p: p.setitem(LIST, 0, 9)),
-    "list appended to": (lambda a: a * len(LIST), mutate(lambda: LIST.append(3), lambda: LIST.pop())),
+    "list element": (lambda a: a * LIST[0], set_item(LIST, 0, 9)),
+    "list appended to": (
+        lambda a: a * len(LIST),
+        mutate(lambda: LIST.append(3), lambda: LIST.pop()),
+    ),
     "dict value": (lambda a: a * DICT["a"], lambda p: p.setitem(DICT, "a", 4)),
     "dict key added": (lambda a: a * len(DICT), lambda p: p.setitem(DICT, "new", 4)),
     "dict key removed": (lambda a: a * ("a" in DICT), lambda p: p.delitem(DICT, "a")),
-    "nested containers": (lambda a: a * DICT["nested"]["b"][0], lambda p: p.setitem(DICT["nested"]["b"], 0, 8)),
+    "nested containers": (
+        lambda a: a * DICT["nested"]["b"][0],
+        set_item(DICT["nested"]["b"], 0, 8),
+    ),
     "set": (lambda a: a * len(SET), mutate(lambda: SET.add(9), lambda: SET.discard(9))),
     "set of as many": (
         lambda a: a * sum(SET),
@@ -224,72 +238,116 @@ CASES = {
         lambda a: a + ARRAY,
         mutate(lambda: ARRAY.__setitem__(0, 50), lambda: ARRAY.__setitem__(0, 1)),
     ),
-    "numpy array replaced": (lambda a: a + ARRAY, set_global("ARRAY", np.array([7.0, 8.0], np.float32))),
-    "numpy array of another shape": (lambda a: a + ARRAY.sum(), set_global("ARRAY", np.ones(3, np.float32))),
-    "closure cell": (lambda a: CLOSURE(a), lambda p: p.setattr(CLOSURE.__closure__[0], "cell_contents", 6)),
+    "numpy array replaced": (
+        lambda a: a + ARRAY,
+        set_global("ARRAY", np.array([7.0, 8.0], np.float32)),
+    ),
+    "numpy array of another shape": (
+        lambda a: a + ARRAY.sum(),
+        set_global("ARRAY", np.ones(4, np.float32)),
+    ),
+    "closure cell": (
+        lambda a: CLOSURE(a),
+        lambda p: p.setattr(CLOSURE.__closure__[0], "cell_contents", 6),
+    ),
     "function from the same code": (lambda a: CLOSURE(a), set_global("CLOSURE", make_closure(11))),
     "helper redefined": (lambda a: helper(a), set_global("helper", lambda a: a - 1)),
-    "helper's code": (lambda a: helper(a), set_attr(helper, "__code__", (lambda a: a * 8).__code__)),
+    "helper's code": (
+        lambda a: helper(a),
+        set_attr(helper, "__code__", (lambda a: a * 8).__code__),
+    ),
     "helper's helper": (lambda a: helper_of_helper(a), set_global("deep", lambda: 7)),
     "helper's global": (lambda a: helper_of_helper(a), set_global("NUMBER", 13)),
-    "helper's default": (lambda a: with_default(a), set_attr(helper, "unused", 0)),
-    "default changed": (lambda a: with_default(a), lambda p: p.setattr(with_default, "__defaults__", (9,))),
-    "keyword default changed": (
-        lambda a: with_default(a), lambda p: p.setattr(with_default, "__kwdefaults__", {"k": 9})
+    "default changed": (
+        lambda a: with_default(a),
+        lambda p: p.setattr(with_default, "__defaults__", (9,)),
     ),
-    "function in a dict": (lambda a: DISPATCH["f"](a), lambda p: p.setitem(DISPATCH, "f", lambda a: a * 9)),
+    "keyword default changed": (
+        lambda a: with_default(a),
+        lambda p: p.setattr(with_default, "__kwdefaults__", {"k": 9}),
+    ),
+    "function in a dict": (
+        lambda a: DISPATCH["f"](a),
+        lambda p: p.setitem(DISPATCH, "f", lambda a: a * 9),
+    ),
     "attribute of an object": (lambda a: THING.method(a), set_attr(THING, "_factor", 10)),
     "attribute of an attribute": (lambda a: THING.method(a), set_attr(THING.part, "offset", 10)),
     "attribute replaced by an object": (
-        lambda a: THING.method(a), set_attr(THING, "part", types.SimpleNamespace(offset=20))
+        lambda a: THING.method(a),
+        set_attr(THING, "part", types.SimpleNamespace(offset=20)),
     ),
-    "attribute added over the class": (lambda a: a * THING.rate, lambda p: p.setattr(THING, "rate", 9, raising=False)),
+    "attribute added over the class": (
+        lambda a: a * THING.rate,
+        lambda p: p.setattr(THING, "rate", 9, raising=False),
+    ),
     "namespace": (lambda a: a * SPACE.inner.k, set_attr(SPACE.inner, "k", 3)),
     "class attribute through an instance": (lambda a: a * THING.rate, set_attr(Base, "rate", 6)),
     "class attribute": (lambda a: a * Thing.rate, set_attr(Base, "rate", 6)),
     "class attribute shadowed": (lambda a: a * Thing.rate, lambda p: p.setattr(Thing, "rate", 7)),
     "class method's class attribute": (lambda a: Thing.by_class(a), set_attr(Base, "rate", 6)),
-    "method replaced": (lambda a: THING.method(a), set_attr(Thing, "method", lambda self, a: a - 5)),
+    "method replaced": (
+        lambda a: THING.method(a),
+        set_attr(Thing, "method", lambda self, a: a - 5),
+    ),
     "method of one object": (lambda a: THING.method(a), set_attr(THING, "method", lambda a: a - 7)),
-    "property replaced": (lambda a: THING.method(a), set_attr(Base, "factor", property(lambda s: 21))),
-    "static method replaced": (lambda a: Thing.static(a), set_attr(Base, "static", staticmethod(lambda a: a * 4))),
-    "special method replaced": (lambda a: THING(a), set_attr(Thing, "__call__", lambda self, a: a * 44)),
+    "property replaced": (
+        lambda a: THING.method(a),
+        set_attr(Base, "factor", property(lambda s: 21)),
+    ),
+    "static method replaced": (
+        lambda a: Thing.static(a),
+        set_attr(Base, "static", staticmethod(lambda a: a * 4)),
+    ),
+    "special method replaced": (
+        lambda a: THING(a),
+        set_attr(Thing, "__call__", lambda self, a: a * 44),
+    ),
     "operator replaced": (lambda a: THING + a, set_attr(Thing, "__add__", lambda self, a: a * 45)),
-    "subscript of an object": (lambda a: a * THING[0], lambda p: p.setitem(THING.values, 0, 6)),
-    "class of an object": (lambda a: a * THING.rate, lambda p: p.setattr(THING, "__class__", Faster)),
+    "subscript of an object": (lambda a: a * THING[0], set_item(THING.values, 0, 6)),
+    "class of an object": (
+        lambda a: a * THING.rate,
+        lambda p: p.setattr(THING, "__class__", Faster),
+    ),
     "bound method of a global": (lambda a: BOUND(a), set_attr(THING, "_factor", 31)),
     "partial": (lambda a: PARTIAL(a), set_global("PARTIAL", functools.partial(helper_of_two, 9))),
-    "partial's argument": (lambda a: LIST_PARTIAL(a), lambda p: p.setitem(LIST, 0, 77)),
+    "partial's argument": (lambda a: LIST_PARTIAL(a), set_item(LIST, 0, 77)),
     "enum": (lambda a: a * COLOUR.value, set_global("COLOUR", Colour.BLUE)),
     "dataclass": (lambda a: a * SETTINGS.width, set_attr(SETTINGS, "width", 9)),
     "attribute by __getattr__": (lambda a: a * LAZY.k, lambda p: p.setitem(LAZY.data, "k", 9)),
     "slot": (lambda a: a * SLOTS.k, set_attr(SLOTS, "k", 9)),
     "constant getattr": (lambda a: a * getattr(SPACE, "k"), set_attr(SPACE, "k", 12)),  # noqa: B009
     "getattr with a default": (
-        lambda a: a * getattr(SPACE, "absent", 1), lambda p: p.setattr(SPACE, "absent", 12, raising=False)
+        lambda a: a * getattr(SPACE, "absent", 1),
+        lambda p: p.setattr(SPACE, "absent", 12, raising=False),
     ),
     "hasattr": (
         lambda a: a * (5 if hasattr(SPACE, "other") else 1),
         lambda p: p.setattr(SPACE, "other", 1, raising=False),
     ),
     "environment variable": (
-        lambda a: a * int(os.environ.get("NOT_OURS", "1")), lambda p: p.setenv("NOT_OURS", "5")
+        lambda a: a * int(os.environ.get("NOT_OURS", "1")),
+        lambda p: p.setenv("NOT_OURS", "5"),
     ),
     "environment by getenv": (
-        lambda a: a * int(os.getenv("NOT_OURS", "1")), lambda p: p.setenv("NOT_OURS", "5")
+        lambda a: a * int(os.getenv("NOT_OURS", "1")),
+        lambda p: p.setenv("NOT_OURS", "5"),
     ),
     "global that was not there": (
         lambda a: a * (1 if "LATER" not in globals_seen() else 2),
         lambda p: p.setitem(globals(), "LATER", 1),
     ),
-    "builtin shadowed": (lambda a: a * len(LIST), lambda p: p.setitem(globals(), "len", lambda _: 30)),
-    "comprehension": (lambda a: sum([a * i for i in LIST]), lambda p: p.setitem(LIST, 1, 9)),
+    "builtin shadowed": (
+        lambda a: a * len(LIST),
+        lambda p: p.setitem(globals(), "len", lambda _: 30),
+    ),
+    "comprehension": (lambda a: sum([a * i for i in LIST]), set_item(LIST, 1, 9)),
     "nested function": (lambda a: (lambda b: b * NUMBER)(a), set_global("NUMBER", 9)),
     "wrapped function": (lambda a: wrapped(a), set_global("NUMBER", 9)),
     "callback through the library": (
-        lambda a: ds.grad(lambda t: (t * t * NUMBER).sum())(a), set_global("NUMBER", 9)
+        lambda a: ds.grad(lambda t: (t * t * NUMBER).sum())(a),
+        set_global("NUMBER", 9),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -310,8 +368,7 @@ def test_plain_python(work, patch, name):
     assert done.traces == 0
     change(patch)
     after = plain(a).tolist()
-    if name != "helper's default":
-        assert after != before, "the case changes nothing"
+    assert after != before, "the case changes nothing"
     assert jitted(a).tolist() == after
     with work() as done:
         assert jitted(a).tolist() == after
@@ -379,14 +436,16 @@ MODULE_CASES = {
     "part replaced": lambda m: setattr(m, "act", nn.GELU()),
     "part of a list replaced": lambda m: m.blocks.__setitem__(0, nn.Identity()),
     "part appended": lambda m: m.blocks.append(nn.ReLU()),
-    "parameter replaced": lambda m: setattr(m.blocks[0], "weight", nn.Parameter(ds.ones((2, 2)) * 3)),
+    "parameter replaced": lambda m: setattr(
+        m.blocks[0], "weight", nn.Parameter(ds.ones((2, 2)) * 3)
+    ),
     "parameter removed": lambda m: setattr(m.blocks[0], "bias", None),
     "parameter in place": lambda m: init(m.blocks[0].weight, 0.5),
     "buffer replaced": lambda m: (m.eval(), setattr(m.norm, "running_mean", ds.ones((2,)) * 9)),
     "state loaded": lambda m: m.load_state_dict({k: v * 0 + 1 for k, v in m.state_dict().items()}),
     "forward replaced": lambda m: setattr(m.act, "forward", lambda x: x * 0 + 1),
     "dtype": lambda m: m.double(),
-}  # fmt: skip
+}
 
 
 def sample(model):

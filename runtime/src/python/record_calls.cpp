@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -17,6 +18,7 @@ using Entry = std::vector<const void*>;
 
 struct Recording {
   std::vector<std::string> ignore;
+  std::vector<std::string> keep;
   Py_tracefunc previous = nullptr;
   py::object previous_argument;
   py::list found;
@@ -37,11 +39,9 @@ bool is_wanted(Recording& recording, PyCodeObject* code) {
   if (added) {
     recording.codes.push_back(py::reinterpret_borrow<py::object>(key));
     const auto file = py::cast<std::string>(py::handle(code->co_filename));
-    for (const std::string& prefix : recording.ignore) {
-      if (file.starts_with(prefix)) {
-        entry->second = false;
-      }
-    }
+    const auto starts = [&](const std::string& prefix) { return file.starts_with(prefix); };
+    entry->second = std::ranges::none_of(recording.ignore, starts) ||
+                    std::ranges::any_of(recording.keep, starts);
   }
   return entry->second;
 }
@@ -104,9 +104,10 @@ std::vector<py::object>& open_recordings() {
   return stack;
 }
 
-void start(std::vector<std::string> ignore) {
+void start(std::vector<std::string> ignore, std::vector<std::string> keep) {
   auto* recording = new Recording;
   recording->ignore = std::move(ignore);
+  recording->keep = std::move(keep);
   const PyThreadState* state = PyThreadState_Get();
   recording->previous = state->c_profilefunc;
   recording->previous_argument = py::reinterpret_borrow<py::object>(state->c_profileobj);
@@ -128,11 +129,28 @@ py::list stop() {
   return std::move(recording.found);
 }
 
+// Between these two the innermost recording sees nothing.
+void pause() {
+  if (!open_recordings().empty()) {
+    Recording& recording = recording_of(open_recordings().back().ptr());
+    PyEval_SetProfile(recording.previous, recording.previous_argument.ptr());
+  }
+}
+
+void resume() {
+  if (!open_recordings().empty()) {
+    PyEval_SetProfile(on_event, open_recordings().back().ptr());
+  }
+}
+
 }  // namespace
 
 void bind_call_recording(py::module_& module) {
-  module.def("start_recording_calls", &start, py::arg("ignore") = py::tuple());
+  module.def("start_recording_calls", &start, py::arg("ignore") = py::tuple(),
+             py::arg("keep") = py::tuple());
   module.def("stop_recording_calls", &stop);
+  module.def("pause_recording_calls", &pause);
+  module.def("resume_recording_calls", &resume);
 }
 
 }  // namespace deepseek::python
