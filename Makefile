@@ -39,7 +39,7 @@ test: $(test_ready)
 
 quick: $(test_ready)
 	$(bin)/ruff check -q .
-	$(pytest) -m "not slow" $(TESTS)
+	$(pytest) -m "not slow" --sample 30 $(TESTS)
 
 lint: $(test_ready)
 	$(bin)/ruff check .

@@ -20,6 +20,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write the golden files instead of comparing"
     )
+    parser.addoption(
+        "--sample", type=int, default=0, help="of each file, run about so many tests, spread evenly"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,6 +31,21 @@ def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" not in os.environ:
         # A run starts with an empty cache of its own, so that no result depends on an earlier run.
         config.stash[CACHE] = os.environ["DS_CACHE"] = tempfile.mkdtemp(prefix="deepseek-cache-")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Thin out the sweeps for `--sample`: the same tests each time, from all over the file."""
+    most = config.getoption("--sample")
+    if not most:
+        return
+    by_file: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        by_file.setdefault(item.path, []).append(item)
+    kept = {
+        item for found in by_file.values() for item in found[:: max(1, round(len(found) / most))]
+    }
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

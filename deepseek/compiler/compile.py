@@ -179,9 +179,8 @@ class Compiled(Executable):
         if self.prepared is not None:
             extra = self.prepared.up_to_date(inputs, symbols)
             donate = None if donate is None else [*donate, *([False] * len(extra))]
-            made = self.with_room([*inputs, *extra], symbols, donate)
-        else:
-            made = self.with_room(inputs, symbols, donate)
+            inputs = [*inputs, *extra]
+        made = self.with_room(inputs, symbols, donate)
         return [inputs[~k] if k < 0 else made[k] for k in self.from_input]
 
 
@@ -258,7 +257,7 @@ def compile_graph(
     def optimize(body: Graph) -> Graph:
         return run_passes(body, PassContext(context.claim))
 
-    program = build(fused, symbols, backend.lanes(), takes, labels, optimize)
+    program = build(fused, symbols, backend.lanes(), takes, labels, optimize, name)
     watch.built(program)
     if options.verify:
         verify(program)

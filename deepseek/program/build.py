@@ -216,6 +216,7 @@ def build(
     takes: dict[int, int] | None = None,
     labels: Sequence[str] = (),
     optimize: Callable[[Graph], Graph] = lambda graph: graph,
+    name: str = "program",
 ) -> Program:
     """The Program of a graph of regions.
 
@@ -234,7 +235,7 @@ def build(
     slots = list(builder.slots)
     for o, i in (takes or {}).items():
         mark_takeover(slots, steps, builder, outputs[o], env[graph.inputs[i]].slot)
-    return Program(builder.symbols, tuple(slots), tuple(steps), outputs, builder.kernel_list())
+    return Program(builder.symbols, tuple(slots), tuple(steps), outputs, builder.kernel_list(), name)
 
 
 def output_slots(graph: Graph, builder: Builder) -> dict[Value, int]:
