@@ -209,6 +209,6 @@ def relative_error(a: Array, b: Array) -> Array:
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     finite = np.isfinite(a) & np.isfinite(b)
     scale = np.max(np.abs(a), where=np.isfinite(a), initial=0.0)
-    # What cancels to nothing (the gradient of a bias before a batch norm) is rounding, not a result.
+    # What cancels to nothing (the gradient of a bias before a batch norm) is only rounding.
     out: Array = np.where(same, 0.0, np.where(finite, error / max(scale, NOTHING), np.inf))
     return out

@@ -235,7 +235,8 @@ def build(
     slots = list(builder.slots)
     for o, i in (takes or {}).items():
         mark_takeover(slots, steps, builder, outputs[o], env[graph.inputs[i]].slot)
-    return Program(builder.symbols, tuple(slots), tuple(steps), outputs, builder.kernel_list(), name)
+    kernels = builder.kernel_list()
+    return Program(builder.symbols, tuple(slots), tuple(steps), outputs, kernels, name)
 
 
 def output_slots(graph: Graph, builder: Builder) -> dict[Value, int]:
