@@ -65,8 +65,8 @@ using Numbers = std::vector<int64_t>;
 PYBIND11_MODULE(_runtime, module) {
   module.doc() = "The C++ runtime: buffers, threads, loader, Programs. It knows no op.";
   // What is raised is one of deepseek's own errors, whoever allocates.
-  py::register_exception<OutOfMemory>(module, "OutOfMemory",
-                                      py::module_::import("deepseek.errors").attr("OutOfMemoryError"));
+  py::register_exception<OutOfMemory>(
+      module, "OutOfMemory", py::module_::import("deepseek.errors").attr("OutOfMemoryError"));
 
   bind_buffer(module);
   module.def("pool_stats", &pool_stats);
