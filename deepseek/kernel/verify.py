@@ -54,6 +54,7 @@ class _Verifier:
         self.buffers: dict[str, Buffer] = {}
         self.scope: dict[str, Expr] = {}
         self.checked: set[Expr] = set()
+        self.varying: set[Expr] = set()  # variables that differ between a vector loop's lanes
         self.where = ""
 
     def fail(self, rule: str) -> None:
@@ -155,6 +156,11 @@ class _Verifier:
         self.where = f"let {let.var}"
         self.expr(let.value, let.var.dtype)
         self.bind(let.var)
+        if self.varies(let.value):
+            self.varying.add(let.var)
+
+    def varies(self, e: Expr) -> bool:
+        return any(v in self.varying for v in variables(e))
 
     def store(self, store: Store) -> None:
         self.where = f"store to {store.buffer!r}"
@@ -178,6 +184,9 @@ class _Verifier:
         self.check(axis.kind in _KINDS, f"axis kind {axis.kind!r}; wanted one of {_KINDS}")
         self.check(axis.var.dtype is int64, f"axis variable {axis.var} is not int64")
         self.expr(axis.extent, int64)
+        self.check(
+            not self.varies(axis.extent), "differs between the lanes of a vector loop", axis.extent
+        )
 
     def loop(self, loop: Loop, vector: bool) -> None:
         axis = loop.axis
@@ -187,9 +196,13 @@ class _Verifier:
         self.check(not (vector and axis.kind == VECTOR), "inside another vector loop")
         if axis.kind == UNROLL:
             self.check(axis.extent.fn == "const", "the extent of an unrolled loop is constant")
+        outer = set(self.varying)
         with self.inner():
             self.bind(axis.var)
+            if axis.kind == VECTOR:
+                self.varying.add(axis.var)
             self.body(loop.body, vector or axis.kind == VECTOR)
+        self.varying = outer
 
     def fold(self, fold: Fold, vector: bool) -> None:
         self.where = f"fold over {', '.join(str(a.var) for a in fold.axes)}"
@@ -227,6 +240,8 @@ class _Verifier:
                 self.expr(carry.merge, carry.var.dtype)
         for carry in fold.carries:
             self.bind(carry.var)
+            if vector:
+                self.varying.add(carry.var)
 
     def steps(self, carries: Iterable[Carry]) -> None:
         self.where = "step of a fold"

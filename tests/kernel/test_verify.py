@@ -123,6 +123,14 @@ BROKEN: dict[str, tuple[Callable[[], Kernel], str]] = {
         lambda: kernel(loop(J, M, VECTOR, replace(fold().body[0], axes=(Axis(I, N, VECTOR),)))),
         "a vector axis inside a vector loop",
     ),
+    "lanes of different length": (
+        lambda: kernel(loop(I, N, VECTOR, loop(J, add(I, ONE), SERIAL, store()))),
+        "differs between the lanes",
+    ),
+    "lanes of different length, by a let": (
+        lambda: kernel(loop(I, N, VECTOR, Let(var("q"), add(I, ONE)), loop(J, var("q"), SERIAL))),
+        "differs between the lanes",
+    ),
     "unroll": (lambda: each(store(), kind=UNROLL), "unrolled loop is constant"),
     "kind": (lambda: each(store(), kind="spiral"), "axis kind 'spiral'"),
     "axis variable": (

@@ -13,6 +13,7 @@ from deepseek.backends.cpu.emit_builder import Vector
 from deepseek.backends.cpu.emit_expr import Expressions
 from deepseek.backends.cpu.emit_types import NOTHING, Value, iota, register_type, vector_type
 from deepseek.backends.cpu.target import Target
+from deepseek.errors import CompileError
 from deepseek.ir.dtype import DType, int64
 from deepseek.ir.scalar import Expr, bounds, terms, walk
 from deepseek.kernel import polyfill
@@ -144,7 +145,10 @@ class Folds(Expressions):
             with self.inline_scope():
                 self.scopes[-1].stores = stores
                 return body("0", first)
-        extent = self.value(axis.extent).ops[0]
+        length = self.value(axis.extent)
+        if length.lanes:
+            raise CompileError(f"the extent of {axis.var} differs between lanes: {axis.extent}")
+        extent = length.ops[0]
         nonempty = (bounds(axis.extent)[0] or 0) > 0
         return self.loop("0", extent, 1, types, first, body, nonempty=nonempty, stores=stores)
 

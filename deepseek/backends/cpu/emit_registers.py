@@ -100,7 +100,7 @@ class Registers(Statements):
     def whole_at_once(self, stmt: Loop, lanes: int) -> bool:
         """A short vector loop over a register buffer is made straight-line code."""
         extent = stmt.axis.extent
-        if extent.fn != "const" or extent.attr > 8 * lanes:
+        if extent.fn != "const" or not 0 < extent.attr <= 8 * lanes:
             return False
         return bool(self._count(stmt.body))
 
