@@ -25,6 +25,7 @@ from deepseek.kernel.ir import (
     Buffer,
     Carry,
     Fold,
+    Let,
     Loop,
     Stmt,
     Store,
@@ -181,6 +182,15 @@ def substituted(store: Store, change: dict[Expr, Expr]) -> Store:
     )
 
 
+def together(stores: Sequence[Store]) -> tuple[Stmt, ...]:
+    """Stores of one iteration: all values are read before any is written, as in-place use needs."""
+    if len(stores) < 2:
+        return tuple(stores)
+    named = [scalar.var(f"v{i}", s.value.dtype) for i, s in enumerate(stores)]
+    lets = [Let(v, s.value) for v, s in zip(named, stores, strict=True)]
+    return (*lets, *(replace(s, value=v) for v, s in zip(named, stores, strict=True)))
+
+
 def store_to(buffer: Buffer, offset: Expr, value: Expr) -> Store:
     return Store(buffer.name, offset, scalar.cast(value, buffer.dtype))
 
@@ -198,15 +208,16 @@ def pointwise(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer]) -> Nest
     spans, change = coalesce(spans_of(shape), [s.value for s in stores], [offset])
     stores = [substituted(s, change) for s in stores]
     if not spans:
-        return Nest(tuple(stores))
+        return Nest(together(stores))
     if len(spans) == 1:
         (flat,), change, lengths = with_length(spans[0], {})
         stores = [substituted(s, change) for s in stores]
         outer, inner, split = blocks(flat, BLOCK)
-        body = grid([outer], nest([inner], tuple(substituted(s, split) for s in stores)))
+        stores = [substituted(s, split) for s in stores]
+        body = grid([outer], nest([inner], together(stores)))
         return Nest(body, lengths=lengths)
     wide = 1 if len(spans) == 2 or not is_small(spans[0].extent, 15) else 2
-    return Nest(grid(spans[:wide], nest(spans[wide:], tuple(stores))))
+    return Nest(grid(spans[:wide], nest(spans[wide:], together(stores))))
 
 
 # ----------------------------------------------------------------------------------------- reduce
@@ -323,9 +334,9 @@ class _Reduction:
             spans, change, lengths = with_length(spans[0], change)
         inside = [s for s in spans if s.folded]
         body: list[Stmt] = [fold_over(inside, carries, change) for carries in levels]
-        body += [substituted(s, change) for s in per_row]
         if per_element:
-            body += nest(inside, tuple(substituted(s, change) for s in per_element))
+            body += nest(inside, together([substituted(s, change) for s in per_element]))
+        body += together([substituted(s, change) for s in per_row])
         return Nest(grid([s for s in spans if not s.folded], tuple(body)), lengths=lengths)
 
     def columns(self) -> Nest:
@@ -351,10 +362,11 @@ class _Reduction:
                 self.ev.known[value] = (self.row, kept)
             body += nest([column], (fold, *stores))
         per_row, per_element = self.stores()
-        if per_row:
-            body += nest([column], tuple(substituted(s, split) for s in per_row))
         if per_element:
-            body += nest([*inside, column], tuple(substituted(s, split) for s in per_element))
+            each = together([substituted(s, split) for s in per_element])
+            body += nest([*inside, column], each)
+        if per_row:
+            body += nest([column], together([substituted(s, split) for s in per_row]))
         return Nest(grid([*outer, block], tuple(body)), scratch)
 
 

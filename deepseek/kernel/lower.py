@@ -6,7 +6,7 @@ run-time sizes. What cannot be lowered is an error that names the op.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from deepseek.errors import CompileError, format_line
@@ -88,7 +88,7 @@ def assemble(
     kernel = Kernel(name_of(body), buffers, tuple(symbols), nest.body, lines_of(body))
     return Lowered(
         kernel, tuple(i for i, _ in used), tuple(arguments.values()), grain_of(kernel, arguments),
-        in_place(kernel, used, outputs, nodes),
+        in_place(kernel, used, outputs),
     )  # fmt: skip
 
 
@@ -152,22 +152,47 @@ def known(size: Expr) -> Expr:
 
 
 def in_place(
-    kernel: Kernel, used: list[tuple[int, Buffer]], outputs: list[Buffer], nodes: list[Expr]
+    kernel: Kernel, used: list[tuple[int, Buffer]], outputs: list[Buffer]
 ) -> tuple[tuple[int, ...], ...]:
-    """For each output, the inputs that are read only at the very index where it is written."""
-    indices: dict[str, set[Expr]] = {}
-    for e in nodes:
-        if e.fn == "load":
-            indices.setdefault(e.name, set()).add(e.args[0])
-    written: dict[str, set[Expr]] = {}
-    for stmt in statements(kernel.body):
+    """For each output, the inputs whose memory it may take over.
+
+    An element may be overwritten when nothing reads it afterwards: the input is read at the very
+    index where the output is written, by that store or by statements before it, and every loop
+    around the store moves on to other elements.
+    """
+    order = list(in_order(kernel.body, ()))
+    reads: dict[str, list[tuple[int, Expr]]] = {}
+    writes: dict[str, list[tuple[int, Store, tuple[Axis, ...]]]] = {}
+    for position, (stmt, axes) in enumerate(order):
+        for e in scalar.walk(expressions(stmt)):
+            if e.fn == "load":
+                reads.setdefault(e.name, []).append((position, e.args[0]))
         if isinstance(stmt, Store):
-            written.setdefault(stmt.buffer, set()).add(stmt.index)
-    return tuple(
-        tuple(
-            i for i, b in used
-            if b.dtype.itemsize == out.dtype.itemsize
-            and len(written[out.name]) == 1 and indices[b.name] == written[out.name]
+            writes.setdefault(stmt.buffer, []).append((position, stmt, axes))
+
+    def may_take(out: Buffer, source: Buffer) -> bool:
+        if source.dtype.itemsize != out.dtype.itemsize or len(writes[out.name]) != 1:
+            return False
+        position, store, axes = writes[out.name][0]
+        moving = scalar.variables(store.index)
+        return all(a.var in moving or a.extent is scalar.ONE for a in axes) and all(
+            at <= position and index is store.index for at, index in reads[source.name]
         )
-        for out in outputs
-    )  # fmt: skip
+
+    return tuple(tuple(i for i, b in used if may_take(out, b)) for out in outputs)
+
+
+def in_order(
+    body: Sequence[Stmt], axes: tuple[Axis, ...]
+) -> Iterator[tuple[Stmt, tuple[Axis, ...]]]:
+    """Every statement as it is run, with the loops around it."""
+    for stmt in body:
+        match stmt:
+            case Loop(axis, inner):
+                yield from in_order(inner, (*axes, axis))
+            case Fold(folded, _, lets, prefix, _):
+                yield from in_order(lets, (*axes, *folded))
+                yield stmt, axes
+                yield from in_order(prefix, (*axes, *folded))
+            case _:
+                yield stmt, axes

@@ -17,7 +17,7 @@ them.
 from __future__ import annotations
 
 from deepseek.ir import scalar
-from deepseek.ir.access import Index, axes_of, is_alias, read_at, row_index
+from deepseek.ir.access import Index, axes_of, inlined, is_alias, read_at, row_index
 from deepseek.ir.graph import Graph, Node, Value
 from deepseek.ir.op import Kind
 from deepseek.ir.shape import exprs, numel
@@ -195,19 +195,24 @@ class Fuser(Grouping):
         return repeats * sum(map(weight, source.nodes)) <= REPEATED_WORK
 
     def _seen_outside(self, source: Group, target: Group) -> bool:
-        """Whether a value of source is needed by anything but source and target."""
+        """Whether a value of source is needed by anything but source and target.
+
+        Views are looked through even where they are members of target: others recompute them.
+        """
         stack = [v for n in source.nodes for v in n.outputs]
+        if any(v in self.must_store for v in stack):
+            return True
+        seen: set[Node] = set()
         while stack:
-            value = stack.pop()
-            if value in self.must_store:
-                return True
-            for user in self.uses.get(value, ()):
+            for user in self.uses.get(stack.pop(), ()):
                 group = self.group_of.get(user)
-                if group is source or group is target:
-                    continue
-                if group is not None or not self.vanishes(user):
+                inside = group is source or group is target
+                if not inside and (group is not None or not self.vanishes(user)):
                     return True
-                stack.extend(user.outputs)
+                seen_through = user.op.kind.pointwise and inlined(user.outputs[0])
+                if seen_through and user not in seen:
+                    seen.add(user)
+                    stack.extend(user.outputs)
         return False
 
     def _sink(self, node: Node) -> None:
@@ -242,6 +247,8 @@ class Fuser(Grouping):
             if self.group_of.get(a.value.node) is group
         }
         if len(kept) > 1 or any(v.type.dtype.itemsize > value.type.dtype.itemsize for v in kept):
+            return
+        if not all(group.stores(v) for v in kept):
             return
         group.nodes.remove(node)
         del group.at[value]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from deepseek.errors import CompileError
 from deepseek.ir.access import (
     Access,
     Index,
@@ -63,6 +64,12 @@ class Group:
             if row is not None:
                 places.append(row)
         return places
+
+    def stores(self, value: Value) -> bool:
+        """Whether a member is computed where its elements lie, so that it can be kept in memory."""
+        if value.node.op.kind is Kind.REDUCE:
+            return True
+        return self.at[value] in self.place(value.type)
 
 
 class Grouping:
@@ -235,6 +242,9 @@ class Grouping:
 
     def emit(self, group: Group, stored: set[Value], done: dict[Value, Value]) -> None:
         outputs = [v for n in group.nodes for v in n.outputs if v in stored]
+        for value in outputs:
+            if not group.stores(value):
+                raise CompileError(f"{value} is computed at {group.at[value]}: a wrong fusion")
         inputs = self.region_inputs(group, outputs)
         body = Graph(inputs, outputs)
         attrs = {"body": body, "form": group.form, "shape": group.shape, "folded": group.folded}

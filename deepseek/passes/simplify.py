@@ -69,7 +69,7 @@ def reshape_of_reshape_is_reshape(node: Node) -> Replacement:
 
 
 @rule("permute_dims")
-def permutes_compose(node: Node) -> Replacement:
+def permute_by_identity_is_x(node: Node) -> Replacement:
     axes = node.attrs["axes"]
     if axes == tuple(range(len(axes))):
         return node.inputs[0]
@@ -85,7 +85,7 @@ RULES: list[Rule] = [
     minus_minus_x_is_x,
     view_to_own_type_is_x,
     reshape_of_reshape_is_reshape,
-    permutes_compose,
+    permute_by_identity_is_x,
 ]
 _rewriter = Rewriter(RULES)
 

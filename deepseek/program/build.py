@@ -230,7 +230,7 @@ def build(
         env[value] = Ref(builder.slot(ir.INPUT, value.type, label))
     results = output_slots(graph, builder)
     steps = builder.block(graph, env, results)
-    steps += copied_outputs(graph, builder, env, results)
+    steps += copied_outputs(graph, builder, env)
     outputs = tuple(env[v].slot for v in graph.outputs)
     slots = list(builder.slots)
     for o, i in (takes or {}).items():
@@ -253,9 +253,7 @@ def output_slots(graph: Graph, builder: Builder) -> dict[Value, int]:
     return results
 
 
-def copied_outputs(
-    graph: Graph, builder: Builder, env: Env, results: dict[Value, int]
-) -> list[Step]:
+def copied_outputs(graph: Graph, builder: Builder, env: Env) -> list[Step]:
     """Outputs that are constants are copied, since constants are shared between calls."""
     steps: list[Step] = []
     for value in graph.outputs:
