@@ -46,10 +46,9 @@ class Folds(Expressions):
         raise NotImplementedError
 
     def bind(self, var: Expr, value: Value) -> None:
-        """Define a variable until the current scope closes."""
+        """Define a variable until the current scope closes, and with it all that is made of it."""
         self.known.pop(var, None)
-        plain = Value(value.ops, value.lanes, value.level, NOTHING)
-        self.remember(var, plain, self.level)
+        self.remember(var, Value(value.ops, value.lanes, self.level, NOTHING))
 
     def let(self, stmt: Let) -> None:
         self.bind(stmt.var, self.value(stmt.value))
