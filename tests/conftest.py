@@ -28,6 +28,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: left out of `make quick`")
     os.environ.setdefault("DS_NUM_THREADS", "1")
+    # Processes that tests start are to use the installed package, not the folder they start in.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     if "PYTEST_XDIST_WORKER" not in os.environ:
         # A run starts with an empty cache of its own, so that no result depends on an earlier run.
         config.stash[CACHE] = os.environ["DS_CACHE"] = tempfile.mkdtemp(prefix="deepseek-cache-")

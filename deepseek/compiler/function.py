@@ -9,9 +9,11 @@ returned tensors, handles that the function rebound, gradients that it left.
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,18 @@ from deepseek.ir.shape import Sizes, active
 
 LIBRARIES = (PACKAGE_DIR, STDLIB_DIR, os.path.dirname(np.__file__) + os.sep, "<frozen ")
 FAVOURS = 2  # how often a function may change what it reads, while it is traced, and settle
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """No garbage collection: its callbacks and finalizers are not the traced function's code."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 
 class Function:
@@ -134,7 +148,7 @@ class Function:
         sizes = Sizes()
         call = Call(structure, leaves, trace, sizes)
         with active(sizes):
-            with tracing(trace):
+            with tracing(trace), no_collection():
                 _runtime.start_recording_calls(LIBRARIES, INSTALLED_DIRS)
                 try:
                     args, kwargs = unflatten(structure, iter(call.place(varying)))

@@ -25,6 +25,7 @@ def test_buffers_are_aligned_and_hold_bytes(nbytes: int) -> None:
 
 
 def test_views_are_read_only_and_keep_the_buffer_alive() -> None:
+    gc.collect()
     held = Buffer.copy_of(np.arange(10.0))
     view = np.frombuffer(held)
     assert not view.flags.writeable
