@@ -71,7 +71,8 @@ def about_row(row: Row) -> Iterator[str]:
             yield f"{name} is a {kind.__name__} of {length}"
         case guards.KEYS:
             kind, keys = row.expected
-            yield f"{name} is a {kind.__name__} with the keys {shortened(list(keys))}"
+            shown = [k if isinstance(k, guards.PLAIN) else type(k).__name__ for k in keys]
+            yield f"{name} is a {kind.__name__} with the keys {shortened(shown)}"
         case guards.TYPE if row.expected is Tensor:
             yield f"{name} is a Tensor"
         case guards.TYPE:

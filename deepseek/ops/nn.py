@@ -16,10 +16,10 @@ import numpy as np
 
 from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
-from deepseek.ir.dtype import int64, uint32
+from deepseek.ir.dtype import float32, int64, uint32
 from deepseek.ir.op import Sample
 from deepseek.ir.scalar import FUNCTIONS
-from deepseek.ir.shape import same
+from deepseek.ir.shape import same, same_shape
 from deepseek.ops import forms, forms_nn
 from deepseek.ops.create import arange
 from deepseek.ops.define import (
@@ -39,6 +39,11 @@ from deepseek.ops.reduce import element_count, over_count
 def widened(x: Tensor) -> Tensor:
     """x in the dtype that sums of it are carried in."""
     return converted(x, x.dtype.accumulator)
+
+
+def floating(x: Tensor) -> Tensor:
+    """x, or its integers as float32."""
+    return x if x.dtype.is_float else converted(x, float32)
 
 
 def plain_samples(**kwargs: Any) -> list[Sample]:
@@ -75,6 +80,7 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
         raise op_error(
             ArgumentError, "gelu", f"approximate={approximate!r}", "'none' or 'tanh'", user_line()
         )
+    x = floating(x)
     wide = widened(x)
     if approximate == "tanh":
         inner = math.sqrt(2 / math.pi) * (wide + 0.044715 * wide * wide * wide)
@@ -85,11 +91,13 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 @composite(reference=lambda x: x / (1 + np.exp(-x)), samples=plain_samples)
 def silu(x: Tensor) -> Tensor:
     """x * sigmoid(x)."""
+    x = floating(x)
     wide = widened(x)
     return converted(wide * wide.sigmoid(), x.dtype)
 
 
 def _softmax_reference(x: Any, dim: int) -> Any:
+    x = x * 1.0  # integers as floats
     e = np.exp(x - np.max(x, axis=dim, keepdims=True, initial=-np.inf))
     return e / np.sum(e, axis=dim, keepdims=True)
 
@@ -115,6 +123,7 @@ def _shifted(x: Tensor, axis: int) -> Tensor:
 def softmax(x: Tensor, dim: int) -> Tensor:
     """exp(x) / sum(exp(x)) along an axis."""
     axis = axis_of("softmax", x, dim)
+    x = floating(x)
     e = _shifted(x, axis).exp()
     return converted(e / e.sum(axis=axis, keepdims=True), x.dtype)
 
@@ -134,6 +143,7 @@ def _log_softmax_reference(x: Any, dim: int) -> Any:
 def log_softmax(x: Tensor, dim: int) -> Tensor:
     """The logarithm of softmax."""
     axis = axis_of("log_softmax", x, dim)
+    x = floating(x)
     shifted = _shifted(x, axis)
     return converted(shifted - shifted.exp().sum(axis=axis, keepdims=True).log(), x.dtype)
 
@@ -303,6 +313,11 @@ def cross_entropy(
 ) -> Tensor:  # fmt: skip
     """The cross entropy of softmax(input) and target, class indices or probabilities."""
     axis = min(input.ndim - 1, 1)
+    if target.dtype.is_float and not same_shape(shape_of(target), shape_of(input)):
+        raise op_error(
+            ShapeError, "cross_entropy", (describe(input), describe(target)),
+            "integer class indices, or probabilities of the input's shape", user_line(),
+        )  # fmt: skip
     logs = log_softmax(widened(input), axis)
     if target.dtype.is_integer:
         losses, counted = _nll(logs, target, weight, ignore_index, label_smoothing, "cross_entropy")

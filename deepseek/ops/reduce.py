@@ -484,6 +484,7 @@ def all(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:  # n
 def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """log(sum(exp(x))) over some axes, without overflow."""
     axes = axes_of("logsumexp", x, axis)
+    x = x if x.dtype.is_float else converted(x, float32)
     wide = converted(x, x.dtype.accumulator)
     largest = stop_gradient(wide.max(axis=axes, keepdims=True))
     shift = where(largest.isfinite(), largest, 0)
