@@ -28,7 +28,8 @@ def code(level: str) -> _runtime.Code:
     """All samples in one object."""
     target = TARGETS[level]
     texts = [(name, emit(s.kernel, target)) for name, s in SAMPLES.items()]
-    return _runtime.Code(compile_kernels(texts, target))
+    with override(verify=1):
+        return _runtime.Code(compile_kernels(texts, target))
 
 
 def run(level: str, sample: Sample, arrays: list[Array], sizes: tuple[int, ...], pieces: int = 1,

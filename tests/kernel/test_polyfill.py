@@ -17,6 +17,7 @@ from deepseek import _runtime
 from deepseek.backends.cpu.compile import compile_kernels
 from deepseek.backends.cpu.emit import emit
 from deepseek.backends.cpu.target import TARGETS, runs_here
+from deepseek.config import override
 from deepseek.ir.dtype import DTYPES, DType, float32, float64, int64, uint8
 from deepseek.ir.scalar import FUNCTIONS, Expr, call, evaluate, load, var
 from deepseek.kernel import polyfill
@@ -126,7 +127,8 @@ def kernel_of(fn: str, dtype: DType) -> Kernel:
 def code(level: str) -> _runtime.Code:
     kernels = [kernel_of(fn, d) for d in (float32, float64) for fn in (*UNARY, *BINARY)]
     texts = [(k.name, emit(k, TARGETS[level])) for k in kernels]
-    return _runtime.Code(compile_kernels(texts, TARGETS[level]))
+    with override(verify=1):
+        return _runtime.Code(compile_kernels(texts, TARGETS[level]))
 
 
 def emitted(fn: str, dtype: DType, level: str) -> Array:

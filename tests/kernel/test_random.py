@@ -12,6 +12,7 @@ from deepseek import _runtime
 from deepseek.backends.cpu.compile import compile_kernels
 from deepseek.backends.cpu.emit import emit
 from deepseek.backends.cpu.target import TARGETS, runs_here
+from deepseek.config import override
 from deepseek.kernel.interpret import interpret
 from deepseek.kernel.text import parse_kernel, print_kernel
 from deepseek.kernel.verify import verify
@@ -24,7 +25,8 @@ LEVELS = [level for level, target in TARGETS.items() if runs_here(target)]
 def code(level: str) -> _runtime.Code:
     target = TARGETS[level]
     texts = [(f"k{seed}", emit(random_kernel(seed), target)) for seed in SEEDS]
-    return _runtime.Code(compile_kernels(texts, target))
+    with override(verify=1):
+        return _runtime.Code(compile_kernels(texts, target))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -1,7 +1,8 @@
 """LLVM IR text to object code, many kernels to an object.
 
 In flow the texts of `emit`, each with the symbol it is to have; out flows one relocatable object
-(position independent, small code model) that needs no symbols but memset, memcpy and memmove.
+(position independent, small code model) that needs no symbols but memset, memcpy and memmove. With
+DS_VERIFY, LLVM checks the texts first.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from deepseek.backends.cpu.emit import SYMBOL
 from deepseek.backends.cpu.target import Target
+from deepseek.config import options
 from deepseek.errors import CompileError
 
 TRIPLE = "x86_64-unknown-linux-gnu"
@@ -47,7 +49,10 @@ def _parse(text: str) -> Any:
     import llvmlite.binding as llvm
 
     try:
-        return llvm.parse_assembly(text)
+        module = llvm.parse_assembly(text)
+        if options.verify:
+            module.verify()
+        return module
     except RuntimeError as error:
         raise CompileError(f"the generated code is not valid LLVM IR: {error}") from error
 

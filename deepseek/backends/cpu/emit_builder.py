@@ -137,7 +137,7 @@ class Builder:
             return f"splat ({type_} {op})"
         key = ("splat", op, lanes)
         found = self.known.get(key)
-        if found is None:
+        if found is None or found.level > level:
             whole = vector_type(type_, lanes)
             one = self.ins(f"insertelement {whole} poison, {type_} {op}, i32 0", level)
             every = self.ins(

@@ -125,7 +125,7 @@ class Memory(Builder):
         type_ = memory_type(self.buffers[buffer].dtype)
         key = ("step", type_, pointer, offset)
         found = self.known.get(key)
-        if found is None:
+        if found is None or found.level > level:
             text = f"getelementptr {type_}, ptr {pointer}, i64 {offset}"
             found = self.remember(key, Value((self.ins(text, level),), 0, level))
         return found.ops[0]
