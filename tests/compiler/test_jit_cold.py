@@ -23,6 +23,6 @@ print(f(ds.ones(3)).tolist())
 def test_a_pending_tensor_is_computed_inside_a_trace() -> None:
     environment = {"DS_CACHE_SIZE": "0", "DS_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True
+        [sys.executable, "-P", "-c", SCRIPT], env=environment, capture_output=True, text=True
     )
     assert done.stdout == "[1.0, 1.0, 1.0]\n", done.stderr
