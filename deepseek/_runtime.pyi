@@ -315,3 +315,46 @@ def pause_recording_calls() -> None:
     """The innermost recording of this thread, if any, sees nothing until it is resumed."""
 
 def resume_recording_calls() -> None: ...
+
+# ---- dispatch ----------------------------------------------------------------------------------
+
+class Dispatcher:
+    """A callable that holds each call against its entries, binds it, runs it, shows the results.
+
+    Where no entry fits, it calls `compile_for(args, kwargs)`, which a subclass defines and which
+    adds one; where that does not fit either, `complain(args, kwargs)`, which has to raise.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        """`function` is called as it is while a trace goes on."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
+    @property
+    def entries(self) -> list[Any]:
+        """The entries, newest first."""
+    function: Callable[..., Any]
+    def add_entry(self, entry: Any, /) -> None:
+        """Add an entry (deepseek.compiler.entry.Entry), to be tried first; old ones go."""
+    def match(self, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Any:
+        """The entry that a call fits, or None. Nothing is run."""
+
+def configure_dispatch(
+    *,
+    tensor: type,
+    value: type,
+    tensor_type: type,
+    generator: type,
+    array: type,
+    floating: type,
+    input_node: Any,
+    missing: Any,
+    structure: Any,
+    recording: Any,
+    options: Any,
+    same: Callable[[Any, Any], bool],
+    same_array: Callable[[Any, Any], bool],
+    as_tensor: Callable[[Any], Any],
+    settle: Callable[[list[Any]], None],
+) -> None:
+    """Tell the dispatcher the package's classes, its per-thread state, and what it asks Python."""

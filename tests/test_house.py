@@ -33,7 +33,7 @@ passes/ expand simplify fold_conv_bn layout prepare grouping fuse * __init__
 kernel/ ir rewrite text_parse text verify interpret polyfill* evaluate loops schedule * lower tune
 program/ ir text verify interpret tape load * build plan_memory prepare save
 backends/ __init__ *
-compiler/ store caches compile tiers tree entry dispatch function *
+compiler/ store caches compile tiers tree entry function *
 distributed serialize cache memory nn optim amp data models onnx quantization cuda profiler debug
 feature generate
 __init__ cli __main__

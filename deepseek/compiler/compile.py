@@ -11,7 +11,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -34,8 +33,9 @@ from deepseek.errors import OutOfMemoryError
 from deepseek.ir import scalar
 from deepseek.ir.graph import Graph, Node
 from deepseek.ir.interpret import interpret
+from deepseek.ir.rewrite import specialized
 from deepseek.ir.scalar import Expr
-from deepseek.ir.shape import Sizes, TensorType, active
+from deepseek.ir.shape import TensorType
 from deepseek.ir.text import parse_graph
 from deepseek.kernel.verify import verify as verify_kernel
 from deepseek.passes import PassContext, run_passes
@@ -114,12 +114,12 @@ class Interpreted(Executable):
         donate: Sequence[bool] | None = None,
     ) -> list[Buffer]:
         env = dict(zip(self.symbols, symbols, strict=True))
+        graph = specialized(self.graph, env) if env else self.graph
         arrays = [
-            np.frombuffer(b, np.uint8).view(t.dtype.numpy).reshape(concrete(t, env))
-            for b, t in zip(inputs, self.inputs, strict=True)
+            np.frombuffer(b, np.uint8).view(v.type.dtype.numpy).reshape(v.type.shape)
+            for b, v in zip(inputs, graph.inputs, strict=True)
         ]
-        with active(Sizes(env)) if env else nullcontext():
-            results = interpret(self.graph, arrays)
+        results = interpret(graph, arrays)
         return [Buffer.copy_of(np.ascontiguousarray(r).reshape(-1).view(np.uint8)) for r in results]
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from deepseek import backends
 from deepseek._runtime import Buffer
-from deepseek.compiler.compile import Example, Executable, compile_graph
+from deepseek.compiler.compile import Compiled, Example, Executable, compile_graph
 from deepseek.compiler.tree import GENERATOR, TENSOR, flatten
 from deepseek.config import options
 from deepseek.errors import TraceError, format_line
@@ -51,6 +51,7 @@ class Leaf:
     kind: str
     same: int
     type: TensorType | None = None  # where no size is symbolic
+    given: TensorType | None = None  # in the call that was traced
     dtype: DType | None = None
     dims: tuple[int, ...] = ()
     requires_grad: bool = False
@@ -83,15 +84,18 @@ class Entry:
     rebound: list[tuple[int, int, bool]]  # row of the handle, output number, requires gradients
     grads: list[tuple[int, int, Any]]  # row of the handle, output number or -1 and what it is then
     draws: list[tuple[int, int]]  # row of the generator, how many
-    donated: list[tuple[int, bool]]  # input that an output may take over, whether it is a gradient
+    donated: list[tuple[int, int, bool]]  # input, output that may take it over, is it a gradient
     variables: tuple[Expr, ...]  # the size symbols
     guards: list[Expr]  # over the symbols
     result_sizes: list[Expr]  # sizes among the results
     graph: Graph
     call: Op
     recompile: Callable[..., Executable]  # the same again, for whoever wants to watch
-    version: int = 0  # of the structure that the table was last seen to hold for
-    admitted: dict[tuple[int, ...], Any] = field(default_factory=dict)
+
+    @property
+    def in_runtime(self) -> bool:
+        """Whether the runtime runs a Program, rather than Python the executable."""
+        return type(self.executable) is Compiled
 
     def sizes(self, leaves: Sequence[Any]) -> tuple[int, ...]:
         """What the symbols stand for at a call."""
@@ -104,11 +108,6 @@ class Entry:
 
     def admit(self, sizes: tuple[int, ...]) -> tuple[Any, ...] | None:
         """The outputs' types and the sizes among the results, or None where a size guard fails."""
-        if sizes not in self.admitted:
-            self.admitted[sizes] = self._admit(sizes)
-        return self.admitted[sizes]
-
-    def _admit(self, sizes: tuple[int, ...]) -> tuple[Any, ...] | None:
         env = dict(zip(self.variables, sizes, strict=True))
         if min(sizes, default=2) < 2 or not all(scalar.evaluate(g, env) for g in self.guards):
             return None
@@ -180,7 +179,7 @@ class Call:
     def tensor(self, x: Tensor, i: int, at: int, axes: Sequence[int]) -> Leaf:
         value = x._value
         if at != i:
-            return Leaf(TENSOR, at, value.type, value.type.dtype, (), value.requires_grad)
+            return Leaf(TENSOR, at, value.type, value.type, requires_grad=value.requires_grad)
         shape: list[Any] = list(value.type.shape)
         dims = list(shape)
         for axis in axes:
@@ -191,7 +190,9 @@ class Call:
         self.trace.show(x, placeholder)
         self.inputs.append((TENSOR, i, placeholder))
         type_ = None if axes else value.type
-        return Leaf(TENSOR, i, type_, value.type.dtype, tuple(dims), value.requires_grad)
+        return Leaf(
+            TENSOR, i, type_, value.type, value.type.dtype, tuple(dims), value.requires_grad
+        )
 
     def leaf_kinds(self) -> list[Leaf]:
         """The leaves, with the numbers that the trace needed the value of."""
@@ -329,7 +330,7 @@ def takeovers(
     rebound: Sequence[tuple[int, int, bool]],
     grads: Sequence[tuple[int, int, Any]],
     explorer: Explorer,
-) -> tuple[dict[int, int], list[tuple[int, bool]]]:
+) -> tuple[dict[int, int], list[tuple[int, int, bool]]]:
     """Which outputs may take which inputs' buffers: a handle's new value that of its old one.
 
     What a later gradient through the call will read is left alone.
@@ -339,18 +340,18 @@ def takeovers(
     if any(v.requires_grad for v in linked.outputs):
         kept = {v for n in linked.nodes for v in n.inputs} | set(linked.outputs)
     takes: dict[int, int] = {}
-    donated: list[tuple[int, bool]] = []
+    donated: list[tuple[int, int, bool]] = []
     for row, number, _ in rebound:
         i = at.get(row)
         if i is not None and fits_into(graph, i, number, kept):
             takes[number] = i
-            donated.append((i, False))
+            donated.append((i, number, False))
     for row, number, _ in grads:
         gradient = explorer.objects[row]._grad
         i = at.get(explorer.known.get(id(gradient), -1))
         if number >= 0 and i is not None and fits_into(graph, i, number, kept):
             takes[number] = i
-            donated.append((i, True))
+            donated.append((i, number, True))
     return takes, donated
 
 
@@ -432,13 +433,17 @@ def call_op(name: str, graph: Graph) -> Op:
 
 def misfit(entry: Entry, leaves: Sequence[Any]) -> str:
     """Why a call with these arguments cannot use the entry, in words."""
+    first: dict[int, int] = {}
     for i, (leaf, x) in enumerate(zip(entry.leaves, leaves, strict=True)):
         if leaf.pinned is not MISSING and not same(x, leaf.pinned):
             return f"argument {i} is {x!r}, was {leaf.pinned!r}, and the trace used its value"
-        if leaf.type is not None and x._value.type is not leaf.type:
-            return f"argument {i} is {x._value.type}, was {leaf.type}"
-        if leaf.type is None and leaf.kind == TENSOR and not fits_dims(leaf, x._value.type.shape):
-            return f"argument {i} is {x._value.type}, was {entry.bindings[i].type}"
+        if leaf.kind == TENSOR and not fits_leaf(leaf, x._value.type):
+            return f"argument {i} is {x._value.type}, was {leaf.given}"
+        if leaf.kind == TENSOR and x._value.requires_grad != leaf.requires_grad:
+            return f"argument {i} {gradients(x._value)}"
+        if leaf.same != i and leaf.same != first.setdefault(id(x), i):
+            return f"arguments {leaf.same} and {i} are not the same tensor any more"
+        first.setdefault(id(x), i)
     sizes = entry.sizes(leaves)
     if entry.admit(sizes) is None:
         asked = "; ".join(f"{g}" for g in entry.guards)
@@ -453,16 +458,24 @@ def misfit(entry: Entry, leaves: Sequence[Any]) -> str:
             if value.type is not b.type:
                 return f"{entry.table.rows[b.row].text} is {value.type}, was {b.type}"
             if value.requires_grad != b.requires_grad:
-                now = "requires" if value.requires_grad else "does not require"
-                return f"{entry.table.rows[b.row].text} now {now} gradients"
+                return f"{entry.table.rows[b.row].text} {gradients(value)}"
     written = {row for row, _, _ in entry.rebound} | {row for row, _, _ in entry.grads}
     if written and not all_distinct(entry, objects, written):
         return "a tensor that the function changes is now also another of its tensors"
     return ""
 
 
-def fits_dims(leaf: Leaf, shape: Sequence[int]) -> bool:
-    return all(dim < 0 or dim == size for dim, size in zip(leaf.dims, shape, strict=True))
+def fits_leaf(leaf: Leaf, type_: TensorType) -> bool:
+    """Whether a tensor's type is one that the leaf is for."""
+    if leaf.type is not None:
+        return type_ is leaf.type
+    if type_.dtype is not leaf.dtype or type_.rank != len(leaf.dims):
+        return False
+    return all(dim < 0 or dim == size for dim, size in zip(leaf.dims, type_.shape, strict=True))
+
+
+def gradients(value: Value) -> str:
+    return f"now {'requires' if value.requires_grad else 'does not require'} gradients"
 
 
 def all_distinct(entry: Entry, objects: Sequence[Any], written: set[int]) -> bool:

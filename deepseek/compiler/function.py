@@ -12,6 +12,7 @@ import functools
 import gc
 import inspect
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,21 +21,35 @@ import numpy as np
 
 from deepseek import _runtime
 from deepseek.compiler.caches import counters
-from deepseek.compiler.dispatch import fits, run
-from deepseek.compiler.entry import Call, Entry, Traced, assemble, context, flattened, misfit
+from deepseek.compiler.entry import (
+    Call,
+    Entry,
+    Traced,
+    as_leaf,
+    assemble,
+    context,
+    flattened,
+    misfit,
+)
 from deepseek.compiler.tree import result_structure, statics, unflatten
-from deepseek.config import logger
+from deepseek.config import logger, options
 from deepseek.errors import INSTALLED_DIRS, PACKAGE_DIR, STDLIB_DIR, TraceError
 from deepseek.frontend import reads
 from deepseek.frontend.explore import Explorer, Record, code_of, reachable_codes
-from deepseek.frontend.guards import structure as modules
+from deepseek.frontend.guards import MISSING, same, same_array, structure
 from deepseek.frontend.tensor import Tensor, hooks, state, tracing
 from deepseek.frontend.tracer import begin
+from deepseek.ir.graph import INPUT, INPUT_NODE, Value
 from deepseek.ir.scalar import Expr
-from deepseek.ir.shape import Sizes, active
+from deepseek.ir.shape import Sizes, TensorType, active
+from deepseek.ops.random import Generator
 
 LIBRARIES = (PACKAGE_DIR, STDLIB_DIR, os.path.dirname(np.__file__) + os.sep, "<frozen ")
 FAVOURS = 2  # how often a function may change what it reads, while it is traced, and settle
+
+
+# While a function is traced, the tensors it meets show placeholders: to other threads too.
+tracing_lock = threading.RLock()
 
 
 @contextmanager
@@ -49,8 +64,11 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-class Function:
-    """A jitted function. Calling it gives what the plain function would."""
+class Function(_runtime.Dispatcher):
+    """A jitted function. Calling it gives what the plain function would.
+
+    The runtime's Dispatcher makes the calls; it asks `compile_for` where no entry fits.
+    """
 
     _ds_children_ = ("function",)  # what another function's guards look at
 
@@ -58,33 +76,32 @@ class Function:
         self, function: Callable[..., Any], keep_grads: bool = False, dynamic: bool = True
     ) -> None:
         check_callable(function)
+        super().__init__(function)
         functools.update_wrapper(self, function)
-        self.function = function
         self.name = getattr(function, "__qualname__", type(function).__qualname__)
         self.keep_grads = keep_grads
         self.dynamic = dynamic
-        self.entries: list[Entry] = []
         self.seen: dict[Any, list[tuple[tuple[int, ...], ...]]] = {}
         self.reasons: list[str] = []
 
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else functools.partial(self, instance)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if state.trace is not None:  # inside another trace: part of it
-            return self.function(*args, **kwargs)
-        structure, leaves = flattened(args, kwargs)
-        entry = self.find(structure, leaves) or self.trace(structure, leaves)
-        return run(entry, leaves)
-
-    def find(self, structure: Any, leaves: Sequence[Any]) -> Entry | None:
-        """The entry that fits a call."""
-        return next((e for e in self.entries if fits(e, structure, leaves)), None)
-
     def entry_for(self, *args: Any, **kwargs: Any) -> Entry:
         """The entry that a call with these arguments uses, compiled if need be."""
-        structure, leaves = flattened(args, kwargs)
-        return self.find(structure, leaves) or self.trace(structure, leaves)
+        found: Entry | None = self.match(args, kwargs)
+        return found or self.compile_for(args, kwargs)
+
+    def compile_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
+        """An entry for a call that none fits."""
+        with tracing_lock:
+            found: Entry | None = self.match(args, kwargs)  # made by another thread meanwhile
+            return found or self.trace(*flattened(args, kwargs))
+
+    def complain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise the error for a call that does not even fit the entry made for it."""
+        reason = self.reason(*flattened(args, kwargs))
+        raise TraceError(
+            f"{self.name}: {reason} while the function was compiled\n"
+            "  help: do not change what a function reads while it is called for the first time"
+        )
 
     def cache_info(self) -> dict[str, int]:
         """How many entries there are."""
@@ -92,20 +109,21 @@ class Function:
 
     # ------------------------------------------------------------------------------------ tracing
 
-    def trace(self, structure: Any, leaves: list[Any]) -> Entry:
-        """Trace and compile for these arguments."""
+    def trace(self, form: Any, leaves: list[Any]) -> Entry:
+        """Trace and compile for arguments of this structure."""
         counters.traces += 1
-        self.reasons.append(self.reason(structure, leaves))
+        self.reasons.append(self.reason(form, leaves))
         logger().info("traced %s: %s", self.name, self.reasons[-1])
         hooks.evaluate([x._value for x in leaves if isinstance(x, Tensor)])
         shapes = tuple(x._value.type.shape if isinstance(x, Tensor) else () for x in leaves)
-        varying = self.varying(self.key(structure, leaves), shapes)
+        varying = self.varying(self.key(form, leaves), shapes)
         for _ in range(FAVOURS):
-            before = self.explorer(self.reachable(structure), structure, leaves, writes=True)
-            entry = self.traced(structure, leaves, varying)
+            codes = reachable_codes([self.function, *statics(form)])
+            before = self.explorer(codes, form, leaves, writes=True)
+            entry = self.traced(form, leaves, varying)
             changed = before.table.broken(leaves) or entry.table.broken(leaves)
             if not changed:
-                self.entries.insert(0, entry)
+                self.add_entry(entry)
                 return entry
         raise TraceError(
             f"{self.name}: {changed} while the function was traced\n"
@@ -113,14 +131,14 @@ class Function:
             "call; return the new value instead, or keep it in a tensor"
         )
 
-    def reason(self, structure: Any, leaves: Sequence[Any]) -> str:
+    def reason(self, form: Any, leaves: Sequence[Any]) -> str:
         """Why no entry fits, in words."""
         for entry in self.entries:
-            if entry.structure == structure and entry.context == context():
+            if entry.structure == form and entry.context == context():
                 return misfit(entry, leaves) or "nothing differs"
         return "new types of arguments"
 
-    def key(self, structure: Any, leaves: Sequence[Any]) -> Any:
+    def key(self, form: Any, leaves: Sequence[Any]) -> Any:
         """The signature without sizes."""
         kinds = tuple(
             (x._value.type.dtype, x._value.type.rank, x._value.requires_grad)
@@ -128,7 +146,7 @@ class Function:
             else type(x)
             for x in leaves
         )
-        return structure, kinds, context()
+        return form, kinds, context()
 
     def varying(self, key: Any, shapes: tuple[tuple[int, ...], ...]) -> dict[int, list[int]]:
         """The axes, by argument, that differed between the calls seen so far and are not 0 or 1."""
@@ -142,20 +160,20 @@ class Function:
                 out[i] = axes
         return out
 
-    def traced(self, structure: Any, leaves: list[Any], varying: dict[int, list[int]]) -> Entry:
+    def traced(self, form: Any, leaves: list[Any], varying: dict[int, list[int]]) -> Entry:
         """One run of the function on placeholders, compiled."""
         trace = begin()
         sizes = Sizes()
-        call = Call(structure, leaves, trace, sizes)
+        call = Call(form, leaves, trace, sizes)
         with active(sizes):
             with tracing(trace), no_collection():
                 _runtime.start_recording_calls(LIBRARIES, INSTALLED_DIRS)
                 try:
-                    args, kwargs = unflatten(structure, iter(call.place(varying)))
+                    args, kwargs = unflatten(form, iter(call.place(varying)))
                     out = self.function(*args, **kwargs)
                     returned: list[Tensor] = []
                     dims: list[Expr] = []
-                    given = [self.function, *statics(structure)]
+                    given = [self.function, *statics(form)]
                     result = result_structure(out, returned, dims, given)
                     values = [trace.inside(t._value) for t in returned]
                 finally:
@@ -166,26 +184,21 @@ class Function:
                 reads.refuse(code, namespace)
             entered = {code for code, _, _ in records}
             explorer = self.explorer(
-                entered, structure, leaves, records,
+                entered, form, leaves, records,
                 numbers={key: n.pinned for key, n in trace.numbers.items()},
                 by_type=[id(d.generator) for d in trace.draws.values()],
                 grads=trace.grads_read,
             )  # fmt: skip
-            entry = assemble(self.name, call, done, explorer, self.keep_grads)
-        entry.version = modules.version
-        return entry
-
-    def reachable(self, structure: Any) -> Any:
-        return reachable_codes([self.function, *statics(structure)])
+            return assemble(self.name, call, done, explorer, self.keep_grads)
 
     def explorer(
-        self, codes: Any, structure: Any, leaves: Sequence[Any], records: Sequence[Record] = (),
+        self, codes: Any, form: Any, leaves: Sequence[Any], records: Sequence[Record] = (),
         **what: Any,
     ) -> Explorer:  # fmt: skip
         """What the codes could have read, from the function and its arguments."""
         own = code_of(self.function)
         explorer = Explorer(codes if own is None else {own, *codes}, leaves, **what)
-        for obj in statics(structure):
+        for obj in statics(form):
             explorer.hold(obj, f"argument of type {type(obj).__name__}")
         explorer.hold(self.function, self.name)
         explorer.rest(records)
@@ -207,6 +220,38 @@ def check_callable(function: Any) -> None:
         f"ds.jit: {name} is {what}; wanted a function that returns its results\n"
         "  help: compile the function that does the computing, and call that one"
     )
+
+
+def settle(tensors: list[Tensor]) -> None:
+    """Compute what tensors show that a call needs."""
+    with tracing_lock:  # on another thread they may show placeholders
+        pending: list[Value] = [t._value for t in tensors if t._value.data is None]
+        for value in pending:
+            if value.node.op is INPUT:
+                raise TraceError(
+                    f"a {value.type} was made inside @ds.jit and kept outside; its value is lost\n"
+                    "  help: return it from the function"
+                )
+        hooks.evaluate(pending)
+
+
+_runtime.configure_dispatch(
+    tensor=Tensor,
+    value=Value,
+    tensor_type=TensorType,
+    generator=Generator,
+    array=np.ndarray,
+    floating=np.floating,
+    input_node=INPUT_NODE,
+    missing=MISSING,
+    structure=structure,
+    recording=state,
+    options=options,
+    same=same,
+    same_array=same_array,
+    as_tensor=as_leaf,
+    settle=settle,
+)
 
 
 def jit(

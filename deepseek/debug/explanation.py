@@ -7,10 +7,9 @@ and operations of each, its memory plan, and what a later call must fulfil to us
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 
 from deepseek import backends
@@ -59,8 +58,8 @@ def explain(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
 
 def jitted(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Function, tuple[Any, ...]]:
     """The compiled function behind a callable, and the arguments it gets."""
-    if isinstance(f, functools.partial) and isinstance(f.func, Function) and not f.keywords:
-        return f.func, (*f.args, *args)  # a method of an object
+    if isinstance(f, MethodType) and isinstance(f.__func__, Function):
+        return f.__func__, (f.__self__, *args)
     if isinstance(f, Function):
         return f, args
     if isinstance(f, FunctionType):

@@ -104,6 +104,7 @@ PYBIND11_MODULE(_runtime, module) {
   module.def("set_profile", &set_profile, py::arg("on"));
   module.def("take_profile", &profile);
   bind_call_recording(module);
+  bind_dispatcher(module);
 }
 
 }  // namespace deepseek::python

@@ -4,13 +4,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <chrono>
-
 #include "bindings.h"
 #include "deepseek/builder.h"
 #include "deepseek/executor.h"
 #include "deepseek/loader.h"
 #include "deepseek/sort.h"
+#include "signals.h"
 
 namespace deepseek::python {
 namespace {
@@ -181,31 +180,6 @@ struct PyBlock {
 using Builder = std::shared_ptr<ProgramBuilder>;
 
 // ---- running -----------------------------------------------------------------------------------
-
-// Looks for Ctrl-C now and then: taking the GIL at each step would cost more than small steps do.
-class SignalCheck {
- public:
-  InterruptCheck hook() { return {&SignalCheck::check, this}; }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  static constexpr auto kInterval = std::chrono::milliseconds(50);
-
-  static void check(void* context) {
-    auto* self = static_cast<SignalCheck*>(context);
-    const auto now = Clock::now();
-    if (now < self->next_) {
-      return;
-    }
-    self->next_ = now + kInterval;
-    py::gil_scoped_acquire acquire;
-    if (PyErr_CheckSignals() != 0) {
-      throw py::error_already_set();
-    }
-  }
-
-  Clock::time_point next_ = Clock::now() + kInterval;
-};
 
 std::vector<int64_t> to_numbers(const py::tuple& symbols) {
   std::vector<int64_t> numbers;
