@@ -28,13 +28,13 @@ ir/ dtype expr integer scalar shape op graph text verify rewrite interpret acces
 frontend/ tensor number guards reads explore tracer
 ops/ define forms forms_nn elementwise reduce view index
 ops/ contract create random nn bodies control * __init__
-autograd
+autograd recompute
 passes/ expand simplify fold_conv_bn layout prepare grouping fuse * __init__
 kernel/ ir rewrite text_parse text verify interpret polyfill* evaluate loops schedule * lower tune
 program/ ir text verify interpret tape load * build plan_memory prepare save
 backends/ __init__ *
 compiler/ store caches compile tiers tree entry function *
-distributed serialize cache memory nn optim amp data models onnx quantization cuda profiler debug
+distributed serialize cache memory nn optim amp data checkpoints models onnx quantization cuda profiler debug
 feature generate
 __init__ cli __main__
 """
