@@ -27,7 +27,7 @@ _runtime
 ir/ dtype expr integer scalar shape op graph text verify rewrite interpret access
 frontend/ tensor number guards reads explore tracer
 ops/ define forms forms_nn elementwise reduce view index
-ops/ contract create random nn bodies control * __init__
+ops/ contract create random activation nn bodies control * __init__
 autograd recompute
 passes/ expand simplify fold_conv_bn layout prepare grouping fuse * __init__
 kernel/ ir rewrite text_parse text verify interpret polyfill* evaluate loops schedule * lower tune

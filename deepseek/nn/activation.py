@@ -6,6 +6,8 @@ from deepseek.frontend.tensor import Tensor
 from deepseek.nn import functional as F
 from deepseek.nn.module import Module
 
+__all__ = ["GELU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", "Softmax", "Tanh"]
+
 
 class ReLU(Module):
     """max(x, 0)."""

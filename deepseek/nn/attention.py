@@ -11,6 +11,10 @@ from deepseek.nn import functional as F
 from deepseek.nn import init
 from deepseek.nn.basic import Linear, new_parameter
 from deepseek.nn.module import Module
+from deepseek.ops.create import arange, zeros
+from deepseek.ops.elementwise import where
+
+__all__ = ["MultiheadAttention"]
 
 
 class MultiheadAttention(Module):
@@ -170,7 +174,7 @@ class MultiheadAttention(Module):
             shape = (batch, heads, target, source) if mask.ndim == 3 else (target, source)
             masks.append(mask.reshape(shape))
         elif is_causal:
-            later = F.arange(source) > F.arange(target).reshape((-1, 1))
+            later = arange(source) > arange(target).reshape((-1, 1))
             masks.append(added(later, q))
         if not masks:
             return None
@@ -183,5 +187,5 @@ class MultiheadAttention(Module):
 def added(mask: Tensor, like: Tensor) -> Tensor:
     """A mask as numbers to add to scores: -inf where it is True."""
     if mask.dtype.is_bool:
-        return F.where(mask, -math.inf, F.zeros((), dtype=like.dtype))
+        return where(mask, -math.inf, zeros((), dtype=like.dtype))
     return mask.astype(like.dtype)

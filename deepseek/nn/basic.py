@@ -12,7 +12,10 @@ from deepseek.nn import functional as F
 from deepseek.nn import init
 from deepseek.nn.module import Module
 from deepseek.nn.parameter import Parameter, assign, computed_full
-from deepseek.ops.create import check_device
+from deepseek.ops.create import arange, check_device
+from deepseek.ops.elementwise import where
+
+__all__ = ["Dropout", "Embedding", "Flatten", "Identity", "Linear"]
 
 
 def new_parameter(shape: tuple[int, ...], dtype: Any = None, device: Any = None) -> Parameter:
@@ -98,8 +101,8 @@ class Embedding(Module):
         init.normal_(self.weight)
         if self.padding_idx is not None:
             with no_grad():
-                rows = F.arange(self.num_embeddings).reshape((-1, 1))
-                kept = F.where(rows == self.padding_idx, 0.0, self.weight)
+                rows = arange(self.num_embeddings).reshape((-1, 1))
+                kept = where(rows == self.padding_idx, 0.0, self.weight)
                 assign(self.weight, kept.evaluate())
 
     def forward(self, indices: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from typing import Any, Self, overload
 from deepseek.errors import ArgumentError
 from deepseek.nn.module import Module
 
+__all__ = ["ModuleList", "Sequential"]
+
 
 class _Ordered(Module):
     """Parts under the names 0, 1, 2, ... (or names of their own), in order."""

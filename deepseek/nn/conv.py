@@ -13,6 +13,8 @@ from deepseek.nn import init
 from deepseek.nn.basic import new_parameter
 from deepseek.nn.module import Module
 
+__all__ = ["Conv1d", "Conv2d", "Conv3d"]
+
 Spread = int | Sequence[int]
 
 

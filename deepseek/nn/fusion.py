@@ -24,6 +24,8 @@ from deepseek.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from deepseek.nn.parameter import Parameter
 from deepseek.ops import rsqrt
 
+__all__ = ["ConvReLU1d", "ConvReLU2d", "ConvReLU3d", "LinearReLU", "fuse_layers"]
+
 
 class _ReLUAfter(Module):
     """A layer with the ReLU behind it as one operator; its parameters keep their names."""

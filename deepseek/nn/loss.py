@@ -6,6 +6,9 @@ from deepseek.errors import unknown
 from deepseek.frontend.tensor import Tensor
 from deepseek.nn import functional as F
 from deepseek.nn.module import Module
+from deepseek.ops.loss import REDUCTIONS
+
+__all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "L1Loss", "MSELoss", "NLLLoss"]
 
 
 class _Loss(Module):
@@ -15,8 +18,8 @@ class _Loss(Module):
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
-        if reduction not in F.REDUCTIONS:
-            raise unknown("reduction", reduction, F.REDUCTIONS)
+        if reduction not in REDUCTIONS:
+            raise unknown("reduction", reduction, REDUCTIONS)
         self.reduction = reduction
 
     def extra_repr(self) -> str:

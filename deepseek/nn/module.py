@@ -20,6 +20,8 @@ from deepseek.ir.dtype import DTYPES, DType, dtype_of
 from deepseek.nn.parameter import Parameter, assign, retyped
 from deepseek.ops.create import check_device, zeros_like
 
+__all__ = ["Module"]
+
 
 def changed() -> None:
     """Note that something about some module is different now."""

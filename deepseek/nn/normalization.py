@@ -18,6 +18,11 @@ from deepseek.nn.module import Module
 from deepseek.nn.parameter import assign, computed_full, retyped
 from deepseek.ops import zeros_like
 
+__all__ = [
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "InstanceNorm1d", "InstanceNorm2d",
+    "InstanceNorm3d", "LayerNorm",
+]  # fmt: skip
+
 
 class _Norm(Module):
     """What batch and instance norm share: weight, bias and running statistics per channel."""

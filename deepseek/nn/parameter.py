@@ -19,6 +19,8 @@ from deepseek.ir.dtype import DType
 from deepseek.ir.shape import same_shape
 from deepseek.ops import stop_gradient
 
+__all__ = ["Parameter"]
+
 
 class Parameter(Tensor):
     """A tensor that is a module's parameter: `Module` lists it and it requires gradients."""

@@ -9,6 +9,11 @@ from deepseek.frontend.tensor import Tensor
 from deepseek.nn import functional as F
 from deepseek.nn.module import Module
 
+__all__ = [
+    "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AvgPool1d", "AvgPool2d",
+    "AvgPool3d", "MaxPool1d", "MaxPool2d", "MaxPool3d",
+]  # fmt: skip
+
 Spread = int | Sequence[int]
 
 

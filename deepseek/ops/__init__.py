@@ -1,336 +1,78 @@
-"""Every public function of the op files, in one flat namespace.
+"""Every public function of the op files, in one flat namespace: each file says in `__all__` which.
 
 Importing it fills the registry and gives Tensor its methods.
 """
 
-from deepseek.ops.attend import scaled_dot_product_attention
-from deepseek.ops.contract import (
-    convolution,
-    convolution_input_grad,
-    convolution_weight_grad,
-    matmul,
+from deepseek.ops import (
+    activation,
+    attend,
+    contract,
+    control,
+    conv,
+    create,
+    elementwise,
+    host,
+    index,
+    indexing,
+    loss,
+    nn,
+    norm,
+    ordering,
+    pooling,
+    prefix,
+    random,
+    reduce,
+    slicing,
+    statistics,
+    transcendental,
+    view,
+    window,
 )
-from deepseek.ops.control import cond, scan, while_loop
-from deepseek.ops.conv import conv1d, conv2d, conv3d
-from deepseek.ops.create import (
-    arange,
-    array,
-    asarray,
-    empty,
-    empty_like,
-    eye,
-    from_dlpack,
-    full,
-    full_like,
-    linspace,
-    ones,
-    ones_like,
-    tril,
-    triu,
-    zeros,
-    zeros_like,
-)
-from deepseek.ops.elementwise import (
-    abs,
-    add,
-    astype,
-    bitwise_and,
-    bitwise_invert,
-    bitwise_left_shift,
-    bitwise_or,
-    bitwise_right_shift,
-    bitwise_xor,
-    clip,
-    detach,
-    divide,
-    equal,
-    floor_divide,
-    greater,
-    greater_equal,
-    less,
-    less_equal,
-    logical_and,
-    logical_not,
-    logical_or,
-    maximum,
-    minimum,
-    multiply,
-    negative,
-    not_equal,
-    positive,
-    pow,
-    remainder,
-    sign,
-    square,
-    stop_gradient,
-    subtract,
-    where,
-)
-from deepseek.ops.host import inv, solve
-from deepseek.ops.index import gather, scatter_add, take, take_along_axis
-from deepseek.ops.indexing import getitem, setitem
-from deepseek.ops.nn import (
-    cross_entropy,
-    dropout,
-    embedding,
-    gelu,
-    linear,
-    log_softmax,
-    mse_loss,
-    nll_loss,
-    one_hot,
-    relu,
-    silu,
-    softmax,
-)
-from deepseek.ops.norm import batch_norm, instance_norm, layer_norm
-from deepseek.ops.ordering import argsort, sort, topk
-from deepseek.ops.pooling import (
-    adaptive_avg_pool1d,
-    adaptive_avg_pool2d,
-    adaptive_avg_pool3d,
-    avg_pool,
-    avg_pool1d,
-    avg_pool2d,
-    avg_pool3d,
-    max_pool,
-    max_pool1d,
-    max_pool2d,
-    max_pool3d,
-)
-from deepseek.ops.prefix import cumsum, cumulative_sum
-from deepseek.ops.random import (
-    Generator,
-    bernoulli,
-    default_generator,
-    manual_seed,
-    normal,
-    rand,
-    rand_like,
-    randint,
-    randn,
-    randn_like,
-    random_bits,
-    randperm,
-    uniform,
-)
-from deepseek.ops.reduce import (
-    all,
-    any,
-    argmax,
-    argmin,
-    logsumexp,
-    max,
-    mean,
-    min,
-    prod,
-    std,
-    sum,
-    var,
-)
-from deepseek.ops.slicing import chunk, flip, narrow, pad, roll, slice_update, split, unstack
-from deepseek.ops.transcendental import (
-    ceil,
-    cos,
-    erf,
-    exp,
-    expm1,
-    floor,
-    isfinite,
-    isinf,
-    isnan,
-    log,
-    log1p,
-    round,
-    rsqrt,
-    sigmoid,
-    sin,
-    sqrt,
-    tanh,
-    trunc,
-)
-from deepseek.ops.view import (
-    broadcast_arrays,
-    broadcast_to,
-    concat,
-    expand_dims,
-    flatten,
-    matrix_transpose,
-    moveaxis,
-    permute_dims,
-    reshape,
-    squeeze,
-    stack,
-    swapaxes,
-    unsqueeze,
-)
-from deepseek.ops.window import spread_windows, windows
+from deepseek.ops.activation import *
+from deepseek.ops.attend import *
+from deepseek.ops.contract import *
+from deepseek.ops.control import *
+from deepseek.ops.conv import *
+from deepseek.ops.create import *
+from deepseek.ops.elementwise import *
+from deepseek.ops.host import *
+from deepseek.ops.index import *
+from deepseek.ops.indexing import *
+from deepseek.ops.loss import *
+from deepseek.ops.nn import *
+from deepseek.ops.norm import *
+from deepseek.ops.ordering import *
+from deepseek.ops.pooling import *
+from deepseek.ops.prefix import *
+from deepseek.ops.random import *
+from deepseek.ops.reduce import *
+from deepseek.ops.slicing import *
+from deepseek.ops.statistics import *
+from deepseek.ops.transcendental import *
+from deepseek.ops.view import *
+from deepseek.ops.window import *
 
-__all__ = [
-    "Generator",
-    "abs",
-    "adaptive_avg_pool1d",
-    "adaptive_avg_pool2d",
-    "adaptive_avg_pool3d",
-    "add",
-    "all",
-    "any",
-    "arange",
-    "argmax",
-    "argmin",
-    "argsort",
-    "array",
-    "asarray",
-    "astype",
-    "avg_pool",
-    "avg_pool1d",
-    "avg_pool2d",
-    "avg_pool3d",
-    "batch_norm",
-    "bernoulli",
-    "bitwise_and",
-    "bitwise_invert",
-    "bitwise_left_shift",
-    "bitwise_or",
-    "bitwise_right_shift",
-    "bitwise_xor",
-    "broadcast_arrays",
-    "broadcast_to",
-    "ceil",
-    "chunk",
-    "clip",
-    "concat",
-    "cond",
-    "conv1d",
-    "conv2d",
-    "conv3d",
-    "convolution",
-    "convolution_input_grad",
-    "convolution_weight_grad",
-    "cos",
-    "cross_entropy",
-    "cumsum",
-    "cumulative_sum",
-    "default_generator",
-    "detach",
-    "divide",
-    "dropout",
-    "embedding",
-    "empty",
-    "empty_like",
-    "equal",
-    "erf",
-    "exp",
-    "expand_dims",
-    "expm1",
-    "eye",
-    "flatten",
-    "flip",
-    "floor",
-    "floor_divide",
-    "from_dlpack",
-    "full",
-    "full_like",
-    "gather",
-    "gelu",
-    "getitem",
-    "greater",
-    "greater_equal",
-    "instance_norm",
-    "inv",
-    "isfinite",
-    "isinf",
-    "isnan",
-    "layer_norm",
-    "less",
-    "less_equal",
-    "linear",
-    "linspace",
-    "log",
-    "log1p",
-    "log_softmax",
-    "logical_and",
-    "logical_not",
-    "logical_or",
-    "logsumexp",
-    "manual_seed",
-    "matmul",
-    "matrix_transpose",
-    "max",
-    "max_pool",
-    "max_pool1d",
-    "max_pool2d",
-    "max_pool3d",
-    "maximum",
-    "mean",
-    "min",
-    "minimum",
-    "moveaxis",
-    "mse_loss",
-    "multiply",
-    "narrow",
-    "negative",
-    "nll_loss",
-    "normal",
-    "not_equal",
-    "one_hot",
-    "ones",
-    "ones_like",
-    "pad",
-    "permute_dims",
-    "positive",
-    "pow",
-    "prod",
-    "rand",
-    "rand_like",
-    "randint",
-    "randn",
-    "randn_like",
-    "random_bits",
-    "randperm",
-    "relu",
-    "remainder",
-    "reshape",
-    "roll",
-    "round",
-    "rsqrt",
-    "scaled_dot_product_attention",
-    "scan",
-    "scatter_add",
-    "setitem",
-    "sigmoid",
-    "sign",
-    "silu",
-    "sin",
-    "slice_update",
-    "softmax",
-    "solve",
-    "sort",
-    "split",
-    "spread_windows",
-    "sqrt",
-    "square",
-    "squeeze",
-    "stack",
-    "std",
-    "stop_gradient",
-    "subtract",
-    "sum",
-    "swapaxes",
-    "take",
-    "take_along_axis",
-    "tanh",
-    "topk",
-    "tril",
-    "triu",
-    "trunc",
-    "uniform",
-    "unsqueeze",
-    "unstack",
-    "var",
-    "where",
-    "while_loop",
-    "windows",
-    "zeros",
-    "zeros_like",
-]
+__all__: list[str] = []
+__all__ += activation.__all__
+__all__ += attend.__all__
+__all__ += contract.__all__
+__all__ += control.__all__
+__all__ += conv.__all__
+__all__ += create.__all__
+__all__ += elementwise.__all__
+__all__ += host.__all__
+__all__ += index.__all__
+__all__ += indexing.__all__
+__all__ += loss.__all__
+__all__ += nn.__all__
+__all__ += norm.__all__
+__all__ += ordering.__all__
+__all__ += pooling.__all__
+__all__ += prefix.__all__
+__all__ += random.__all__
+__all__ += reduce.__all__
+__all__ += slicing.__all__
+__all__ += statistics.__all__
+__all__ += transcendental.__all__
+__all__ += view.__all__
+__all__ += window.__all__

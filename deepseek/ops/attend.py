@@ -11,11 +11,14 @@ from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.op import Sample
 from deepseek.ir.shape import Size
+from deepseek.ops.activation import softmax, widened
 from deepseek.ops.create import arange
 from deepseek.ops.define import composite, converted, describe, filled, shape_of
 from deepseek.ops.elementwise import where
-from deepseek.ops.nn import dropout_, softmax, widened
+from deepseek.ops.nn import dropout_
 from deepseek.ops.random import Generator, next_draw
+
+__all__ = ["scaled_dot_product_attention"]
 
 
 def _reference(

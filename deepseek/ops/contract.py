@@ -35,6 +35,8 @@ from deepseek.ops.define import (
     times,
 )
 
+__all__ = ["convolution", "convolution_input_grad", "convolution_weight_grad", "matmul"]
+
 Types = tuple[TensorType, ...]
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]

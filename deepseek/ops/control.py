@@ -30,6 +30,8 @@ from deepseek.ops.bodies import (
 from deepseek.ops.create import arange
 from deepseek.ops.define import as_tensor, describe, op_of, primitive, shape_of
 
+__all__ = ["cond", "scan", "while_loop"]
+
 Types = tuple[TensorType, ...]
 Gradients = list[Tensor | None]
 

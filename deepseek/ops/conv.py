@@ -10,6 +10,8 @@ from deepseek.frontend.tensor import Tensor
 from deepseek.ops.contract import convolution
 from deepseek.ops.define import FLOATS, describe, promoted, shape_of
 
+__all__ = ["conv1d", "conv2d", "conv3d"]
+
 Spread = int | Sequence[int]
 
 

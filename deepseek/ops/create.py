@@ -40,6 +40,11 @@ from deepseek.ops.define import (
 from deepseek.ops.elementwise import where
 from deepseek.ops.view import stack
 
+__all__ = [
+    "arange", "array", "asarray", "empty", "empty_like", "eye", "from_dlpack", "full",
+    "full_like", "linspace", "ones", "ones_like", "tril", "triu", "zeros", "zeros_like",
+]  # fmt: skip
+
 Index = tuple[Expr, ...]
 DEVICES = (str(CPU),)
 

@@ -40,13 +40,23 @@ BOOLEAN: tuple[DType, ...] = (DTYPES["bool"],)
 ALL: tuple[DType, ...] = BOOLEAN + NUMERIC
 
 
-def register(op: Op, method: str | Sequence[str]) -> None:
+def register(op: Op, names: str | Sequence[str]) -> None:
     """Add a record to the registry and its function to Tensor under the given method names."""
     assert op.name not in REGISTRY, op.name
     assert op.function is not None
     REGISTRY[op.name] = op
-    for name in (method,) if isinstance(method, str) else method:
-        setattr(Tensor, name, as_method(op.function, name))
+    method(*((names,) if isinstance(names, str) else names))(op.function)
+
+
+def method(*names: str) -> Callable[[F], F]:
+    """A decorator for a plain function that is to be a method of Tensor under these names."""
+
+    def attach(function: F) -> F:
+        for name in names:
+            setattr(Tensor, name, as_method(function, name))
+        return function
+
+    return attach
 
 
 def op_of(function: Callable[..., Any]) -> Op:
@@ -88,11 +98,7 @@ def as_tensor(x: Any, op: str, dtype: DType | None = None) -> Tensor:
     number = getattr(x, "_number", None)  # a number argument of a compiled function
     if number is not None:
         out: Tensor = number()
-        return (
-            out
-            if dtype is None or out.dtype is dtype
-            else record(REGISTRY["astype"], out, dtype=dtype)
-        )
+        return out if dtype is None else converted(out, dtype)
     if isinstance(x, (bool, int, float)):
         return filled((), x, dtype or scalar_dtype(x))
     if isinstance(x, (np.ndarray, np.generic)):
@@ -274,13 +280,12 @@ def elementwise(
 ) -> Callable[[Callable[..., Expr]], Callable[..., Tensor]]:
     """An op whose body is its scalar meaning: Exprs of one dtype in, an Expr out.
 
-    Arguments promote and broadcast; `vjp(g, y, *xs)` gives the cotangent of each argument (or
-    None).
+    Arguments promote and broadcast; `vjp(g, y, *xs)` gives the cotangent of each (or None).
     """
 
     def decorate(meaning: Callable[..., Expr]) -> Callable[..., Tensor]:
         name = meaning.__name__.rstrip("_")
-        parameters = [p for p in inspect.signature(meaning).parameters.values()]
+        parameters = inspect.signature(meaning).parameters.values()
         arity = len(parameters)
 
         def infer(*types: TensorType) -> tuple[TensorType, ...]:
@@ -290,9 +295,8 @@ def elementwise(
         @functools.wraps(meaning)
         def function(*args: Any) -> Tensor:
             if len(args) != arity:
-                raise op_error(
-                    ArgumentError, name, f"{len(args)} arguments", f"{arity}", user_line()
-                )
+                got = f"{len(args)} arguments"
+                raise op_error(ArgumentError, name, got, f"{arity}", user_line())
             tensors = broadcasted(name, promoted(name, args, takes))
             return record(op, *tensors)  # type: ignore[no-any-return]
 
@@ -394,9 +398,8 @@ def composite(
         op.reference, op.samples, op.dtypes = reference, samples, takes
         op.onnx, op.precision, op.tolerance = onnx, precision, tolerance
         op.doc = body.__doc__ or ""
-        defaults = {
-            n: p.default for n, p in signature.parameters.items() if p.default is not p.empty
-        }
+        found = signature.parameters.items()
+        defaults = {n: p.default for n, p in found if p.default is not p.empty}
         positional = sum(p.kind is not p.KEYWORD_ONLY for p in signature.parameters.values())
 
         @functools.wraps(body)
@@ -419,12 +422,9 @@ def composite(
                     x = defaults[name]
                 else:
                     raise op_error(
-                        ArgumentError,
-                        op.name,
-                        f"no {name!r}",
-                        f"arguments {signature}",
+                        ArgumentError, op.name, f"no {name!r}", f"arguments {signature}",
                         user_line(),
-                    )
+                    )  # fmt: skip
                 if isinstance(x, np.ndarray):
                     x = as_tensor(x, op.name)
                 if isinstance(x, Tensor):

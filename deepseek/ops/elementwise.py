@@ -23,16 +23,24 @@ from deepseek.ops.define import (
     BOOLEAN,
     FLOATS,
     INTEGERS,
-    as_method,
     as_tensor,
     broadcasted,
     converted,
     describe,
     elementwise,
+    method,
     op_of,
     primitive,
     promoted,
 )
+
+__all__ = [
+    "abs", "add", "astype", "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or",
+    "bitwise_right_shift", "bitwise_xor", "clip", "detach", "divide", "equal", "floor_divide",
+    "greater", "greater_equal", "less", "less_equal", "logical_and", "logical_not",
+    "logical_or", "maximum", "minimum", "multiply", "negative", "not_equal", "positive", "pow",
+    "remainder", "sign", "square", "stop_gradient", "subtract", "where",
+]  # fmt: skip
 
 # ------------------------------------------------------------------ mixed types: cast and choose
 
@@ -211,6 +219,7 @@ def pow_(a: Expr, b: Expr) -> Expr:
     return call("where", call("lt", b, zero), zero, call("pow", a, call("maximum", b, zero)))
 
 
+@method("__pow__", "__rpow__", "pow")
 def pow(a: Tensor | float, b: Tensor | float, /) -> Tensor:  # noqa: A001
     """a to the power b. Integers stay integers."""
     if type(b) is int and isinstance(a, Tensor):
@@ -223,10 +232,6 @@ def pow(a: Tensor | float, b: Tensor | float, /) -> Tensor:  # noqa: A001
             half = a if b < 3 else multiply(a, a)
             return a if b == 1 else multiply(half, a if b == 3 else half)
     return pow_(a, b)
-
-
-for _name in ("__pow__", "__rpow__", "pow"):
-    setattr(Tensor, _name, as_method(pow, _name))
 
 
 @elementwise(
@@ -408,11 +413,13 @@ def bitwise_right_shift(a: Expr, b: Expr) -> Expr:
     return call("shr", a, b)
 
 
+@method("detach")
 def detach(x: Tensor, /) -> Tensor:
     """x without its history: gradients do not flow through the result."""
     return stop_gradient(x)
 
 
+@method("clip", "clamp")
 def clip(
     x: Tensor,
     /,
@@ -425,7 +432,3 @@ def clip(
     if max is not None:
         x = minimum(x, max)
     return as_tensor(x, "clip")
-
-
-for _name, _method in {"detach": detach, "clip": clip, "clamp": clip}.items():
-    setattr(Tensor, _name, _method)

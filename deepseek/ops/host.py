@@ -13,6 +13,8 @@ from deepseek.ir.op import Kind, Sample
 from deepseek.ir.shape import TensorType, same, tensor_type
 from deepseek.ops.define import FLOATS, converted, op_of, primitive, promoted
 
+__all__ = ["inv", "solve"]
+
 LAPACK = (float32, float64)
 
 

@@ -33,6 +33,8 @@ from deepseek.ops.define import (
 )
 from deepseek.ops.elementwise import maximum, minimum, where
 
+__all__ = ["gather", "scatter_add", "take", "take_along_axis"]
+
 Index = tuple[Expr, ...]
 Types = tuple[TensorType, ...]
 

@@ -33,6 +33,8 @@ from deepseek.ops.index import in_range_tensor, take
 from deepseek.ops.slicing import is_less, slice_, slice_update
 from deepseek.ops.view import broadcast_arrays, permute_dims
 
+__all__ = ["getitem", "setitem"]
+
 
 @dataclass(frozen=True)
 class Basic:

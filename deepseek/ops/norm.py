@@ -12,6 +12,7 @@ from deepseek.frontend.tensor import Tensor
 from deepseek.ir.op import Sample
 from deepseek.ir.shape import Size, same
 from deepseek.ops import forms_nn
+from deepseek.ops.activation import widened
 from deepseek.ops.define import (
     composite,
     converted,
@@ -20,8 +21,9 @@ from deepseek.ops.define import (
     shape_of,
 )
 from deepseek.ops.elementwise import stop_gradient
-from deepseek.ops.nn import widened
 from deepseek.ops.reduce import element_count
+
+__all__ = ["batch_norm", "instance_norm", "layer_norm"]
 
 
 def standardized(x: Tensor, axes: Sequence[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:

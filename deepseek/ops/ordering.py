@@ -26,6 +26,8 @@ from deepseek.ops.define import (
 )
 from deepseek.ops.index import scatter_add
 
+__all__ = ["argsort", "sort", "topk"]
+
 Types = Sequence[TensorType]
 
 

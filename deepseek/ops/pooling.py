@@ -12,14 +12,20 @@ from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir.op import Sample
 from deepseek.ops import forms_nn
+from deepseek.ops.activation import widened
 from deepseek.ops.conv import spatial
 from deepseek.ops.create import arange, full
 from deepseek.ops.define import composite, converted, describe, op_of, shape_of
 from deepseek.ops.elementwise import where
-from deepseek.ops.nn import widened
 from deepseek.ops.reduce import argmax, lowest
 from deepseek.ops.slicing import padded
 from deepseek.ops.window import windows
+
+__all__ = [
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "avg_pool",
+    "avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool", "max_pool1d", "max_pool2d",
+    "max_pool3d",
+]  # fmt: skip
 
 Ints = tuple[int, ...]
 Spread = int | Sequence[int]

@@ -23,6 +23,8 @@ from deepseek.ops.define import (
 )
 from deepseek.ops.reduce import fold
 
+__all__ = ["cumsum", "cumulative_sum"]
+
 
 def _cumulative_sum_vjp(g: Tensor, y: Tensor, x: Tensor, *, axis: int) -> tuple[Tensor]:
     return (g.flip(axis).cumulative_sum(axis=axis).flip(axis),)

@@ -27,6 +27,11 @@ from deepseek.ops.create import check_device, finished, sizes
 from deepseek.ops.define import as_tensor, converted, op_of, primitive, shape_of
 from deepseek.ops.view import linear_index
 
+__all__ = [
+    "Generator", "bernoulli", "default_generator", "manual_seed", "normal", "rand", "rand_like",
+    "randint", "randn", "randn_like", "random_bits", "randperm", "uniform",
+]  # fmt: skip
+
 Index = tuple[Expr, ...]
 
 # Philox4x32-10 (Salmon, Moraes, Dror and Shaw, 2011).

@@ -37,6 +37,8 @@ from deepseek.ops.define import (
 )
 from deepseek.ops.view import concat
 
+__all__ = ["chunk", "flip", "narrow", "pad", "roll", "slice_update", "split", "unstack"]
+
 Index = tuple[Expr, ...]
 Types = tuple[TensorType, ...]
 Ints = tuple[int, ...]

@@ -13,6 +13,11 @@ from deepseek.ir import scalar
 from deepseek.ir.scalar import Expr, call, const
 from deepseek.ops.define import FLOATS, elementwise
 
+__all__ = [
+    "ceil", "cos", "erf", "exp", "expm1", "floor", "isfinite", "isinf", "isnan", "log", "log1p",
+    "round", "rsqrt", "sigmoid", "sin", "sqrt", "tanh", "trunc",
+]  # fmt: skip
+
 
 @elementwise(
     takes=FLOATS, precision="high", reference=np.exp, vjp=lambda g, y, x: (g * y,), method="exp",

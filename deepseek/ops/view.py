@@ -46,6 +46,11 @@ from deepseek.ops.define import (
     shape_of,
 )
 
+__all__ = [
+    "broadcast_arrays", "broadcast_to", "concat", "expand_dims", "flatten", "matrix_transpose",
+    "moveaxis", "permute_dims", "reshape", "squeeze", "stack", "swapaxes", "unsqueeze",
+]  # fmt: skip
+
 Index = tuple[Expr, ...]
 Types = tuple[TensorType, ...]
 

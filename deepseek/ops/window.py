@@ -28,6 +28,8 @@ from deepseek.ops.define import (
 )
 from deepseek.ops.slicing import affine, divided, slice_
 
+__all__ = ["spread_windows", "windows"]
+
 Index = tuple[Expr, ...]
 Types = tuple[TensorType, ...]
 Ints = tuple[int, ...]
