@@ -4,19 +4,20 @@
 
 Tensors record what is done to them; values are computed when somebody looks. `@ds.jit` makes one
 program of a function, a whole training step included.
+
+Importing it loads what recording takes. The compiler is loaded by the first call that needs it, and
+so are the parts that few programs use.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from deepseek import cache, nn, ops, optim
+from deepseek import nn, ops, optim
 from deepseek.autograd import backward, grad, value_and_grad, vjp
-from deepseek.compiler import compile as _compiler
-from deepseek.compiler.caches import counters
-from deepseek.compiler.function import jit
-from deepseek.frontend.tensor import Tensor, enable_grad, is_grad_enabled, no_grad
+from deepseek.frontend.tensor import Tensor, enable_grad, hooks, is_grad_enabled, no_grad
 from deepseek.ir.dtype import (
     DType,
     bfloat16,
@@ -33,44 +34,73 @@ from deepseek.ir.dtype import (
     uint32,
     uint64,
 )
-from deepseek.memory import (
-    empty_cache,
-    get_num_threads,
-    memory_stats,
-    memory_summary,
-    set_memory_limit,
-    set_num_threads,
-)
+from deepseek.ir.graph import Value
 from deepseek.ops import *  # noqa: F403
-from deepseek.serialize import load, save
+
+if TYPE_CHECKING:
+    from deepseek import cache, debug, onnx  # noqa: F401
+    from deepseek.compiler.caches import counters  # noqa: F401
+    from deepseek.compiler.function import jit  # noqa: F401
+    from deepseek.debug import explain  # noqa: F401
+    from deepseek.memory import (  # noqa: F401
+        empty_cache,
+        get_num_threads,
+        memory_stats,
+        memory_summary,
+        set_memory_limit,
+        set_num_threads,
+    )
+    from deepseek.serialize import load, save  # noqa: F401
 
 __version__ = "0.1.0"
 bool = bool_  # the array API's name  # noqa: A001
 
-_ON_DEMAND = {"debug": "deepseek.debug", "onnx": "deepseek.onnx", "explain": "deepseek.debug"}
+# Where a name is found that is not loaded yet; a module's own name stands for the module.
+_ON_DEMAND = {
+    "deepseek.cache": ("cache",),
+    "deepseek.compiler.caches": ("counters",),
+    "deepseek.compiler.function": ("jit",),
+    "deepseek.debug": ("debug", "explain"),
+    "deepseek.memory": (
+        "empty_cache", "get_num_threads", "memory_stats", "memory_summary", "set_memory_limit",
+        "set_num_threads",
+    ),
+    "deepseek.onnx": ("onnx",),
+    "deepseek.serialize": ("load", "save"),
+}  # fmt: skip
+_HOME = {name: module for module, names in _ON_DEMAND.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Load the parts that few programs need when they are first named."""
-    if name not in _ON_DEMAND:
+    """Load what has not been needed before."""
+    home = _HOME.get(name)
+    if home is None:
         raise AttributeError(f"module 'deepseek' has no attribute {name!r}")
-    module = importlib.import_module(_ON_DEMAND[name])
-    globals()[name] = getattr(module, name) if name == "explain" else module
+    module = importlib.import_module(home)
+    globals()[name] = module if home == f"deepseek.{name}" else getattr(module, name)
     return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
+
+
+def _evaluate(values: Sequence[Value]) -> None:
+    """Load the compiler when the first values are wanted; it takes the hook over."""
+    importlib.import_module("deepseek.compiler.tiers")
+    hooks.evaluate(values)
 
 
 def _watch(*args: Any) -> Any:
     """Load the tools for watching a compilation; from then on they take the call themselves."""
-    __getattr__("debug")
-    return _compiler.hooks.watch(*args)
+    importlib.import_module("deepseek.debug")
+    return hooks.watch(*args)
 
 
-_compiler.hooks.watch = _watch
+hooks.evaluate, hooks.watch = _evaluate, _watch
 
 __all__ = [  # noqa: F405
-    "DType", "Tensor", "backward", "bfloat16", "bool", "cache", "counters", "debug", "empty_cache",
-    "enable_grad", "explain", "float16", "float32", "float64", "get_num_threads", "grad", "int16",
-    "int32", "int64", "int8", "is_grad_enabled", "jit", "load", "memory_stats", "memory_summary",
-    "nn", "no_grad", "onnx", "ops", "optim", "save", "set_memory_limit", "set_num_threads",
-    "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", *ops.__all__,
+    "DType", "Tensor", "backward", "bfloat16", "bool", "enable_grad", "float16", "float32",
+    "float64", "grad", "int16", "int32", "int64", "int8", "is_grad_enabled", "nn", "no_grad", "ops",
+    "optim", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", *_HOME, *ops.__all__,
 ]  # fmt: skip

@@ -30,6 +30,7 @@ from deepseek.compiler.caches import (
 )
 from deepseek.config import logger, options
 from deepseek.errors import OutOfMemoryError
+from deepseek.frontend.tensor import hooks
 from deepseek.ir import scalar
 from deepseek.ir.graph import Graph, Node
 from deepseek.ir.interpret import interpret
@@ -61,15 +62,6 @@ class Watch:
 
     def built(self, program: ir.Program) -> None:
         """The Program is complete."""
-
-
-class Hooks:
-    """What `deepseek.debug` fills in: who looks on, where DS_DUMP or DS_VERIFY ask for it."""
-
-    watch: Callable[[str, Graph, Backend, Sequence[Expr], PassContext, Example | None], Watch]
-
-
-hooks = Hooks()
 
 
 class Executable:

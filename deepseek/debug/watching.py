@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from deepseek.backends import Backend
-from deepseek.compiler import compile as compiler
 from deepseek.compiler.compile import Example, Watch, concrete
 from deepseek.config import logger, options
 from deepseek.debug.counting import graph_work
 from deepseek.debug.meaning import Array, Meaning, difference, precision
 from deepseek.debug.palette import as_count
 from deepseek.errors import VerifyError
+from deepseek.frontend.tensor import hooks
 from deepseek.ir.graph import Graph
 from deepseek.ir.scalar import Expr
 from deepseek.ir.text import print_graph
@@ -152,4 +152,4 @@ def arrays_of(graph: Graph, sizes: dict[Expr, int], example: Example) -> list[Ar
     ]
 
 
-compiler.hooks.watch = watch
+hooks.watch = watch

@@ -12,14 +12,10 @@ import datetime
 import dis
 import functools
 import os
-import random
-import secrets
+import sys
 import time
 import types
-import uuid
 from typing import Any
-
-import numpy as np
 
 from deepseek.errors import TraceError, is_internal
 
@@ -31,9 +27,12 @@ ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM")
 WRITES = ("STORE_ATTR", "DELETE_ATTR")
 CALLS = ("CALL", "CALL_FUNCTION_EX", "CALL_KW")
 
-# What gives another answer each time, so that a trace would keep the first one for ever.
-FROZEN_MODULES = (random, secrets, uuid, np.random)
-FROZEN_TYPES = (random.Random, np.random.Generator, np.random.RandomState)
+# What gives another answer each time, so that a trace would keep the first one for ever. Modules go
+# by name: one that is not loaded is not read either.
+FROZEN_MODULES = ("random", "secrets", "uuid", "numpy.random")
+FROZEN_TYPES = (
+    ("random", "Random"), ("numpy.random", "Generator"), ("numpy.random", "RandomState"),
+)  # fmt: skip
 FROZEN_CALLS = (
     time.time, time.time_ns, time.monotonic, time.monotonic_ns, time.perf_counter,
     time.perf_counter_ns, time.process_time, time.process_time_ns, os.urandom, builtins.input,
@@ -160,11 +159,15 @@ def frozen_source(steps: tuple[dis.Instruction, ...], at: int, obj: Any) -> str 
 
 def is_frozen(obj: Any) -> bool:
     """Whether an object gives another answer each time it is asked."""
-    if isinstance(obj, (types.BuiltinMethodType, types.MethodType)):
-        return isinstance(obj.__self__, FROZEN_TYPES) or obj in FROZEN_CALLS
-    if isinstance(obj, FROZEN_TYPES):
+    bound = isinstance(obj, (types.BuiltinMethodType, types.MethodType))
+    loaded = sys.modules
+    frozen_types = [getattr(loaded[m], name) for m, name in FROZEN_TYPES if m in loaded]
+    if isinstance(obj.__self__ if bound else obj, tuple(frozen_types)):
         return True
-    return any(obj is known for known in (*FROZEN_MODULES, *FROZEN_CALLS))
+    if bound:
+        return obj in FROZEN_CALLS
+    modules = [loaded[m] for m in FROZEN_MODULES if m in loaded]
+    return any(obj is known for known in (*modules, *FROZEN_CALLS))
 
 
 def unseen(code: types.CodeType, step: dis.Instruction, what: str) -> TraceError:

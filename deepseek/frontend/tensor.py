@@ -29,9 +29,12 @@ from deepseek.ir.shape import Shape, current_sizes, dim, tensor_type
 
 
 class Hooks:
-    """What the compiler fills in."""
+    """What layers above fill in: who computes values, and who looks on while a graph is compiled
+    (a `compiler.compile.Watch`), where DS_DUMP or DS_VERIFY ask for it.
+    """
 
     evaluate: Callable[[Sequence[Value]], None]
+    watch: Callable[..., Any]
 
 
 hooks = Hooks()
@@ -40,12 +43,14 @@ hooks = Hooks()
 class Recording(threading.local):
     """Per-thread state of recording.
 
-    `grad`: whether histories are kept. `trace`: the trace going on. `pending`: nodes since the last
-    flush. `losses`: what `backward` started from, computed with the optimizer's next step.
+    `grad`: whether histories are kept. `autocast`: what the ops of the class "low" compute in, None
+    for the dtypes they get. `trace`: the trace going on. `pending`: nodes since the last flush.
+    `losses`: what `backward` started from, computed with the optimizer's next step.
     """
 
     def __init__(self) -> None:
         self.grad = True
+        self.autocast: DType | None = None
         self.trace: Any = None
         self.pending = 0
         self.losses: list[weakref.ref[Tensor]] = []
