@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
+from deepseek.frontend.precision import computing_in
 from deepseek.frontend.tensor import (
     Tensor,
     enable_grad,
@@ -49,9 +50,16 @@ def cotangents(
 ) -> dict[Value, Tensor]:
     """The cotangent of every wanted value, given those of the outputs.
 
-    Values that the outputs do not depend on are absent.
+    Values that the outputs do not depend on are absent. Cotangents have the types of the values,
+    whatever autocast goes on.
     """
-    targets = set(wanted)
+    with computing_in(None):
+        return _cotangents(outputs, seeds, set(wanted), flows)
+
+
+def _cotangents(
+    outputs: Sequence[Value], seeds: Sequence[Tensor], targets: set[Value], flows: Flows
+) -> dict[Value, Tensor]:
     found: dict[Value, Tensor] = {}
     for value, seed in zip(outputs, seeds, strict=True):
         found[value] = add(found[value], seed) if value in found else seed

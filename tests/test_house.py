@@ -25,8 +25,8 @@ TREE = """
 errors config
 _runtime
 ir/ dtype expr integer scalar shape op graph text verify rewrite interpret access
-frontend/ tensor number guards reads explore tracer
-ops/ define forms forms_nn elementwise reduce view index
+frontend/ tensor precision number guards reads explore tracer
+ops/ define forms forms_nn elementwise transcendental reduce view index
 ops/ contract create random activation nn bodies control * __init__
 autograd recompute
 passes/ expand simplify fold_conv_bn layout prepare grouping fuse * __init__

@@ -127,7 +127,7 @@ class Entry:
 
 def context() -> tuple[Any, ...]:
     """What an entry depends on beside its arguments and guards."""
-    return options.backend, options.cpu_level, state.grad
+    return options.backend, options.cpu_level, state.grad, state.autocast
 
 
 def as_leaf(x: Any) -> Any:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
+from deepseek.frontend.precision import autocasting
 from deepseek.frontend.tensor import Tensor, from_numpy, no_grad, record, state
 from deepseek.ir import scalar, shape
 from deepseek.ir.dtype import DTYPES, DType, dtype_of, promote, promote_scalar, scalar_dtype
@@ -40,12 +41,13 @@ BOOLEAN: tuple[DType, ...] = (DTYPES["bool"],)
 ALL: tuple[DType, ...] = BOOLEAN + NUMERIC
 
 
-def register(op: Op, names: str | Sequence[str]) -> None:
-    """Add a record to the registry and its function to Tensor under the given method names."""
+def register(op: Op, function: Any, names: str | Sequence[str]) -> Any:
+    """Add a record to the registry and its function, which heeds autocast, to Tensor."""
     assert op.name not in REGISTRY, op.name
-    assert op.function is not None
+    function.op = op
+    op.function = autocasting(op, function)
     REGISTRY[op.name] = op
-    method(*((names,) if isinstance(names, str) else names))(op.function)
+    return method(*((names,) if isinstance(names, str) else names))(op.function)
 
 
 def method(*names: str) -> Callable[[F], F]:
@@ -307,12 +309,10 @@ def elementwise(
         op = Op(
             name, Kind.ELEMENTWISE, infer, meaning=meaning, reference=reference,
             vjp=vjp, precision=precision, onnx=onnx, dtypes=takes, tolerance=tolerance,
-            samples=samples or (lambda: elementwise_samples(arity, domain)), function=function,
+            samples=samples or (lambda: elementwise_samples(arity, domain)),
             differentiable=vjp is not None, doc=meaning.__doc__ or "",
         )  # fmt: skip
-        function.op = op  # type: ignore[attr-defined]
-        register(op, method)
-        return function
+        return register(op, function, method)  # type: ignore[no-any-return]
 
     return decorate
 
@@ -356,11 +356,9 @@ def primitive(
         op = Op(
             name, kind, infer, meaning=meaning, reference=reference, vjp=vjp, precision=precision,
             onnx=onnx, dtypes=takes, samples=samples, tolerance=tolerance, routine=routine,
-            function=function, differentiable=vjp is not None, doc=function.__doc__ or "",
+            differentiable=vjp is not None, doc=function.__doc__ or "",
         )  # fmt: skip
-        function.op = op  # type: ignore[attr-defined]
-        register(op, method)
-        return function
+        return register(op, function, method)  # type: ignore[no-any-return]
 
     return decorate
 
@@ -433,10 +431,7 @@ def composite(
                     attrs[name] = tuple(x) if isinstance(x, list) else x
             return record(op, *tensors, **attrs)
 
-        op.function = function
-        function.op = op  # type: ignore[attr-defined]
-        register(op, method)
-        return function  # type: ignore[return-value]
+        return register(op, function, method)  # type: ignore[no-any-return]
 
     return decorate
 
@@ -476,13 +471,14 @@ def trace_body(
 
 
 class isolated:  # noqa: N801
-    """Record outside the trace that is going on: the body of a composite is a graph of its own."""
+    """Record outside the trace and the autocast that go on: a composite's body is a graph apart."""
 
     def __enter__(self) -> None:
-        self._trace, state.trace = state.trace, _BodyTrace(state.trace)
+        self._before = state.trace, state.autocast
+        state.trace, state.autocast = _BodyTrace(state.trace), None
 
     def __exit__(self, *_: Any) -> None:
-        state.trace = self._trace
+        state.trace, state.autocast = self._before
 
 
 class _BodyTrace:

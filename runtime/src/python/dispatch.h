@@ -30,7 +30,7 @@ struct Frontend {
   PyObject* input_node = nullptr;    // the producer of values without a history
   PyObject* missing = nullptr;       // stands for what is not there
   PyObject* structure = nullptr;     // counts the changes to Modules
-  PyObject* recording = nullptr;     // per thread: the trace that goes on, gradients on or off
+  PyObject* recording = nullptr;     // per thread: the trace that goes on, gradients, autocast
   PyObject* options = nullptr;       // per thread
   PyObject* same = nullptr;          // compares plain values
   PyObject* same_array = nullptr;
@@ -72,6 +72,7 @@ inline bool is_tensor(PyObject* object) {
 struct Names {
   PyObject* trace = PyUnicode_InternFromString("trace");
   PyObject* grad = PyUnicode_InternFromString("grad");
+  PyObject* autocast = PyUnicode_InternFromString("autocast");
   PyObject* backend = PyUnicode_InternFromString("backend");
   PyObject* cpu_level = PyUnicode_InternFromString("cpu_level");
   PyObject* version = PyUnicode_InternFromString("version");

@@ -101,7 +101,8 @@ std::shared_ptr<Entry> find(Dispatcher& self, const Arguments& arguments, Frame&
   const ThreadDicts& dicts = thread_dicts();
   PyObject* const context[] = {get(dicts.options, names().backend),
                                get(dicts.options, names().cpu_level),
-                               get(dicts.recording, names().grad)};
+                               get(dicts.recording, names().grad),
+                               get(dicts.recording, names().autocast)};
   Entries& entries = *self.entries;
   for (size_t i = 0; i < entries.size(); ++i) {
     const std::shared_ptr<Entry> entry = entries[i];  // a guard may run code that adds entries

@@ -1,0 +1,5 @@
+"""Mixed precision: `autocast` chooses the dtypes of ops, `GradScaler` keeps gradients in range."""
+
+from deepseek.amp.autocasting import autocast, get_autocast_dtype, is_autocast_enabled
+
+__all__ = ["autocast", "get_autocast_dtype", "is_autocast_enabled"]
