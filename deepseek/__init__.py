@@ -15,7 +15,7 @@ import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from deepseek import nn, ops, optim
+from deepseek import ops
 from deepseek.autograd import backward, grad, value_and_grad, vjp
 from deepseek.frontend.tensor import Tensor, enable_grad, hooks, is_grad_enabled, no_grad
 from deepseek.ir.dtype import (
@@ -38,7 +38,7 @@ from deepseek.ir.graph import Value
 from deepseek.ops import *  # noqa: F403
 
 if TYPE_CHECKING:
-    from deepseek import cache, debug, onnx  # noqa: F401
+    from deepseek import cache, debug, nn, onnx, optim  # noqa: F401
     from deepseek.compiler.caches import counters  # noqa: F401
     from deepseek.compiler.function import jit  # noqa: F401
     from deepseek.debug import explain  # noqa: F401
@@ -65,7 +65,9 @@ _ON_DEMAND = {
         "empty_cache", "get_num_threads", "memory_stats", "memory_summary", "set_memory_limit",
         "set_num_threads",
     ),
+    "deepseek.nn": ("nn",),
     "deepseek.onnx": ("onnx",),
+    "deepseek.optim": ("optim",),
     "deepseek.serialize": ("load", "save"),
 }  # fmt: skip
 _HOME = {name: module for module, names in _ON_DEMAND.items() for name in names}
@@ -101,6 +103,6 @@ hooks.evaluate, hooks.watch = _evaluate, _watch
 
 __all__ = [  # noqa: F405
     "DType", "Tensor", "backward", "bfloat16", "bool", "enable_grad", "float16", "float32",
-    "float64", "grad", "int16", "int32", "int64", "int8", "is_grad_enabled", "nn", "no_grad", "ops",
-    "optim", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", *_HOME, *ops.__all__,
+    "float64", "grad", "int16", "int32", "int64", "int8", "is_grad_enabled", "no_grad", "ops",
+    "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", *_HOME, *ops.__all__,
 ]  # fmt: skip

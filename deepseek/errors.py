@@ -7,7 +7,6 @@ Out flows an exception whose text says exactly that. A `Line` is cheap to captur
 
 from __future__ import annotations
 
-import difflib
 import linecache
 import os
 import sys
@@ -101,6 +100,8 @@ def unknown(kind: str, got: object, valid: Iterable[object]) -> ArgumentError:
 
 def closest(got: str, names: Iterable[str]) -> str | None:
     """The one of `names` that `got` was probably meant to be, if any."""
+    import difflib
+
     by_folded = {name.casefold(): name for name in names}
     matches = difflib.get_close_matches(got.casefold(), by_folded, n=1)
     return by_folded[matches[0]] if matches else None

@@ -34,14 +34,16 @@ kernel/ ir rewrite text_parse text verify interpret polyfill* evaluate loops sch
 program/ ir text verify interpret tape load * build plan_memory prepare save
 backends/ __init__ *
 compiler/ store caches compile tiers tree entry function *
-distributed serialize cache memory nn optim amp data checkpoints models onnx quantization cuda profiler debug
+distributed serialize cache memory nn optim amp data checkpoints
+models onnx quantization cuda profiler debug
 feature generate
 __init__ cli __main__
 """
 
-# Third parties that are slow to import or optional: loaded inside the function that needs them.
+# Slow to import or optional: loaded inside the function that needs them.
 LAZY = {
     "cupy",
+    "difflib",
     "importlib.metadata",
     "llvmlite",
     "matplotlib",
