@@ -1,0 +1,99 @@
+"""Elementwise functions, comparisons, and what is made of two or three tensors of one shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import deepseek as ds
+from adapt import Entry, same, via
+
+
+def rounded(x: Any, decimals: int = 0) -> Any:
+    """`round` to a number of decimals."""
+    if decimals == 0:
+        return ds.round(x)
+    scale = 10.0 ** abs(decimals)
+    return ds.round(x * scale) / scale if decimals > 0 else ds.round(x / scale) * scale
+
+
+def divided(x: Any, y: Any, rounding_mode: str | None = None) -> Any:
+    if rounding_mode == "floor":
+        return ds.floor_divide(x, y)
+    return ds.trunc(ds.divide(x, y)) if rounding_mode == "trunc" else ds.divide(x, y)
+
+
+def clamped(x: Any, min: Any = None, max: Any = None) -> Any:  # noqa: A002
+    return ds.clip(x, min, max)
+
+
+def product_sum(x: Any, a: Any, b: Any, value: float = 1) -> Any:
+    return ds.add(x, ds.multiply(value, ds.multiply(a, b)))
+
+
+ENTRIES: dict[str, Entry] = {
+    "neg": same("negative"),
+    "sgn": same("sign"),
+    "conj": same("positive"),
+    "conj_physical": same("positive"),
+    "resolve_conj": same("positive"),
+    "resolve_neg": same("positive"),
+    "real": same("positive"),
+    "clone": via("positive", lambda x, **_: ds.positive(x)),
+    "contiguous": via("positive", lambda x, **_: ds.positive(x)),
+    "alias_copy": same("positive"),
+    "view_copy": via("reshape", lambda x, s: ds.reshape(x, s) if not isinstance(s, ds.DType) else s,
+                     left_out=lambda x, s: None if isinstance(s, (tuple, list)) else "a view of the bits as another dtype"),
+    "round": via("round", rounded),
+    "round.decimals_0": via("round", rounded),
+    "round.decimals_3": via("round", rounded),
+    "round.decimals_neg_3": via("round", rounded),
+    "add": via("add multiply", lambda x, y, alpha=1: ds.add(x, y if alpha == 1 else ds.multiply(y, alpha))),
+    "sub": via("subtract multiply", lambda x, y, alpha=1: ds.subtract(x, y if alpha == 1 else ds.multiply(y, alpha))),
+    "rsub": via("subtract multiply", lambda x, y, alpha=1: ds.subtract(y, x if alpha == 1 else ds.multiply(x, alpha))),
+    "mul": same("multiply"),
+    "true_divide": same("divide"),
+    "div.no_rounding_mode": via("divide", divided),
+    "div.trunc_rounding": via("divide trunc", divided),
+    "div.floor_rounding": via("floor_divide", divided),
+    "__radd__": via("add", lambda x, y: y + x),
+    "__rsub__": via("subtract", lambda x, y: y - x),
+    "__rmul__": via("multiply", lambda x, y: y * x),
+    "__rdiv__": via("divide", lambda x, y: y / x),
+    "__rmod__": via("remainder", lambda x, y: y % x),
+    "__rpow__": via("pow", lambda x, y: y**x),
+    "__rmatmul__": via("matmul", lambda x, y: y @ x),
+    "float_power": via("pow astype", lambda x, y: ds.pow(
+        ds.asarray(x).astype(ds.float64),
+        y.astype(ds.float64) if isinstance(y, ds.Tensor) else y)),
+    "eq": same("equal"),
+    "ne": same("not_equal"),
+    "lt": same("less"),
+    "le": same("less_equal"),
+    "gt": same("greater"),
+    "ge": same("greater_equal"),
+    "equal": via("equal all", lambda x, y: x.shape == y.shape and bool(ds.all(ds.equal(x, y)))),
+    "allclose": via("isclose all", lambda x, y, rtol=1e-5, atol=1e-8, equal_nan=False: bool(ds.all(
+        ds.isclose(x, y, rtol=rtol, atol=atol, equal_nan=equal_nan)))),
+    "max.binary": same("maximum"),
+    "min.binary": same("minimum"),
+    "clamp": via("clip", clamped),
+    "clamp_min": via("clip", lambda x, min: ds.clip(x, min)),
+    "clamp_max": via("clip", lambda x, max: ds.clip(x, None, max)),
+    "addcmul": via("add multiply", lambda x, a, b, value=1: product_sum(x, a, b, value)),
+    "addcdiv": via("add multiply divide", lambda x, a, b, value=1: ds.add(
+        x, ds.multiply(value, ds.divide(a, b)))),
+    "erf": same("erf"),
+    "float": via("astype", lambda x, **_: x.astype(ds.float32)),
+    "double": via("astype", lambda x, **_: x.astype(ds.float64)),
+    "half": via("astype", lambda x, **_: x.astype(ds.float16)),
+    "bfloat16": via("astype", lambda x, **_: x.astype(ds.bfloat16)),
+    "bool": via("astype", lambda x, **_: x.astype(ds.bool)),
+    "byte": via("astype", lambda x, **_: x.astype(ds.uint8)),
+    "char": via("astype", lambda x, **_: x.astype(ds.int8)),
+    "short": via("astype", lambda x, **_: x.astype(ds.int16)),
+    "int": via("astype", lambda x, **_: x.astype(ds.int32)),
+    "long": via("astype", lambda x, **_: x.astype(ds.int64)),
+    "item": via("Tensor.item", lambda x: x.item()),
+    "masked_fill": via("where", lambda x, mask, value: ds.where(mask, value, x)),
+    "where": via("where", lambda a, cond, b: ds.where(cond, a, b)),
+}

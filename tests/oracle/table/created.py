@@ -1,0 +1,39 @@
+"""Created tensors: constants, ranges, random numbers. Random ones are compared by shape and dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import deepseek as ds
+from adapt import Entry, same, via
+
+
+def typed(names: str, call: Any) -> Entry:
+    """Of what has no set values, shapes and dtypes are compared."""
+    return via(names, call, check="type", gradients=False)
+
+
+def shape_of(given: Any) -> Any:
+    return given[0] if len(given) == 1 and isinstance(given[0], (tuple, list)) else given
+
+
+ENTRIES: dict[str, Entry] = {
+    "zeros_like": via("zeros_like", lambda x, dtype=None, **_: ds.zeros_like(x, dtype=dtype)),
+    "ones_like": via("ones_like", lambda x, dtype=None, **_: ds.ones_like(x, dtype=dtype)),
+    "full_like": via("full_like", lambda x, v, dtype=None, **_: ds.full_like(x, v, dtype=dtype)),
+    "empty_like": typed("empty_like", lambda x, dtype=None, **_: ds.empty_like(x, dtype=dtype)),
+    "new_zeros": via("zeros", lambda x, s, dtype=None, **_: ds.zeros(s, dtype=dtype or x.dtype)),
+    "new_ones": via("ones", lambda x, s, dtype=None, **_: ds.ones(s, dtype=dtype or x.dtype)),
+    "new_full": via("full", lambda x, s, v, dtype=None, **_: ds.full(s, v, dtype=dtype or x.dtype)),
+    "new_empty": typed("empty", lambda x, s, dtype=None, **_: ds.empty(s, dtype=dtype or x.dtype)),
+    "zeros": via("zeros", lambda *s, dtype=ds.float32, **_: ds.zeros(*s, dtype=dtype)),
+    "ones": via("ones", lambda *s, dtype=ds.float32, **_: ds.ones(*s, dtype=dtype)),
+    "full": via("full", lambda s, v, dtype=None, **_: ds.full(s, v, dtype=dtype)),
+    "empty": typed("empty", lambda *s, dtype=ds.float32, **_: ds.empty(*s, dtype=dtype)),
+    "eye": via("eye", lambda n, m=None, dtype=ds.float32, **_: ds.eye(n, m, dtype=dtype)),
+    "arange": same("arange"),
+    "randn": typed("randn", lambda *s, dtype=None, **_: ds.randn(*s, dtype=dtype)),
+    "rand_like": typed("rand_like", lambda x, dtype=None, **_: ds.rand_like(x, dtype=dtype)),
+    "randn_like": typed("randn_like", lambda x, dtype=None, **_: ds.randn_like(x, dtype=dtype)),
+    "randint": typed("randint", lambda *a, dtype=ds.int64, **_: ds.randint(*a, dtype=dtype)),
+}
