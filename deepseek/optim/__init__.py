@@ -1,8 +1,13 @@
 """Optimizers with PyTorch's names, defaults and state-dict layout."""
 
 from deepseek.nn.utils import clip_grad_norm_, clip_grad_value_
-from deepseek.optim.adam import Adam, AdamW
+from deepseek.optim.adagrad import Adadelta, Adagrad, RMSprop
+from deepseek.optim.adam import Adam, Adamax, AdamW, NAdam, RAdam
+from deepseek.optim.large import LAMB, Adafactor, Lion
 from deepseek.optim.optimizer import Optimizer
-from deepseek.optim.sgd import SGD
+from deepseek.optim.sgd import ASGD, SGD, Rprop
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_grad_norm_", "clip_grad_value_"]
+__all__ = [
+    "ASGD", "LAMB", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Lion",
+    "NAdam", "Optimizer", "RAdam", "RMSprop", "Rprop", "clip_grad_norm_", "clip_grad_value_",
+]  # fmt: skip

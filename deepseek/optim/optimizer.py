@@ -1,40 +1,65 @@
 """Optimizer: parameter groups, their state, and one update that is the same graph at every step.
 
-State is made at construction, so that the first step has the structure of all later ones. An update
-is written with ordinary ops on each parameter and gives the handles new values; hyper-parameters
-are read by `hyper`, so that inside `@ds.jit` they are inputs of the compiled step rather than
-constants in it.
+State is made at construction, so that the first step has the structure of all later ones. A class
+of its own states a rule for one parameter in ordinary ops; this one applies it to all parameters,
+whose handles get new values. Inside `@ds.jit` that is part of the one compiled step.
 """
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from deepseek.errors import ArgumentError, DTypeError
+import numpy as np
+
+from deepseek.errors import ArgumentError, DTypeError, unknown
 from deepseek.frontend.tensor import Tensor, enable_grad, leaf_like, no_grad, state
-from deepseek.ir.dtype import float32
+from deepseek.ir.dtype import DType, float32, float64
 from deepseek.nn.module import clear_grad, loaded
 from deepseek.nn.parameter import assign, computed_full, settle
+from deepseek.ops import where
+from deepseek.optim.rule import (
+    Group,
+    Hyper,
+    Slots,
+    State,
+    another_handle,
+    in_range,
+    note_consumed,
+    wide,
+)
 
-Group = dict[str, Any]
-State = dict[str, Tensor]
+Named = list[tuple[Tensor, str, Any]]
 
 
 class Optimizer:
-    """Base of the optimizers.
+    """Base of the optimizers: `params` are tensors, (name, tensor) pairs or groups of them.
 
-    Subclasses define `state_names`, which tensors each parameter needs, and `update`, which
-    computes one step of a group.
+    Subclasses say which state each parameter has (`state_names`), what one step has in common for
+    all (`factors`), and the new value of one parameter (`rule`).
+
+    Raises ArgumentError for no parameters, a parameter given twice, one computed by an op, and
+    hyper-parameters out of range; DTypeError for parameters that are not floats.
     """
 
     _ds_children_ = ("param_groups", "state")  # what a compiled function's guards look at
+
+    # [low, high) of hyper-parameters; None: no bound. Elements of tuples are looked at one by one.
+    bounds: ClassVar[dict[str, tuple[float, float | None]]] = {"lr": (0, None)}
+    # 0-d state, and what it starts with. Parameters of a group that are updated together share it.
+    scalars: ClassVar[dict[str, float]] = {"step": 0.0}
 
     def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
         self.defaults = dict(defaults)
         self.state: dict[Tensor, State] = {}
         self.param_groups: list[Group] = []
+        # A 0-d bool for the time of a step: where it is true, the step changes nothing.
+        self.found_inf: Tensor | None = None
+        if isinstance(params, (set, frozenset)):
+            raise ArgumentError(
+                f"{type(self).__name__}: got a set of parameters; wanted them in a fixed order\n"
+                "  help: pass a list, or model.parameters()"
+            )
         given = [params] if isinstance(params, (Tensor, Mapping)) else list(params)
         if not given:
             raise ArgumentError(f"{type(self).__name__}: got no parameters; wanted at least one")
@@ -42,62 +67,94 @@ class Optimizer:
         for group in groups:
             self.add_param_group(group)
 
-    def state_names(self, group: Group) -> Sequence[str]:
-        """The names of the tensors that an update of a group needs.
+    # ----------------------------------------------------------------- what a subclass has to say
 
-        `step` counts the updates; all others are shaped like the parameter.
-        """
+    def state_names(self, group: Group, p: Tensor) -> Sequence[str]:
+        """The names of the state of a parameter, those in `scalars` among them."""
         raise NotImplementedError
 
-    def update(self, group: Group, parameters: Sequence[Tensor]) -> None:
-        """Give the parameters of a group, and their state, the values after one step."""
+    def initial(self, name: str, group: Group, p: Tensor) -> Tensor:
+        """What a state starts with: zeros like the parameter."""
+        return computed_full(p.shape, 0.0, p.dtype)
+
+    def factors(self, h: Hyper, s: Slots) -> dict[str, Tensor]:
+        """0-d values in float64 that the rule reads of `h`; `s` is the scalar state, counted up."""
+        return {}
+
+    def rule(self, p: Tensor, g: Tensor, s: Slots, h: Hyper) -> Tensor:
+        """The new value of a parameter, from its value, its gradient and its state."""
         raise NotImplementedError
 
     def check(self, group: Group) -> None:
         """Raise ArgumentError if a hyper-parameter of a group is not valid."""
+        for name, (low, high) in self.bounds.items():
+            in_range(group, name, low, high)
+        if "betas" in group and len(group["betas"]) != 2:
+            raise ArgumentError(f"betas: got {group['betas']!r}; wanted two numbers")
 
-    def add_param_group(self, group: Mapping[str, Any]) -> None:
+    def completed(self, own: Mapping[str, Any], group: Group) -> Mapping[str, Any]:
+        """A parameter's part of a state dict, with what PyTorch's layout leaves out."""
+        return own
+
+    # --------------------------------------------------------------------------------- parameters
+
+    def parameters(self) -> Iterator[Tensor]:
+        """The parameters of all groups."""
+        return (p for group in self.param_groups for p in group["params"])
+
+    def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add parameters with hyper-parameters of their own: `{"params": [...], "lr": ...}`."""
         name = type(self).__name__
-        if not isinstance(group, Mapping) or "params" not in group:
-            raise ArgumentError(f"{name}: got {group!r}; wanted a dict with 'params'")
-        params = group["params"]
+        if not isinstance(param_group, Mapping) or "params" not in param_group:
+            raise ArgumentError(f"{name}: got {param_group!r}; wanted a dict with 'params'")
+        params = param_group["params"]
         params = [params] if isinstance(params, Tensor) else list(params)
+        made = self.defaults | dict(param_group)
+        if params and all(isinstance(p, tuple) and len(p) == 2 for p in params):
+            made["param_names"] = [n for n, _ in params]
+            params = [p for _, p in params]
+        made["params"] = params
         known = set(self.state)
         for p in params:
-            if not isinstance(p, Tensor):
-                raise ArgumentError(f"{name}: got a {type(p).__name__}; wanted tensors")
-            if not p.dtype.is_float:
-                raise DTypeError(f"{name}: got a parameter of type {p.dtype}; wanted a float dtype")
-            if not p.is_leaf:
-                raise ArgumentError(
-                    f"{name}: got {p._value.type} computed by an op; wanted a leaf\n"
-                    "  help: pass model.parameters(), or tensors made with requires_grad=True"
-                )
-            if p in known:
-                raise ArgumentError(f"{name}: a parameter of type {p._value.type} appears twice")
+            self._check_parameter(p, known)
             known.add(p)
-        made = self.defaults | dict(group) | {"params": params}
         self.check(made)
         self.param_groups.append(made)
         self._make_state(made)
 
+    def _check_parameter(self, p: Any, known: set[Tensor]) -> None:
+        name = type(self).__name__
+        if not isinstance(p, Tensor):
+            raise ArgumentError(f"{name}: got a {type(p).__name__}; wanted tensors")
+        if not p.dtype.is_float:
+            raise DTypeError(f"{name}: got a parameter of type {p.dtype}; wanted a float dtype")
+        if not p.is_leaf:
+            raise ArgumentError(
+                f"{name}: got {p._value.type} computed by an op; wanted a leaf\n"
+                "  help: pass model.parameters(), or tensors made with requires_grad=True"
+            )
+        if p in known:
+            raise ArgumentError(f"{name}: a parameter of type {p._value.type} appears twice")
+
     def _make_state(self, group: Group) -> None:
-        """Make the state that is not there yet; a group shares one tensor for the step count."""
-        step: Tensor | None = None
+        """Make the state that is not there yet; a group shares its scalars."""
+        shared: State = {}
         for p in group["params"]:
             own = self.state.setdefault(p, {})
-            for name in self.state_names(group):
+            for name in self.state_names(group, p):
                 if name in own:
                     continue
-                if name != "step":
-                    own[name] = computed_full(p.shape, 0.0, p.dtype)
-                    continue
-                if step is None:
-                    step = computed_full((), 0.0, float32)
-                own[name] = step
+                if name in self.scalars:
+                    if name not in shared:
+                        shared[name] = self._scalar(name)
+                    own[name] = shared[name]
+                else:
+                    own[name] = self.initial(name, group, p)
 
-    # ---------------------------------------------------------------------------------- steps
+    def _scalar(self, name: str) -> Tensor:
+        return computed_full((), self.scalars[name], scalar_dtype(name))
+
+    # -------------------------------------------------------------------------------------- steps
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or make them zeros."""
@@ -118,47 +175,72 @@ class Optimizer:
                 parameters = [p for p in group["params"] if p.grad is not None]
                 gradients += [p.grad for p in parameters]
                 if parameters:
-                    self.update(group, parameters)
+                    self._update(group, parameters)
                 note_consumed(parameters)
         settle(*gradients)
         return result
 
-    def parameters(self) -> Iterator[Tensor]:
-        """The parameters of all groups."""
-        return (p for group in self.param_groups for p in group["params"])
+    def _update(self, group: Group, parameters: list[Tensor]) -> None:
+        """One step of a group's parameters, which `found_inf` may undo."""
+        if self.found_inf is None:
+            self.update(group, parameters)
+            return
+        states = [t for p in parameters for t in self.state[p].values()]
+        before = [(t, another_handle(t)) for t in dict.fromkeys([*parameters, *states])]
+        self.update(group, parameters)
+        for tensor, old in before:
+            assign(tensor, where(self.found_inf, old, tensor))
 
-    def advanced(
-        self, group: Group, parameters: Sequence[Tensor]
-    ) -> list[tuple[Tensor, list[Tensor]]]:
-        """Count a step for the parameters: (number of steps, those that are there) for each number.
+    def update(self, group: Group, parameters: Sequence[Tensor]) -> None:
+        """Give the parameters of a group, and their state, the values after one step."""
+        h = Hyper(group)
+        for members in self._together(group, parameters):
+            shared = Slots(self.state[members[0]])
+            if "step" in shared:
+                shared.step = shared.step + 1
+            factors = self.factors(h, shared)
+            by_dtype: dict[DType, Hyper] = {}
+            for p in members:
+                dtype = p.dtype.accumulator
+                if dtype not in by_dtype:
+                    by_dtype[dtype] = h.along(factors, dtype)
+                assert p.grad is not None
+                g = wide(p.grad)
+                g = -g if group.get("maximize") else g
+                new = self.rule(wide(p), g, Slots(self.state[p]), by_dtype[dtype])
+                assign(p, new.astype(p.dtype))
 
-        Parameters of a group share one count as long as they all have gradients.
-        """
-        sharing: dict[Tensor, list[Tensor]] = {}
-        if not parameters:
-            return []
+    def _together(self, group: Group, parameters: Sequence[Tensor]) -> list[list[Tensor]]:
+        """The parameters that share their scalars; those that stay behind get their own."""
+        sharing: dict[tuple[Tensor, ...], list[Tensor]] = {}
         for p in parameters:
-            sharing.setdefault(self.state[p]["step"], []).append(p)
+            sharing.setdefault(self._scalars_of(p), []).append(p)
         going = set(parameters)
+        left: dict[Tensor, Tensor] = {}
         for p in group["params"]:
-            step = self.state[p].get("step")
-            if p not in going and step in sharing:
-                self.state[p]["step"] = another_handle(step)
-        counted = []
-        for step, members in sharing.items():
-            new = step + 1
-            assign(step, new)
-            counted.append((new, members))
-        return counted
+            if p in going or self._scalars_of(p) not in sharing:
+                continue
+            own = self.state[p]
+            for name in self.scalars:
+                if name in own:
+                    own[name] = left.setdefault(own[name], another_handle(own[name]))
+        return list(sharing.values())
 
-    # ---------------------------------------------------------------------------------- state
+    def _scalars_of(self, p: Tensor) -> tuple[Tensor, ...]:
+        own = self.state[p]
+        return tuple([own[name] for name in self.scalars if name in own])
+
+    # -------------------------------------------------------------------------------------- state
 
     def state_dict(self) -> dict[str, Any]:
-        """State and hyper-parameters in PyTorch's layout: parameters are numbered in order."""
+        """State and hyper-parameters in PyTorch's layout: parameters are numbered in order.
+
+        `{"state": {0: {"step": ..., ...}, ...}, "param_groups": [{"lr": ..., "params": [0, ...]}]}`
+        """
         number = {p: i for i, p in enumerate(self.parameters())}
         return {
             "state": {
-                number[p]: {k: Tensor(leaf_like(t._computed(), False)) for k, t in own.items()}
+                number[p]: {name: snapshot(x) for name, x in own.items()}
                 for p, own in self.state.items()
                 if own
             },
@@ -170,57 +252,83 @@ class Optimizer:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a `state_dict`.
+        """Take over a `state_dict`, PyTorch's too; what it does not have starts anew.
 
-        Raises ArgumentError, and changes nothing, where groups, parameters or shapes differ.
+        Raises ArgumentError, and changes nothing, where groups, parameters, names or shapes differ.
         """
-        problems: list[str] = []
+        for key in ("state", "param_groups"):
+            if key not in state_dict:
+                raise self._misfit([f"got no {key!r}; it has {list(state_dict)}"])
         saved = state_dict["param_groups"]
         sizes = [len(group["params"]) for group in saved]
         wanted = [len(group["params"]) for group in self.param_groups]
         if sizes != wanted:
             raise self._misfit([f"got groups of {sizes} parameters; wanted groups of {wanted}"])
-        numbers = [i for group in saved for i in group["params"]]
-        for i, group in enumerate(self.param_groups):
-            self.check(group | {k: v for k, v in saved[i].items() if k != "params"})
-        found: list[tuple[Tensor, str, Tensor]] = []
-        for number, p in zip(numbers, self.parameters(), strict=True):
-            for name, given in state_dict["state"].get(number, {}).items():
-                if given is None:
-                    continue
-                shape = () if name == "step" else p.shape
-                tensor = as_state(given)
-                if tensor is None or tuple(tensor.shape) != shape:
-                    got = f"shape {tensor.shape}" if tensor is not None else repr(given)
-                    problems.append(f"parameter {number}, {name}: got {got}; wanted shape {shape}")
-                else:
-                    dtype = float32 if name == "step" else p.dtype
-                    found.append((p, name, loaded(tensor, dtype)))
+        groups = [
+            group | {k: v for k, v in given.items() if k != "params"}
+            for group, given in zip(self.param_groups, saved, strict=True)
+        ]
+        for group in groups:
+            self.check(group)
+        problems: list[str] = []
+        found: Named = []
+        for group, given in zip(groups, saved, strict=True):
+            for number, p in zip(given["params"], group["params"], strict=True):
+                own = self.completed(state_dict["state"].get(number) or {}, group)
+                self._fit(number, p, group, own, found, problems)
         if problems:
             raise self._misfit(problems)
-        for i, group in enumerate(self.param_groups):
-            group.update({k: v for k, v in saved[i].items() if k != "params"})
-            self._make_state(group)
-        for p, name, tensor in found:
-            self._put(p, name, tensor)
-        self._share_steps()
+        for mine, group in zip(self.param_groups, groups, strict=True):
+            mine.update(group)
+        self._take_over(found)
 
-    def _put(self, p: Tensor, name: str, tensor: Tensor) -> None:
-        """Take over one loaded tensor; a step count is let go from those that shared it."""
-        own = self.state[p]
-        if name in own and name != "step":
-            assign(own[name], tensor)
-        else:
-            own[name] = tensor
+    def _fit(
+        self, number: int, p: Tensor, group: Group, own: Mapping[str, Any], found: Named,
+        problems: list[str],
+    ) -> None:  # fmt: skip
+        """Hold a parameter's saved state against what it has to be."""
+        names = self.state_names(group, p)
+        given = {name: x for name, x in own.items() if x is not None}
+        for name, x in given.items():
+            if name not in names:
+                problems.append(f"parameter {number}: {unknown('state', name, names)}")
+                continue
+            is_scalar = name in self.scalars
+            like = self._scalar(name) if is_scalar else self.initial(name, group, p)
+            if not isinstance(x, (Tensor, np.ndarray, int, float)):
+                problems.append(f"parameter {number}, {name}: got {x!r}; wanted a tensor")
+            elif np.shape(x) != like.shape:
+                text = f"got shape {np.shape(x)}; wanted shape {like.shape}"
+                problems.append(f"parameter {number}, {name}: {text}")
+            else:
+                array = x if isinstance(x, Tensor) else np.asarray(x)
+                found.append((p, name, loaded(array, like.dtype)))
+        missing = [name for name in names if name not in given] if given else []
+        if missing:
+            problems.append(f"parameter {number}: {', '.join(missing)} is missing")
 
-    def _share_steps(self) -> None:
-        """Let the parameters of a group that were updated equally often share one count."""
+    def _take_over(self, found: Named) -> None:
+        """Make what was loaded the state, and what was not as it is at the start."""
+        given = {(p, name): x for p, name, x in found}
         for group in self.param_groups:
-            counts: dict[float, Tensor] = {}
-            for p in group["params"]:
-                step = self.state[p].get("step")
-                if step is not None:
-                    self.state[p]["step"] = counts.setdefault(float(step), step)
+            before = {p: self.state[p] for p in group["params"]}
+            self.state.update({p: {} for p in before})
+            self._make_state(group)
+            for p, old in before.items():
+                own = self.state[p]
+                for name in own:
+                    own[name] = given.get((p, name), own[name])
+                    if name in old and name not in self.scalars:  # the handle stays
+                        own[name] = assign(old[name], own[name])
+            self._share(group)
+
+    def _share(self, group: Group) -> None:
+        """Let the parameters of a group that agree in all scalars share them."""
+        met: dict[tuple[float, ...], State] = {}
+        for p in group["params"]:
+            own = self.state[p]
+            mine = {name: own[name] for name in self.scalars if name in own}
+            own.update(met.setdefault(tuple(float(x) for x in mine.values()), mine))
 
     def _misfit(self, problems: list[str]) -> ArgumentError:
         listed = "\n  ".join(problems)
@@ -236,68 +344,11 @@ class Optimizer:
         return "\n".join([*lines, ")"])
 
 
-def hyper(group: Group, name: str, index: int | None = None) -> Any:
-    """A hyper-parameter of a group, or an element of one.
-
-    Inside `@ds.jit` it is a symbolic number, which stands beside tensors like a Python number and
-    whose value is read anew at each call.
-    """
-    container, key = (group[name], index) if index is not None else (group, name)
-    number = getattr(state.trace, "number", None)
-    if number is not None:
-        return number(container, key)
-    return container[key]
+def scalar_dtype(name: str) -> DType:
+    """A count is kept as PyTorch keeps it; what is multiplied at each step, as exact as it gets."""
+    return float32 if name == "step" else float64
 
 
-def note_consumed(parameters: Iterable[Tensor]) -> None:
-    """Tell the trace that goes on, if any, that these gradients have served their purpose."""
-    consumed = getattr(state.trace, "note_consumed", None)
-    if consumed is not None:
-        for p in parameters:
-            consumed(p)
-
-
-def wide(x: Tensor) -> Tensor:
-    """x in the type that it is computed in: float32 for the 16-bit floats."""
-    return x.astype(x.dtype.accumulator)
-
-
-def gradient_of(p: Tensor, group: Group) -> Tensor:
-    """The gradient to descend along, in the type that it is computed in."""
-    assert p.grad is not None
-    g = wide(p.grad)
-    return -g if group["maximize"] else g
-
-
-def decayed(g: Tensor, p: Tensor, weight_decay: Any) -> Tensor:
-    """The gradient with that of weight_decay / 2 * p**2 added."""
-    if type(weight_decay) in (int, float) and weight_decay == 0:  # not a symbolic number
-        return g
-    return g + weight_decay * wide(p)
-
-
-def another_handle(x: Tensor) -> Tensor:
-    """A second handle on the value that x shows; x stays the value's own."""
-    other = Tensor(x._value)
-    x._value.handle = weakref.ref(x)
-    return other
-
-
-def as_state(given: Any) -> Tensor | None:
-    """A tensor from what a state dict holds, None if it holds something else."""
-    if isinstance(given, Tensor):
-        return given
-    if isinstance(given, (int, float)):
-        return computed_full((), given, float32)
-    return None
-
-
-def at_least(group: Group, name: str, low: float, below: float | None = None) -> None:
-    """Raise ArgumentError unless a Python number in a group lies in [low, below)."""
-    value = group[name]
-    for number in value if isinstance(value, (tuple, list)) else (value,):
-        if isinstance(number, Tensor):
-            continue
-        if not isinstance(number, (int, float)) or number < low or (below and number >= below):
-            bound = f" and < {below}" if below else ""
-            raise ArgumentError(f"{name}: got {value!r}; wanted a number >= {low}{bound}")
+def snapshot(x: Any) -> Any:
+    """A state as it is now: a tensor that later steps do not change."""
+    return Tensor(leaf_like(x._computed(), False)) if isinstance(x, Tensor) else x

@@ -327,9 +327,9 @@ WRONG: list[tuple[Callable[[nn.Parameter], object], type[Exception], str]] = [
     (lambda p: SGD([p, p]), ArgumentError, "appears twice"),
     (lambda p: SGD([p * 2]), ArgumentError, "computed by an op; wanted a leaf"),
     (lambda p: SGD([ds.zeros(1, dtype=ds.int64)]), DTypeError, "wanted a float dtype"),
-    (lambda p: SGD([p], lr=-1), ArgumentError, "lr: got -1; wanted a number >= 0.0"),
+    (lambda p: SGD([p], lr=-1), ArgumentError, "lr: got -1; wanted a number >= 0"),
     (lambda p: SGD([p], nesterov=True), ArgumentError, "wanted momentum > 0"),
-    (lambda p: Adam([p], betas=(0.9, 1.0)), ArgumentError, "betas: .* wanted a number >= 0.0 and"),
+    (lambda p: Adam([p], betas=(0.9, 1.0)), ArgumentError, "betas: .* wanted a number >= 0 and"),
     (lambda p: Adam([p], betas=(0.9,)), ArgumentError, "wanted two numbers"),
     (lambda p: Adam([{"parameters": [p]}]), ArgumentError, "wanted a dict with 'params'"),
 ]
