@@ -61,6 +61,7 @@ WRAPPERS: dict[type, tuple[str, ...]] = {
     classmethod: ("__func__",),
     property: ("fget",),
     functools.cached_property: ("func",),
+    types.FunctionType: ("__wrapped__",),  # what a decorator of a library put something around
 }
 ALWAYS = ("forward",)  # what Module itself calls
 
@@ -280,7 +281,9 @@ class Explorer:
         for kind, names in WRAPPERS.items():
             if isinstance(obj, kind):
                 for name in names:
-                    self.visit(getattr(obj, name), row, ATTR, name, text)
+                    value = getattr(obj, name, MISSING)
+                    if value is not MISSING:
+                        self.visit(value, row, ATTR, name, text)
         if isinstance(obj, type):
             self.class_attributes(obj, row, self.names)
         else:
@@ -384,6 +387,7 @@ def reachable_codes(roots: Iterable[Any]) -> set[types.CodeType]:
                 names = [n for c in reads.nested_codes(obj.__code__) for n in reads.global_names(c)]
                 stack += [obj.__globals__[n] for n in names if n in obj.__globals__]
                 stack += [step_to(obj, CELL, i) for i in range(len(obj.__code__.co_freevars))]
+            stack.append(getattr(obj, "__wrapped__", None))
             continue
         for kind, names in WRAPPERS.items():
             if isinstance(obj, kind):

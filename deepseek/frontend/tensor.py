@@ -8,6 +8,7 @@ value, and no two tensors ever share memory that one of them can write.
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -77,12 +78,11 @@ class no_grad:  # noqa: N801  (PyTorch's name)
         state.grad = self._before
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             with type(self)():
                 return function(*args, **kwargs)
 
-        wrapped.__name__ = function.__name__
-        wrapped.__doc__ = function.__doc__
         return wrapped
 
 
