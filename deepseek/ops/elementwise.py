@@ -207,6 +207,7 @@ def _power_vjp(g: Tensor, y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tens
 @elementwise(
     reference=_power_reference,
     vjp=_power_vjp,
+    precision="high",
     onnx="Pow",
     domain=(0.5, 4.0),
     tolerance=16,

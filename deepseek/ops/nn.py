@@ -67,7 +67,6 @@ def _embedding_reference(input: Any, weight: Any, padding_idx: Any) -> Any:  # n
         Sample((np.array([3, 0, 3], np.int32), (4, 6)), {"padding_idx": 0}),
         Sample((np.zeros((0,), np.int64), (4, 6))),
     ],
-    precision="low",
     onnx=forms_nn.embedding,
 )
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:  # noqa: A002

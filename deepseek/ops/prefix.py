@@ -50,6 +50,7 @@ def _infer(x: TensorType, *, axis: int) -> tuple[TensorType, ...]:
     ],
     tolerance=32,
     method="cumulative_sum",
+    precision="high",
     onnx=forms.cumulative_sum,
 )
 def cumulative_sum(

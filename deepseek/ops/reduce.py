@@ -162,6 +162,7 @@ def _summand(name: str, x: Any, dtype: Any) -> Tensor:
     samples=_samples(),
     tolerance=32,
     method="sum",
+    precision="high",
     onnx="ReduceSum",
 )
 def sum(  # noqa: A001
@@ -191,6 +192,7 @@ def _prod_vjp(g: Tensor, y: Tensor, x: Tensor, *, axes: tuple[int, ...]) -> tupl
     samples=_samples(),
     tolerance=64,
     method="prod",
+    precision="high",
     onnx="ReduceProd",
 )
 def prod(x: Tensor, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
@@ -217,6 +219,7 @@ def over_count(total: Tensor, count: Any) -> Tensor:
     samples=_samples(),
     tolerance=32,
     method="mean",
+    precision="high",
     onnx=forms_nn.reduced("ReduceMean"),
 )
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -283,6 +286,7 @@ def _variance_vjp(
     samples=lambda: [*_samples(empty=False)()[:4], *_samples(empty=False, correction=1)()[:4]],
     tolerance=64,
     method="var",
+    precision="high",
     onnx=forms.variance,
 )
 def var(x: Tensor, /, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:

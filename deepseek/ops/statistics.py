@@ -31,6 +31,7 @@ def std(x: Tensor, /, axis: Axis = None, correction: float = 0.0, keepdims: bool
     ],
     tolerance=32,
     method="logsumexp",
+    precision="high",
     onnx=forms_nn.reduced("ReduceLogSumExp"),
 )
 def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:

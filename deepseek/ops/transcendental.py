@@ -66,7 +66,7 @@ def sqrt(x: Expr) -> Expr:
 
 @elementwise(
     takes=FLOATS, reference=lambda x: 1 / np.sqrt(x), vjp=lambda g, y, x: (-0.5 * g * y / x,),
-    method="rsqrt", domain=(0.1, 9.0),
+    method="rsqrt", precision="high", domain=(0.1, 9.0),
 )  # fmt: skip
 def rsqrt(x: Expr) -> Expr:
     """1 / sqrt(x)."""
@@ -116,7 +116,7 @@ def _sigmoid_reference(x: Any) -> Any:
 
 
 @elementwise(
-    takes=FLOATS, precision="high", reference=_sigmoid_reference,
+    takes=FLOATS, reference=_sigmoid_reference,
     vjp=lambda g, y, x: (g * y * (1 - y),), method="sigmoid", onnx="Sigmoid",
 )  # fmt: skip
 def sigmoid(x: Expr) -> Expr:
