@@ -182,6 +182,7 @@ def _remainder_reference(a: Any, b: Any) -> Any:
 
 @elementwise(
     reference=_remainder_reference,
+    vjp=lambda g, y, a, b: (g, -g * floor_divide(a, b)),
     method=("__mod__", "__rmod__", "remainder"),
     domain=(0.5, 9.0),
     tolerance=32,

@@ -83,12 +83,14 @@ def _infer(dtype: DType | None = None) -> Callable[..., tuple[TensorType, ...]]:
 
 def _infer_nonempty(dtype: DType | None, name: str) -> Callable[..., tuple[TensorType, ...]]:
     def infer(x: TensorType, *, axes: tuple[int, ...], **_: Any) -> tuple[TensorType, ...]:
-        if builtins.any(is_size(x.shape[a], 0) for a in axes):
+        found = without(x.shape, axes)
+        nothing = builtins.any(is_size(x.shape[a], 0) for a in axes)
+        if nothing and not builtins.any(is_size(s, 0) for s in found):
             raise op_error(
                 ShapeError, name, f"{x} over axes {axes}", "at least one element to choose from",
                 user_line(),
             )  # fmt: skip
-        return (tensor_type(dtype or x.dtype, without(x.shape, axes)),)
+        return (tensor_type(dtype or x.dtype, found),)
 
     return infer
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Sequence
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -329,18 +330,45 @@ def flip(x: Tensor, /, axis: int | Sequence[int] | None = None) -> Tensor:
 
 
 def narrow(x: Tensor, /, dim: int, start: Size, length: Size) -> Tensor:
-    """The elements from start to start + length along one axis."""
+    """The elements from start to start + length along one axis; a start below 0 counts from the end.
+
+    Raises ShapeError where they are not all there.
+    """
     source = shape_of(x)
     axis = axis_of("narrow", x, dim)
-    start, length = size_of(start), size_of(length)
+    start, length, total = size_of(start), size_of(length), source[axis]
+    if isinstance(start, int) and isinstance(length, int) and isinstance(total, int):
+        begin = start + total if start < 0 else start
+        if begin < 0 or length < 0 or begin + length > total:
+            raise op_error(
+                ShapeError, "narrow", f"{describe(x)} and {length} elements from {start} on",
+                f"elements within the {total} of axis {axis}", user_line(),
+            )  # fmt: skip
+        start = begin
     if is_size(start, 0) and length == source[axis]:
         return x
     starts = tuple(start if i == axis else 0 for i in range(x.ndim))
     return slice_(x, start=starts, shape=(*source[:axis], length, *source[axis + 1 :]))
 
 
-def roll(x: Tensor, /, shift: int, axis: int | None = None) -> Tensor:
-    """x with its elements moved on by `shift` along an axis, those at the end to the front."""
+def roll(
+    x: Tensor, /, shift: int | Sequence[int], axis: int | Sequence[int] | None = None
+) -> Tensor:
+    """x with its elements moved on by `shift` along an axis, those at the end to the front.
+
+    Several shifts go with as many axes; without an axis, x is rolled as if it were flat.
+    """
+    if not isinstance(shift, int) or not isinstance(axis, (int, NoneType)):
+        shifts = (shift,) if isinstance(shift, int) else tuple(shift)
+        axes = (axis,) if isinstance(axis, (int, NoneType)) else tuple(axis)
+        if len(shifts) != len(axes):
+            raise op_error(
+                ShapeError, "roll", f"{describe(x)} with shift {shift} and axis {axis}",
+                "as many shifts as axes", user_line(),
+            )  # fmt: skip
+        for each, along in zip(shifts, axes, strict=True):
+            x = roll(x, each, along)
+        return x
     if axis is None:
         return roll(x.reshape(-1), shift, 0).reshape(shape_of(x))
     axis = axis_of("roll", x, axis)

@@ -272,6 +272,11 @@ def moveaxis(x: Tensor, /, source: int | Sequence[int], destination: int | Seque
         axis_of("moveaxis", x, a)
         for a in ((destination,) if isinstance(destination, int) else destination)
     ]
+    if len(moved) != len(places) or len({*moved}) < len(moved) or len({*places}) < len(places):
+        raise op_error(
+            ShapeError, "moveaxis", f"{describe(x)} and axes from {source} to {destination}",
+            "as many places as axes, and each of them once", user_line(),
+        )  # fmt: skip
     order = [a for a in range(x.ndim) if a not in moved]
     for place, a in sorted(zip(places, moved, strict=True)):
         order.insert(place, a)
