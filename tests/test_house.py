@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ errors config
 _runtime
 ir/ dtype expr integer scalar shape op graph text verify rewrite interpret access
 frontend/ tensor precision number guards reads explore tracer
-ops/ define forms forms_nn elementwise transcendental reduce view index
+ops/ spelling define forms forms_nn elementwise transcendental reduce view index
 ops/ contract create random activation nn bodies control * __init__
 autograd recompute
 passes/ expand simplify fold_conv_bn layout prepare grouping fuse * __init__
@@ -34,7 +35,7 @@ kernel/ ir rewrite text_parse text verify interpret polyfill* evaluate loops sch
 program/ ir text verify interpret tape load * build plan_memory prepare save
 backends/ __init__ *
 compiler/ store caches compile tiers tree entry function *
-distributed serialize cache memory nn optim amp data checkpoints
+distributed torch_file serialize cache memory nn optim amp data checkpoints
 models onnx quantization cuda profiler debug
 feature generate
 __init__ cli __main__
@@ -285,6 +286,41 @@ def test_no_module_is_named_like_a_public_callable(house: House) -> None:
 
 def test_op_names_stand_in_rules_and_claims_only(house: House) -> None:
     assert op_name_problems(house, op_names()) == []
+
+
+def record_problems(registry: dict[str, Any]) -> list[str]:
+    """Records that leave something unsaid."""
+    problems = []
+    for name, op in registry.items():
+        kind = op.kind.name
+        said = {
+            "a type rule": op.infer is not None,
+            "its meaning": op.meaning or op.expand or op.routine or kind in ("HOST", "RANDOM"),
+            "one meaning only": not (op.meaning and op.expand),
+            "a reference": op.reference or kind == "CONTROL",
+            "dtypes": op.dtypes or kind == "CONTROL",
+            "samples": op.samples and list(op.samples()),
+            "a precision class": op.precision in ("low", "high", "promote"),
+            "a tolerance": op.tolerance > 0,
+            "a gradient, or that there is none": op.vjp or op.expand or not op.differentiable,
+            "what it does": op.doc.strip().endswith((".", ">", "]", ")", "`")) or "\n" in op.doc,
+            "a function": op.function is not None,
+        }
+        problems += [f"op {name!r} lacks {what}" for what, there in said.items() if not there]
+    return problems
+
+
+def test_every_op_record_is_complete() -> None:
+    registry = importlib.import_module("deepseek.ops.define").REGISTRY
+    assert record_problems(registry) == []
+
+
+def test_record_problems_are_found() -> None:
+    op = importlib.import_module("deepseek.ir.op")
+    bare = op.Op("bare", op.Kind.ELEMENTWISE, lambda x: (x,), precision="low-ish")
+    problems = " ".join(record_problems({"bare": bare}))
+    for what in ("meaning", "reference", "dtypes", "samples", "precision", "gradient", "function"):
+        assert what in problems
 
 
 def test_modules_say_what_they_are(house: House) -> None:

@@ -9,6 +9,7 @@ from deepseek.ops.nn import *
 from deepseek.ops.norm import *
 from deepseek.ops.pooling import *
 from deepseek.ops.slicing import pad
+from deepseek.ops.spelling import in_both_spellings
 from deepseek.ops.transcendental import sigmoid, tanh
 from deepseek.ops.view import flatten
 
@@ -20,3 +21,6 @@ __all__ += loss.__all__
 __all__ += nn.__all__
 __all__ += norm.__all__
 __all__ += pooling.__all__
+
+for _name in __all__:
+    globals()[_name] = in_both_spellings(globals()[_name])

@@ -21,7 +21,9 @@ from deepseek.ops import (
     pooling,
     prefix,
     random,
+    rectifiers,
     reduce,
+    scattering,
     slicing,
     statistics,
     transcendental,
@@ -45,8 +47,11 @@ from deepseek.ops.ordering import *
 from deepseek.ops.pooling import *
 from deepseek.ops.prefix import *
 from deepseek.ops.random import *
+from deepseek.ops.rectifiers import *
 from deepseek.ops.reduce import *
+from deepseek.ops.scattering import *
 from deepseek.ops.slicing import *
+from deepseek.ops.spelling import in_both_spellings
 from deepseek.ops.statistics import *
 from deepseek.ops.transcendental import *
 from deepseek.ops.view import *
@@ -70,9 +75,14 @@ __all__ += ordering.__all__
 __all__ += pooling.__all__
 __all__ += prefix.__all__
 __all__ += random.__all__
+__all__ += rectifiers.__all__
 __all__ += reduce.__all__
+__all__ += scattering.__all__
 __all__ += slicing.__all__
 __all__ += statistics.__all__
 __all__ += transcendental.__all__
 __all__ += view.__all__
 __all__ += window.__all__
+
+for _name in __all__:
+    globals()[_name] = in_both_spellings(globals()[_name])

@@ -29,6 +29,7 @@ from deepseek.ir.graph import Graph, input_value
 from deepseek.ir.op import REGISTRY, Kind, Op, Sample
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import TensorType, tensor_type
+from deepseek.ops.spelling import in_both_spellings
 
 F = TypeVar("F", bound=Callable[..., Any])
 Samples = Callable[[], Sequence[Sample]]
@@ -55,7 +56,7 @@ def method(*names: str) -> Callable[[F], F]:
 
     def attach(function: F) -> F:
         for name in names:
-            setattr(Tensor, name, as_method(function, name))
+            setattr(Tensor, name, as_method(in_both_spellings(function), name))
         return function
 
     return attach
