@@ -221,6 +221,11 @@ def arange(
     return finished(out, requires_grad)
 
 
+def places_along(x: Tensor, axis: int) -> Tensor:
+    """0, 1, ... along an axis of x (int64), in a shape that broadcasts with x."""
+    return arange(shape_of(x)[axis]).reshape((-1,) + (1,) * (x.ndim - axis - 1))
+
+
 def linspace(
     start: float, stop: float, /, num: int, *, dtype: Any = None, device: Any = None,
     endpoint: bool = True, requires_grad: bool = False,

@@ -193,9 +193,27 @@ def fraction(bits: Tensor, dtype: DType) -> Tensor:
     return out
 
 
+def uniform_like(x: Tensor, seed: Tensor, draw: Tensor) -> Tensor:
+    """Numbers in [0, 1) of x's shape and dtype, of 24 bits each: a pure function."""
+    return converted(fraction(random_bits(seed, draw, shape_of(x)), float32), x.dtype)
+
+
+def uniform_reference(seed: Any, draw: Any, shape: tuple[int, ...]) -> Any:
+    """`uniform_like` in NumPy."""
+    return (_bits_reference(seed, draw, shape=shape) >> np.uint32(8)) * 2.0**-24
+
+
 def _uniform(shape: Shape, dtype: DType, generator: Generator | None) -> Tensor:
     seed, draw = next_draw(generator)
     return fraction(random_bits(seed, draw, (2, *shape) if dtype is float64 else shape), dtype)
+
+
+def gumbel(shape: Shape, *, dtype: DType, generator: Generator | None = None) -> Tensor:
+    """Numbers drawn from the standard Gumbel distribution."""
+    carried = dtype.accumulator
+    # Half a step off the ends of [0, 1), where the logarithms are finite.
+    u = _uniform(shape, carried, generator) + 2.0 ** (-54 if carried is float64 else -25)
+    return converted(-(-u.log()).log(), dtype)
 
 
 def _normal(shape: Shape, dtype: DType, generator: Generator | None) -> Tensor:

@@ -5,17 +5,19 @@ The body of each function is its scalar meaning; integers are taken as float32.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from deepseek.ir import scalar
+from deepseek.ir.op import Sample
 from deepseek.ir.scalar import Expr, call, const
-from deepseek.ops.define import FLOATS, elementwise
+from deepseek.ops.define import FLOATS, elementwise, elementwise_samples
 
 __all__ = [
     "ceil", "cos", "erf", "exp", "expm1", "floor", "isfinite", "isinf", "isnan", "log", "log1p",
-    "round", "rsqrt", "sigmoid", "sin", "sqrt", "tanh", "trunc",
+    "logaddexp", "round", "rsqrt", "sigmoid", "sin", "sqrt", "tanh", "trunc",
 ]  # fmt: skip
 
 
@@ -53,6 +55,27 @@ def expm1(x: Expr) -> Expr:
 def log1p(x: Expr) -> Expr:
     """log(1 + x), accurate near 0."""
     return call("log1p", x)
+
+
+def _logaddexp_samples() -> list[Sample]:
+    edges = np.array([-np.inf, np.inf, 0.0, -90.0, 800.0, np.nan], np.float32)
+    return [*elementwise_samples(2, (-2.0, 2.0)), Sample((edges, edges.reshape(6, 1)))]
+
+
+@elementwise(
+    takes=FLOATS, precision="high", reference=np.logaddexp, samples=_logaddexp_samples,
+    vjp=lambda g, y, a, b: (g * sigmoid(a - b), g * sigmoid(b - a)), method="logaddexp",
+)  # fmt: skip
+def logaddexp(a: Expr, b: Expr) -> Expr:
+    """log(exp(a) + exp(b)), without overflow.
+
+    >>> ds.logaddexp(ds.asarray([-np.inf, 1000.0]), ds.asarray([2.0, 0.0]))
+    tensor([   2., 1000.])
+    """
+    distance = call("neg", call("abs", call("sub", a, b)))
+    sum_ = call("add", call("maximum", a, b), call("log1p", call("exp", distance)))
+    # Of two equal infinities the distance is none.
+    return call("where", call("eq", a, b), call("add", a, const(math.log(2), a.dtype)), sum_)
 
 
 @elementwise(
@@ -159,7 +182,7 @@ def round(x: Expr) -> Expr:  # noqa: A001
     return call("round", x)
 
 
-# ------------------------------------------------------------------------------------ kinds of numb
+# ----------------------------------------------------------------------------- kinds of numbers
 
 
 @elementwise(takes=FLOATS, reference=np.isnan, method="isnan", onnx="IsNaN")
