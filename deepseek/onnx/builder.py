@@ -2,11 +2,13 @@
 
 `Builder` is what the `onnx=` functions of op records are given. A value is its name; the builder
 knows each one's dtype, casts around operators whose schema does not take it, computes symbolic
-sizes, and writes the user's line on every node. Out flow NodeProtos and initializers.
+sizes, and writes the user's line, the module and the op on every node. Out flow NodeProtos and
+initializers.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -19,7 +21,9 @@ from deepseek.ir import scalar
 from deepseek.ir.dtype import DTYPES, DType, int64
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Shape, Size
+from deepseek.onnx.older import WAYS
 from deepseek.onnx.scalars import DIRECT, SPECIAL
+from deepseek.onnx.versions import fitting, schema
 
 ONNX_NAMES = {d: d.name.upper() for d in DTYPES.values()} | {
     DTYPES["float32"]: "FLOAT",
@@ -34,11 +38,12 @@ CARRIERS = {
 }
 """What an operator computes in, by kind, where it does not take the type itself."""
 
+NODE_METADATA = 10  # the first IR version whose nodes have properties; before, a text
 KNOWN = 1024  # arrays of at most so many elements are computed while exporting
 
 
 class Builder:
-    """Collects nodes; `line` and `scope` say whose they are."""
+    """Collects nodes; `line`, `scope` and `module` say whose they are."""
 
     def __init__(self, opset: int) -> None:
         if find_spec("onnx") is None:
@@ -50,8 +55,10 @@ class Builder:
 
         self.onnx = onnx
         self.opset = opset
+        opsets = [onnx.helper.make_opsetid("", opset)]
+        self.ir_version: int = onnx.helper.find_min_ir_version_for(opsets)
         self.scopes: list[list[Any]] = [[]]
-        self.initializers: dict[str, Any] = {}
+        self.held: dict[str, np.ndarray[Any, Any]] = {}  # the initializers' elements
         self.dtypes: dict[str, DType] = {}
         self.known: dict[str, np.ndarray[Any, Any]] = {}
         self.expanded: dict[str, tuple[str, Shape]] = {}
@@ -59,6 +66,7 @@ class Builder:
         self.constants: dict[Any, str] = {}
         self.line: Line | None = None
         self.scope: list[str] = []  # the ops being written, outermost first
+        self.module = ""  # the path of the module that they belong to
         self.count = 0
 
     # ------------------------------------------------------------------------------ nodes
@@ -78,41 +86,65 @@ class Builder:
     ) -> Any:
         """Add a node; gives its output's name, or a tuple of them.
 
-        An empty name leaves an optional input out. `dtype` is that of outputs whose type the inputs
-        do not settle.
+        The signature is that of the newest opset; older ones get what they have instead. An empty
+        name leaves an optional input out. `dtype` is that of outputs whose type the inputs do not
+        settle. Raises Unavailable for what the opset does not have.
         """
-        schema = self.onnx.defs.get_schema(operator, self.opset, "")
+        ways = fitting(WAYS.get(operator, ()), self.opset)
+        if ways:
+            more = {"outputs": outputs} if outputs != 1 else {}
+            return ways[0](self, *inputs, **attrs, **more)
+        return self.plain(operator, *inputs, outputs=outputs, dtype=dtype, **attrs)
+
+    def plain(
+        self,
+        operator: str,
+        *inputs: str,
+        outputs: int = 1,
+        dtype: DType | None = None,
+        **attrs: Any,
+    ) -> Any:
+        """The same with the signature that the operator has in this opset."""
+        described = schema(operator, self.opset)
         bound: dict[str, tuple[DType, DType]] = {}
         for i, value in enumerate(inputs):
             if value:
-                self._bind(schema, i, self.dtypes[value], bound)
+                self._bind(described, i, self.dtypes[value], bound)
         given = [
-            self.cast(v, bound[_parameter(schema.inputs, i).type_str][1])
-            if v and _parameter(schema.inputs, i).type_str in bound
+            self.cast(v, bound[_parameter(described.inputs, i).type_str][1])
+            if v and _parameter(described.inputs, i).type_str in bound
             else v
             for i, v in enumerate(inputs)
         ]
         made = [self.name(operator.lower()) for _ in range(outputs)]
         self.append(operator, given, made, attrs)
-        return self._typed(schema, made, bound, dtype)
+        return self._typed(described, made, bound, dtype)
 
     def append(
         self, operator: str, inputs: Sequence[str], outputs: Sequence[str], attrs: dict[str, Any]
     ) -> None:
         """Add a node as it is."""
-        where = "/".join(self.scope)
-        doc = None if self.line is None else format_line(self.line)
-        self.scopes[-1].append(
-            self.onnx.helper.make_node(
-                operator, inputs, outputs, name=f"{where}/{outputs[0]}", doc_string=doc, **attrs
-            )
-        )
+        name = f"{'/'.join(self.scope)}/{outputs[0]}"
+        node = self.onnx.helper.make_node(operator, inputs, outputs, name=name, **attrs)
+        origin = self.origin()
+        if self.ir_version >= NODE_METADATA:
+            for key, value in origin.items():
+                node.metadata_props.add(key=f"deepseek.{key}", value=value)
+        elif origin:
+            node.doc_string = "\n".join(f"{key}: {value}" for key, value in origin.items())
+        self.scopes[-1].append(node)
+
+    def origin(self) -> dict[str, str]:
+        """Where the nodes that are being written come from."""
+        line = "" if self.line is None else formatted(self.line)
+        found = {"op": "/".join(self.scope), "line": line, "module": self.module}
+        return {key: value for key, value in found.items() if value}
 
     def _bind(
-        self, schema: Any, i: int, dtype: DType, bound: dict[str, tuple[DType, DType]]
+        self, described: Any, i: int, dtype: DType, bound: dict[str, tuple[DType, DType]]
     ) -> None:
         """Settle what the type variable of input i is, and what is computed in."""
-        parameter = _parameter(schema.inputs, i)
+        parameter = _parameter(described.inputs, i)
         if parameter.type_str in bound or len(parameter.types) == 0:
             return
         allowed = {DTYPE_OF_ONNX.get(t[7:-1]) for t in parameter.types if t.startswith("tensor(")}
@@ -120,13 +152,13 @@ class Builder:
         if dtype not in allowed:
             fitting = [DTYPES[n] for n in CARRIERS[dtype.kind] if DTYPES[n] in allowed]
             if not fitting:
-                raise CompileError(f"ONNX operator {schema.name} takes nothing like {dtype}")
+                raise CompileError(f"ONNX operator {described.name} takes nothing like {dtype}")
             carrier = fitting[0]
         bound[parameter.type_str] = (dtype, carrier)
 
     def _typed(
         self,
-        schema: Any,
+        described: Any,
         made: list[str],
         bound: dict[str, tuple[DType, DType]],
         dtype: DType | None,
@@ -134,7 +166,7 @@ class Builder:
         """The outputs in the types that were asked for."""
         out = []
         for i, value in enumerate(made):
-            parameter = _parameter(schema.outputs, i)
+            parameter = _parameter(described.outputs, i)
             variable = parameter.type_str
             if len(parameter.types) == 1:
                 (variable,) = parameter.types
@@ -144,7 +176,7 @@ class Builder:
                 out.append(self.cast(value, asked))
                 continue
             fixed = DTYPE_OF_ONNX.get(variable[7:-1]) if variable.startswith("tensor(") else dtype
-            assert fixed is not None, (schema.name, variable)
+            assert fixed is not None, (described.name, variable)
             self.dtypes[value] = fixed
             out.append(value)
         return out[0] if len(out) == 1 else tuple(out)
@@ -180,12 +212,14 @@ class Builder:
 
     def initializer(self, name: str, array: np.ndarray[Any, Any], dtype: DType) -> str:
         """A constant under a name of its own."""
-        array = np.ascontiguousarray(array, dtype.numpy).reshape(np.shape(array))
-        self.initializers[name] = self.onnx.helper.make_tensor(
-            name, self.code(dtype), array.shape, array.tobytes(), raw=True
-        )
+        self.held[name] = np.ascontiguousarray(array, dtype.numpy).reshape(np.shape(array))
         self.dtypes[name] = dtype
         return name
+
+    def tensor(self, name: str) -> Any:
+        """An initializer as ONNX has it, its elements still to be filled in."""
+        dims = self.held[name].shape
+        return self.onnx.TensorProto(name=name, data_type=self.code(self.dtypes[name]), dims=dims)
 
     def array(self, elements: Any, dtype: DType = int64) -> str:
         """A constant; equal ones are the same."""
@@ -299,6 +333,11 @@ class Builder:
     def number(self, value: float, dtype: DType) -> str:
         """A 0-d constant."""
         return self.array(np.asarray(value), dtype)
+
+
+@functools.lru_cache(4096)
+def formatted(line: Line) -> str:
+    return format_line(line)
 
 
 def _parameter(parameters: Sequence[Any], i: int) -> Any:

@@ -3,7 +3,7 @@
 The function is traced on placeholders, named sizes being symbolic, and the graph translated.
 Parameters become initializers under their state-dict keys. The model passes ONNX's checker with
 strict shape inference, runs in onnxruntime where that is installed, and must agree with deepseek
-before the file appears.
+at sizes that were traced and others before the file appears.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ import numpy as np
 from deepseek.errors import ArgumentError, TraceError, unknown
 from deepseek.frontend.tensor import Tensor, no_grad, tracing, view_of
 from deepseek.frontend.tracer import Trace, begin
-from deepseek.ir.graph import Graph, Value
+from deepseek.ir.graph import Graph
 from deepseek.ir.shape import Shape, active
 from deepseek.nn.module import Module
 from deepseek.onnx.dims import Dims
-from deepseek.onnx.finish import compare, finish
+from deepseek.onnx.finish import assembled
+from deepseek.onnx.finish import check as check_model
+from deepseek.onnx.places import roots, state_keys
+from deepseek.onnx.proof import prove
 from deepseek.onnx.report import Report
+from deepseek.onnx.storage import drafted
 from deepseek.onnx.translate import Translator
+from deepseek.onnx.versions import OPSETS
 from deepseek.ops import asarray
-from deepseek.serialize import write_atomically
-
-OPSETS = range(21, 27)
 
 
 def export(
@@ -42,17 +44,29 @@ def export(
     opset: int = 21,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
+    external_data: bool | None = None,
     check: bool = True,
 ) -> Report:
-    """Write `model(*args)` as an ONNX file and say what was written.
+    """Write `model(*args)` as an ONNX file, prove that it computes the same, and say how.
 
     `args` are one tensor or a tuple, perhaps nested; what is not a tensor is fixed. `dynamic` names
     sizes that may differ when the model runs: `{"x": {0: "batch"}}`, by the input's name or
-    position. A Module is exported as in evaluation. With `check` the model is run by onnxruntime on
-    `args`.
+    position; they are at least 1. A Module is exported as in evaluation. `opset` is 13 to 26; what
+    it lacks is written in operators that it has. `external_data` puts the weights into a file
+    beside the model: True, False, or None for models of 2 GB and more.
 
-    Raises ArgumentError for wrong arguments and CompileError for what ONNX cannot say, naming the
-    op and the line it was called at.
+    With `check` onnxruntime (or, where that is missing or lacks a kernel, ONNX's own evaluator)
+    runs the model on `args` and at two other sizes where some are dynamic, and the results must be
+    deepseek's. The report is returned and written into the model's metadata.
+
+    Raises ArgumentError for wrong arguments, TraceError for functions that no graph can say, and
+    CompileError for what ONNX cannot say, naming the op and the line it was called at, and for
+    results that differ. The file appears when all is well and not before.
+
+    >>> net = ds.nn.Linear(3, 2)
+    >>> report = ds.onnx.export(net, ds.ones(4, 3), "net.onnx", dynamic={"input": {0: "n"}})
+    >>> report.outputs
+    {'output': 'float32[n, 2]'}
     """
     if opset not in OPSETS:
         raise unknown("ONNX opset", opset, OPSETS)
@@ -62,15 +76,24 @@ def export(
     inputs = {n: asarray(x) for n, x in zip(names, leaves.values(), strict=True)}
     args = _rebuilt(args, iter(inputs.values()))
     dims = Dims(inputs, dynamic or {})
+
+    def compute(arrays: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        out = _flat(model(*_rebuilt(args, map(asarray, arrays))))
+        return [t.numpy() for t in out.values()]
+
     with evaluating(model), no_grad():
-        expected = list(_flat(model(*args)).values()) if check else []
-        proto, report = _translated(model, args, inputs, dims, output_names, opset)
-    report.path = os.fspath(path)
-    if check:
-        arrays = {n: np.asarray(x.numpy()) for n, x in inputs.items()}
-        wanted = dict(zip(report.outputs, [t.numpy() for t in expected], strict=True))
-        report.runtime, report.errors = compare(proto, arrays, wanted)
-    write_atomically(path, [proto.SerializeToString()])
+        proto, report, b = _translated(model, args, inputs, dims, output_names, opset)
+        report.path = os.fspath(path)
+        held = {t.name: b.held[t.name] for t in proto.graph.initializer}
+        with drafted(proto, held, path, external_data) as draft:
+            source = draft.source
+            report.checks = check_model(b, source)
+            if check:
+                arrays = {n: np.asarray(x.numpy()) for n, x in inputs.items()}
+                prove(source, report, arrays, dims, compute)
+            proto.metadata_props.add(key="deepseek.report", value=report.json())
+            report.data = draft.data
+            report.bytes = draft.publish(path)
     return report
 
 
@@ -81,36 +104,39 @@ def _translated(
     dims: Dims,
     output_names: Sequence[str] | None,
     opset: int,
-) -> tuple[Any, Report]:
-    """The checked model and the account of it."""
+) -> tuple[Any, Report, Translator]:
+    """The model without its weights, the account of it, and who holds the weights."""
+    b = Translator(opset)
+    modules = roots(model)
     trace = begin()
     with active(dims.sizes):
         shapes = [dims.shape(n, x) for n, x in inputs.items()]
-        graph, results = traced(trace, model, args, list(inputs.values()), shapes)
+        with b.places.watching(modules):
+            graph, results = traced(trace, model, args, list(inputs.values()), shapes)
         outputs = _names("output_names", output_names, results)
         if set(inputs) & set(outputs):
             raise ArgumentError(
                 f"export: inputs {list(inputs)} and outputs {outputs} share a name\n"
                 "  help: give other output_names=..."
             )
-        b = Translator(opset)
         for name, value in zip(inputs, graph.inputs, strict=False):
             b.dtypes[name] = value.type.dtype
         for symbol, (name, axis) in dims.places.items():
             b.sizes[symbol] = b.node("Shape", name, start=axis, end=axis + 1)
-        hidden = initializers(b, trace, model, [*inputs, *outputs])
+        hidden = initializers(b, trace, state_keys(modules), [*inputs, *outputs])
         names = b.graph(graph, [*inputs, *hidden])
     conditions = dims.conditions()
     taken = dict(zip(inputs, [v.type for v in graph.inputs], strict=False))
     given = dict(zip(outputs, [v.type for v in graph.outputs], strict=True))
     title = getattr(model, "__name__", type(model).__name__)
-    proto = finish(b, names, taken, given, dims.names, title)
-    return proto, Report(
-        path="", opset=opset, bytes=proto.ByteSize(), whole=b.whole, opened=b.opened,
+    proto = assembled(b, names, taken, given, dims.names, title)
+    report = Report(
+        path="", opset=opset, ir_version=b.ir_version, whole=b.whole, opened=b.opened,
         inputs={n: dims.type_text(t) for n, t in taken.items()},
         outputs={n: dims.type_text(t) for n, t in given.items()},
         operators=Counter(n.op_type for n in proto.graph.node), conditions=conditions,
     )  # fmt: skip
+    return proto, report, b
 
 
 # --------------------------------------------------------------------------------- arguments
@@ -226,16 +252,14 @@ def traced(
     return Graph([*values, *hidden], outputs), list(results)
 
 
-def initializers(b: Translator, trace: Trace, model: Any, taken: Sequence[str]) -> list[str]:
+def initializers(
+    b: Translator, trace: Trace, keys: Mapping[int, str], taken: Sequence[str]
+) -> list[str]:
     """A name for everything that the trace read from outside, state-dict keys where there are."""
-    keys: dict[Value, str] = {}
-    if isinstance(model, Module):
-        for key, tensor in (*model.named_parameters(), *model.named_buffers()):
-            keys.setdefault(tensor._value, key)
     names = []
     for h in trace.hidden.values():
-        key = keys.get(h.value, "")
-        if not key or key in taken or key in b.initializers:
+        key = keys.get(id(h.handle), "")
+        if not key or key in taken or key in b.held:
             key = b.name(key or "captured")
         names.append(b.initializer(key, view_of(h.value), h.value.type.dtype))
     for n in trace.numbers.values():

@@ -1,12 +1,9 @@
-"""The last steps of an export: prune, name, assemble, check and run the model."""
+"""The last steps of writing a model: prune, name and assemble it, and have ONNX check it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
-
-import numpy as np
 
 from deepseek.errors import CompileError
 from deepseek.ir import scalar
@@ -15,12 +12,10 @@ from deepseek.ir.shape import Size, TensorType
 from deepseek.onnx.builder import Builder
 from deepseek.onnx.tidy import reads, tidy
 
-LARGEST = 2**31 - 1  # what a protobuf message can hold
-BFLOAT16 = 16  # ONNX's number for the type
-TOLERANCE = {"float64": 1e-7, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+CHECKS = ["onnx.checker, full", "strict shape inference with data propagation"]
 
 
-def finish(
+def assembled(
     b: Builder,
     results: Sequence[str],
     inputs: Mapping[str, TensorType],
@@ -28,7 +23,10 @@ def finish(
     dims: Mapping[Expr, str],
     title: str,
 ) -> Any:
-    """The checked model. `results` are the names of the outputs' values."""
+    """The model, but for its initializers' elements, which `b.held` has.
+
+    `results` are the names of the outputs' values.
+    """
     helper = b.onnx.helper
     b.scopes[0] = tidy(b, b.scopes[0], results)
     renamed: dict[str, str] = {}
@@ -45,21 +43,26 @@ def finish(
         title,
         [_info(b, name, t, dims) for name, t in inputs.items()],
         [_info(b, name, t, dims) for name, t in outputs.items()],
-        [t for name, t in b.initializers.items() if name in used],
+        [b.tensor(name) for name in b.held if name in used],
     )
-    opset = helper.make_opsetid("", b.opset)
-    model = helper.make_model(
+    return helper.make_model(
         graph,
-        opset_imports=[opset],
-        ir_version=helper.find_min_ir_version_for([opset]),
+        opset_imports=[helper.make_opsetid("", b.opset)],
+        ir_version=b.ir_version,
         producer_name="deepseek",
     )
-    size = model.ByteSize()
-    if size > LARGEST:
-        raise CompileError(f"export: the model has {size:,} bytes; an ONNX file holds {LARGEST:,}")
-    b.onnx.checker.check_model(model, full_check=True)
-    b.onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    return model
+
+
+def check(b: Builder, source: Any) -> list[str]:
+    """What a model, or a model's file, passed. Raises CompileError where ONNX finds it wrong."""
+    model = b.onnx.load(source, load_external_data=False) if isinstance(source, str) else source
+    infer = b.onnx.shape_inference
+    try:
+        b.onnx.checker.check_model(source, full_check=True)
+        infer.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except (b.onnx.checker.ValidationError, infer.InferenceError) as error:
+        raise CompileError(f"export: ONNX finds the model wrong: {error}") from error
+    return list(CHECKS)
 
 
 def pruned(
@@ -98,67 +101,3 @@ def _dim(size: Size, dims: Mapping[Expr, str]) -> int | str:
     if isinstance(size, int):
         return size
     return scalar.substitute(size, {s: scalar.var(n, low=1) for s, n in dims.items()}).text
-
-
-# ----------------------------------------------------------------------------------- running
-
-
-def compare(
-    model: Any, inputs: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> tuple[str, dict[str, float]]:
-    """(what ran the model, how far each output is off). Raises CompileError where that is too far.
-
-    onnxruntime is asked first; types it has no kernels for are left to ONNX's own evaluator.
-    """
-    runtime, got = run(model, inputs)
-    errors = {}
-    for (name, array), value in zip(wanted.items(), got, strict=True):
-        errors[name] = difference(array, value)
-        if errors[name] > TOLERANCE.get(array.dtype.name, 0.0):
-            raise CompileError(
-                f"export: {runtime} computes {name!r} otherwise: it differs by {errors[name]:.1e} "
-                "of the largest element\n  help: pass check=False to write the model all the same"
-            )
-    return runtime, errors
-
-
-def run(model: Any, inputs: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """What ran the model, and its outputs."""
-    inputs = {name: np.asarray(array) for name, array in inputs.items()}
-    ends = [*model.graph.input, *model.graph.output]
-    narrow = any(v.type.tensor_type.elem_type == BFLOAT16 for v in ends)  # unknown to NumPy there
-    if find_spec("onnxruntime") is not None and not narrow:
-        import onnxruntime
-
-        missing = onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = 1
-        try:
-            session = onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-            return f"onnxruntime {onnxruntime.__version__}", list(session.run(None, inputs))
-        except missing:
-            pass
-    import onnx.reference
-
-    evaluator = onnx.reference.ReferenceEvaluator(model)
-    return f"onnx.reference {onnx.__version__}", list(evaluator.run(None, inputs))
-
-
-def difference(wanted: Any, got: Any) -> float:
-    """The largest difference, in units of the largest finite element; inf where forms differ."""
-    wanted, got = np.asarray(wanted), np.asarray(got)
-    if wanted.shape != got.shape or wanted.dtype != got.dtype:
-        return float("inf")
-    if not wanted.size:
-        return 0.0
-    a, b = wanted.astype(np.float64), got.astype(np.float64)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    if same.all():
-        return 0.0
-    if not np.isfinite(a[~same]).all() or not np.isfinite(b[~same]).all():
-        return float("inf")
-    scale = max(np.abs(a[np.isfinite(a)]).max(), np.finfo(np.float32).tiny)
-    return float(np.abs(a[~same] - b[~same]).max() / scale)

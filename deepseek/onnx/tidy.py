@@ -29,7 +29,6 @@ def tidy(b: Builder, nodes: Sequence[Any], results: Sequence[str]) -> list[Any]:
             if bias is not None:
                 conv.input.append(bias)
                 conv.output[0] = node.output[0]
-                conv.doc_string = node.doc_string or conv.doc_string
                 gone.add(node.name)
                 break
     return [n for n in nodes if n.name not in gone]
@@ -37,13 +36,13 @@ def tidy(b: Builder, nodes: Sequence[Any], results: Sequence[str]) -> list[Any]:
 
 def per_channel(b: Builder, node: Any, conv: Any) -> str | None:
     """The vector that a node reshapes to a value for each channel of a Conv, if it does that."""
-    if node is None or node.op_type != "Reshape" or node.input[0] not in b.initializers:
+    if node is None or node.op_type != "Reshape" or node.input[0] not in b.held:
         return None
     (window,) = (a.ints for a in conv.attribute if a.name == "kernel_shape")
-    vector = b.initializers[node.input[0]]
+    vector = b.held[node.input[0]]
     target = b.known.get(node.input[1])
-    wanted = [*vector.dims, *(1 for _ in window)]
-    if target is None or len(vector.dims) != 1 or target.tolist() != wanted:
+    wanted = [*vector.shape, *(1 for _ in window)]
+    if target is None or vector.ndim != 1 or target.tolist() != wanted:
         return None
     return str(node.input[0])
 

@@ -1,15 +1,17 @@
 """From graph to ONNX nodes.
 
-Each op is written by the first of these that it has: what its record says under `onnx` (an
-operator's name, or a function of this builder), its expansion, its scalar meaning. Views, gathers
-and creation without an ONNX form of their own become one Gather by computed positions. What has
-none of these is an error that names the op and the user's line.
+Each op is written by the first of these that the opset has: what its record says under `onnx` (an
+operator's name, or a function of this builder; of several the newest first), its expansion, its
+scalar meaning. Views, gathers and creation without an ONNX form of their own become one Gather by
+computed positions, scatters one ScatterElements. What has none of these is an error that names the
+op and the user's line.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,11 @@ from deepseek.ir.graph import CONSTANT, Graph, Node, Value
 from deepseek.ir.interpret import interpret_node
 from deepseek.ir.op import Kind
 from deepseek.ir.scalar import FALSE, TRUE, ZERO, Expr, as_expr, var
-from deepseek.ir.shape import Shape, TensorType, exprs
+from deepseek.ir.shape import Shape, TensorType, exprs, simplify
 from deepseek.onnx.builder import KNOWN, Builder
+from deepseek.onnx.places import Places
+from deepseek.onnx.versions import Unavailable, fitting, forms_of
+from deepseek.ops import forms
 
 POINTWISE = (Kind.CREATE, Kind.VIEW, Kind.INDEX)
 
@@ -35,8 +40,9 @@ _REMEDIES = {
 class Translator(Builder):
     """A builder that knows how to write graphs."""
 
-    def __init__(self, opset: int) -> None:
+    def __init__(self, opset: int, places: Places | None = None) -> None:
         super().__init__(opset)
+        self.places = places or Places()
         self.whole: Counter[str] = Counter()  # composites that ONNX has
         self.opened: Counter[str] = Counter()  # composites that were expanded
 
@@ -79,6 +85,8 @@ class Translator(Builder):
         if node.op is CONSTANT:
             array = node.attrs["array"]
             return [self.array(array.numpy, array.type.dtype)]
+        if not self.scope:
+            self.module = self.places.of(node)
         with self.inside(node.op.name, node.line):
             try:
                 made = self.computed(node, inputs) or self.written(node, inputs)
@@ -90,9 +98,11 @@ class Translator(Builder):
             assert self.dtypes[name] is value.type.dtype, (node, self.dtypes[name])
         return made
 
-    def refused(self, node: Node, why: str) -> CompileError:
+    def refused(self, node: Node, why: str, since: int | None = None) -> CompileError:
         """The error for an op that ONNX cannot say, named by what the user called."""
         remedy = _REMEDIES.get(node.op.kind, "compute it outside, and pass the result in")
+        if since is not None:
+            remedy = f"export with opset={since} or a later one"
         return op_error(
             CompileError, self.scope[0], f"{'/'.join(self.scope)}: {why}", "ops that ONNX has",
             self.line, remedy,
@@ -108,31 +118,64 @@ class Translator(Builder):
         if any(_is_symbolic(v) for v in node.attrs.values()):
             return None
         results = interpret_node(node, [self.known[n] for n in inputs])
-        return [
-            self.array(r, v.type.dtype) for r, v in zip(results, node.outputs, strict=True)
-        ]
+        return [self.array(r, v.type.dtype) for r, v in zip(results, node.outputs, strict=True)]
 
     def written(self, node: Node, inputs: list[str]) -> list[str]:
         """The outputs by the first of the ways there is."""
+        missing: list[Unavailable] = []
+        for way in self.ways(node):
+            before = self.mark()
+            try:
+                made = way(node, inputs)
+            except Unavailable as error:
+                missing.append(error)
+                made = None
+            if made is not None:
+                return [made] if isinstance(made, str) else list(made)
+            self.undo(before)
+        if missing:  # the last one was the most general
+            raise self.refused(node, str(missing[-1]), missing[-1].since)
+        raise self.refused(node, f"a {node.op.kind.value} op without an ONNX form")
+
+    def ways(self, node: Node) -> Iterator[Callable[[Node, list[str]], Any]]:
+        """How a node may be written: in ONNX's own words first."""
         op = node.op
-        form = op.onnx
-        made: Any = None
+        for form in fitting(forms_of(op.onnx), self.opset):
+            yield functools.partial(self.by_form, form)
+        if op.expand is not None:
+            yield self.opened_up
+        elif op.kind is Kind.ELEMENTWISE:
+            yield self.elementwise
+        elif op.kind in POINTWISE:
+            yield self.pointwise
+        elif op.kind is Kind.SCATTER:
+            yield self.scattered
+
+    def by_form(self, form: Any, node: Node, inputs: list[str]) -> Any:
+        """A node by what its record says, None where that does not mean the same."""
         if isinstance(form, str):
             made = self.direct(node, form, inputs)
-        elif form is not None:
+        else:
             made = form(self, node, *inputs)
-        if made is not None:
-            if op.kind is Kind.COMPOSITE:
-                self.whole[op.name] += 1
-            return [made] if isinstance(made, str) else list(made)
-        if op.expand is not None:
-            self.opened[op.name] += 1
-            return self.graph(op.expand(tuple(v.type for v in node.inputs), node.attrs), inputs)
-        if op.kind is Kind.ELEMENTWISE:
-            return [self.elementwise(node, inputs)]
-        if op.kind in POINTWISE:
-            return [self.pointwise(node, inputs)]
-        raise self.refused(node, f"a {op.kind.value} op without an ONNX form")
+        if made is not None and node.op.kind is Kind.COMPOSITE:
+            self.whole[node.op.name] += 1
+        return made
+
+    def opened_up(self, node: Node, inputs: list[str]) -> list[str]:
+        """A composite as what it expands to."""
+        assert node.op.expand is not None
+        self.opened[node.op.name] += 1
+        types = tuple(v.type for v in node.inputs)
+        return self.graph(node.op.expand(types, node.attrs), inputs)
+
+    def mark(self) -> Any:
+        """Where writing stands, for `undo`."""
+        return len(self.scopes[-1]), Counter(self.whole), Counter(self.opened)
+
+    def undo(self, mark: Any) -> None:
+        """Forget the nodes that were written since; what other scopes got is pruned at the end."""
+        count, self.whole, self.opened = mark
+        del self.scopes[-1][count:]
 
     def direct(self, node: Node, operator: str, inputs: list[str]) -> str:
         """An operator that takes the same inputs; reductions give it their axes."""
@@ -179,18 +222,57 @@ class Translator(Builder):
             for axis, size in enumerate(out.shape)
         )
 
+        assert op.meaning is not None
+        if op.kind is Kind.CREATE:
+            value = op.meaning(index, out, **node.attrs)
+        else:
+            value = op.meaning(index, self.reader(inputs, types, env), types, out, **node.attrs)
+        made = self.expression(value, env)
+        return self.expand(made, (1,) * len(out.shape), out.shape)
+
+    def reader(
+        self, inputs: Sequence[str], types: Sequence[TensorType], env: dict[Expr, str]
+    ) -> Callable[..., Expr]:
+        """What a meaning reads its inputs with: a new variable for each place that is read."""
+
         def read(k: int, at: tuple[Expr, ...], guard: Expr = TRUE) -> Expr:
             result = var(f"read{len(env)}", types[k].dtype)
             env[result] = self.read(inputs[k], types[k], at, guard, env)
             return result
 
+        return read
+
+    def scattered(self, node: Node, inputs: Sequence[str]) -> str:
+        """A scatter by its meaning: where each update goes in the flat output, if it does."""
+        op, out = node.op, node.outputs[0].type
+        types, update = tuple(v.type for v in node.inputs), node.inputs[-1].type
+        env: dict[Expr, str] = dict(self.sizes)
+        index = tuple(
+            ZERO if size == 1 else self.place(axis, update.shape, env)
+            for axis, size in enumerate(update.shape)
+        )
         assert op.meaning is not None
-        if op.kind is Kind.CREATE:
-            value = op.meaning(index, out, **node.attrs)
-        else:
-            value = op.meaning(index, read, types, out, **node.attrs)
-        made = self.expression(value, env)
-        return self.expand(made, (1,) * len(out.shape), out.shape)
+        scatter = op.meaning(index, self.reader(inputs, types, env), types, out, **node.attrs)
+        count = scalar.product(exprs(out.shape))
+        place = ZERO
+        for i, size in zip(scatter.target, exprs(out.shape), strict=True):
+            place = scalar.add(scalar.mul(place, size), i)
+        place = scalar.where(scatter.guard, place, count)
+        full = self.shape(update.shape)
+        row = self.array([-1])
+        places, values = (
+            self.node("Reshape", self.node("Expand", self.sized(e, env), full), row)
+            for e in (place, scalar.cast(scatter.value, out.dtype))
+        )
+        base = self.node("Reshape", inputs[0], row)
+        if scatter.guard is not TRUE:  # one more element takes what goes nowhere
+            base = self.node("Concat", base, self.array([0], out.dtype), axis=0)
+        into = forms.replaced if scatter.combine != "add" else forms.added
+        made = into(self, base, places, values, 0, 1)
+        if scatter.guard is not TRUE:
+            end = self.size(simplify(count))
+            made = self.node("Slice", made, self.array([0]), end, self.array([0]))
+        return self.reshape(made, (), out.shape)
 
     def place(self, axis: int, shape: Shape, env: dict[Expr, str]) -> Expr:
         """The index variable of an axis, which varies along that axis only."""

@@ -2,7 +2,8 @@
 
 Each form takes the exporter's builder, the node and the names of its inputs, and gives the name(s)
 of its outputs, or None where ONNX's operator does not mean the same; the op is then expanded, or
-written by its scalar meaning. `form.operator` names the operator, for the documentation.
+written by its scalar meaning. A record may hold several forms: the exporter tries those that its
+opset has, the newest first. `form.operator` names the operator, for the documentation too.
 """
 
 from __future__ import annotations
@@ -22,20 +23,24 @@ Form = Callable[..., Any]
 BELOW_ALL = -(2**63)  # where a slice that runs backwards to the first element ends
 
 
-def form(operator: str) -> Callable[[Form], Form]:
-    """Decorator that says which operator a form writes."""
+def form(operator: str, since: int | None = None) -> Callable[[Form], Form]:
+    """Decorator that says which operator a form writes, and from which opset the form is good.
+
+    `since` is the opset that brought the operator unless the form needs a later one.
+    """
 
     def decorate(function: Form) -> Form:
         function.operator = operator  # type: ignore[attr-defined]
+        function.since = since  # type: ignore[attr-defined]
         return function
 
     return decorate
 
 
-def renamed(operator: str, **attrs: str) -> Form:
+def renamed(operator: str, since: int | None = None, **attrs: str) -> Form:
     """The operator on the same inputs, each of its attributes from one of the op's."""
 
-    @form(operator)
+    @form(operator, since)
     def write(b: Any, node: Node, *inputs: str) -> Any:
         return b.node(operator, *inputs, **{k: node.attrs[v] for k, v in attrs.items()})
 
@@ -211,11 +216,31 @@ def take_along(b: Any, node: Node, x: str, indices: str) -> Any:
     return b.node("GatherElements", x, _bounded(b, indices, type_.shape[axis]), axis=axis)
 
 
+def added(b: Any, x: str, places: str, updates: str, axis: int, rank: int) -> Any:
+    """x with updates added at places of an axis: before opset 16 by comparing places."""
+    if b.opset >= 16:
+        return b.node("ScatterElements", x, places, updates, axis=axis, reduction="add")
+    size = b.node("Squeeze", b.node("Shape", x, start=axis, end=axis + 1))
+    rows = b.node("Range", b.number(0, int64), size, b.number(1, int64))
+    column = b.node("Reshape", rows, b.array([-1] + [1] * (rank - axis)))
+    here, row = b.array([axis]), b.array([axis + 1])
+    below = b.node("Less", places, b.number(0, int64))
+    places = b.node("Where", below, b.node("Add", places, size), places)
+    hits = b.node("Equal", b.node("Unsqueeze", places, here), column)
+    spread = b.node("Unsqueeze", updates, here)
+    chosen = b.node("Where", hits, spread, b.number(0, b.dtypes[updates]))
+    return b.node("Add", x, b.node("ReduceSum", chosen, row, keepdims=0))
+
+
+def replaced(b: Any, x: str, places: str, updates: str, axis: int, rank: int) -> Any:
+    """x with elements replaced at places of an axis."""
+    return b.node("ScatterElements", x, places, updates, axis=axis)
+
+
 @form("ScatterElements")
 def scatter_add(b: Any, node: Node, x: str, indices: str, updates: str) -> Any:
-    axis = node.attrs["axis"]
-    places = _bounded(b, indices, types_of(node)[0].shape[axis])
-    return b.node("ScatterElements", x, places, updates, axis=axis, reduction="add")
+    (type_, *_), axis = types_of(node), node.attrs["axis"]
+    return added(b, x, _bounded(b, indices, type_.shape[axis]), updates, axis, type_.rank)
 
 
 @form("TopK")

@@ -111,14 +111,57 @@ def test_only_a_bias_is_taken_for_one(path: Path) -> None:
     assert operators(path) == ["Conv", "Reshape", "Add"]
 
 
-def test_nodes_carry_the_users_line(path: Path) -> None:
+def origin(node: Any) -> dict[str, str]:
+    """What a node says about where it comes from, in either of the two ways."""
+    if node.doc_string:
+        return dict(line.split(": ", 1) for line in node.doc_string.splitlines())
+    return {p.key.removeprefix("deepseek."): p.value for p in node.metadata_props}
+
+
+@pytest.mark.parametrize("opset", [13, 20, 21, 26])
+def test_nodes_carry_the_users_line(opset: int, path: Path) -> None:
     def f(x: ds.Tensor) -> ds.Tensor:
         return x.exp() + 1  # a line to be found
 
-    export(f, randn(2), path)
-    for node in onnx.load(path).graph.node:
-        assert "test_export.py" in node.doc_string
-        assert "a line to be found" in node.doc_string
+    export(f, randn(2), path, opset=opset)
+    model = onnx.load(path)
+    assert [origin(n)["op"] for n in model.graph.node] == ["exp", "add"]
+    for node in model.graph.node:
+        assert bool(node.metadata_props) == (model.ir_version >= 10)
+        assert "test_export.py" in origin(node)["line"]
+        assert "a line to be found" in origin(node)["line"]
+
+
+class Block(ds.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = ds.nn.Sequential(ds.nn.Linear(4, 4), ds.nn.Tanh())
+        self.register_buffer("shift", ds.ones(4))
+
+    def forward(self, x: ds.Tensor) -> ds.Tensor:
+        return self.inner(x * 2) + self.shift
+
+
+def test_nodes_carry_the_path_of_their_module(path: Path) -> None:
+    net = ds.nn.Sequential(Block(), ds.nn.ReLU(), Block())
+    export(net, randn(2, 4), path)
+    found = [(n.op_type, origin(n)["module"]) for n in onnx.load(path).graph.node]
+    block = ["", ".inner.0", ".inner.1", ""]
+    wanted = [f"0{p}" for p in block] + ["1"] + [f"2{p}" for p in block]
+    assert [module for _, module in found] == wanted
+    assert all("forward" not in vars(m) for m in net.modules())
+
+
+def test_functions_of_modules_keep_their_keys_too(path: Path) -> None:
+    first, second = Block(), Block()
+    export(lambda x: first(x).exp(), randn(2, 4), path)
+    names = {t.name for t in onnx.load(path).graph.initializer}
+    assert {"inner.0.weight", "inner.0.bias", "shift"} <= names
+    export(lambda x: second(first(x)), randn(2, 4), path)
+    names = {t.name for t in onnx.load(path).graph.initializer}
+    assert {"first.inner.0.weight", "second.shift"} <= names
+    export(first.forward, randn(2, 4), path)
+    assert "shift" in {t.name for t in onnx.load(path).graph.initializer}
 
 
 def test_a_text_model_with_any_length(path: Path) -> None:
@@ -352,7 +395,11 @@ def test_the_opset_and_version_are_what_onnxruntime_takes(path: Path) -> None:
     assert (model.opset_import[0].version, model.ir_version) == (21, 10)
     assert model.producer_name == "deepseek"
     export(lambda x: x + x, randn(3), path, opset=26)
-    assert onnx.load(path).opset_import[0].version == 26
+    model = onnx.load(path)
+    assert (model.opset_import[0].version, model.ir_version) == (26, 13)
+    export(lambda x: x + x, randn(3), path, opset=13)
+    model = onnx.load(path)
+    assert (model.opset_import[0].version, model.ir_version) == (13, 7)
 
 
 # -------------------------------------------------------------------------------------- errors
@@ -399,7 +446,7 @@ def test_onnx_has_to_be_installed(path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"opset": 17}, r"unknown ONNX opset 17; valid: 21"),
+        ({"opset": 12}, r"unknown ONNX opset 12; valid: 13"),
         ({"dynamic": {"y": {0: "n"}}}, r"unknown input in dynamic 'y'; valid: x"),
         ({"dynamic": {0: {2: "n"}}}, r"axis 2 of 'x'"),
         ({"dynamic": {0: {0: 3}}}, r"got 3; wanted a name"),
