@@ -84,6 +84,7 @@ class Entry:
     rebound: list[tuple[int, int, bool]]  # row of the handle, output number, requires gradients
     grads: list[tuple[int, int, Any]]  # row of the handle, output number or -1 and what it is then
     draws: list[tuple[int, int]]  # row of the generator, how many
+    effects: list[Callable[[], object]]  # called, in order, after each call
     donated: list[tuple[int, int, bool]]  # input, output that may take it over, is it a gradient
     variables: tuple[Expr, ...]  # the size symbols
     guards: list[Expr]  # over the symbols
@@ -263,6 +264,7 @@ def assemble(
         rebound=rebound,
         grads=grads,
         draws=[(generator_row(explorer, d.generator), d.count) for d in trace.draws.values()],
+        effects=trace.effects,
         donated=donated,
         variables=symbols,
         guards=[g.condition for g in call.sizes.guards.values()],

@@ -9,6 +9,7 @@ consumed them, dropped.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +69,8 @@ class Trace:
     constants: dict[Value, Value] = field(default_factory=dict)
     placeholders: set[Value] = field(default_factory=set)
     shown: dict[Value, Value] = field(default_factory=dict)  # of arguments: their placeholders
+    effects: list[Callable[[], object]] = field(default_factory=list)
+    changing: set[int] = field(default_factory=set)  # ids of what the effects will change
 
     # ------------------------------------------------------------------------ called by recording
 
@@ -104,7 +107,8 @@ class Trace:
         if value.data is None:
             evaluate_apart([value])
         placeholder = self.placeholder(value.type.dtype, value.type.shape, value.requires_grad)
-        self.show(handle, placeholder)
+        if handle._value is value:  # or else it was rebound since, and another handle is read
+            self.show(handle, placeholder)
         return Hidden(handle, value, placeholder, line)
 
     def placeholder(self, dtype: DType, shape: Shape, requires_grad: bool = False) -> Value:
@@ -137,10 +141,25 @@ class Trace:
         """An optimiser used up this handle's gradient."""
         self.consumed.add(handle)
 
+    def after(self, effect: Callable[[], object], changes: Iterable[Any] = ()) -> None:
+        """Call `effect` after each call of the compiled function, and not now.
+
+        `changes` are the containers whose numbers it will change.
+        """
+        self.effects.append(effect)
+        self.changing.update(id(container) for container in changes)
+
     # ----------------------------------------------------------------------- numbers and randomness
 
     def number(self, container: Any, key: Any) -> Any:
         """`container[key]` as an input of the graph."""
+        if id(container) in self.changing:
+            raise TraceError(
+                f"{key!r} is read after a call, inside @ds.jit, that changes it\n"
+                f"  at {format_line(user_line(2))}\n"
+                "  help: a compiled function makes such changes when it returns; call "
+                "scheduler.step() after everything that reads the learning rate"
+            )
         current = container[key]
         if isinstance(current, bool) or not isinstance(current, (int, float)):
             return current

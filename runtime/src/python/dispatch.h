@@ -203,6 +203,7 @@ struct Entry {
   std::vector<Rebound> rebound;
   std::vector<Gradient> grads;
   std::vector<Draws> draws;
+  std::vector<py::object> effects;  // called after each call
   std::vector<std::pair<size_t, PyObject*>> returned;  // output, requires_grad
   std::vector<Item> result;
   bool linked = false;  // gradients flow back through the call

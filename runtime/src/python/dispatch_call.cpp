@@ -457,6 +457,9 @@ py::object execute(Entry& entry, Frame& frame) {
   if (entry.linked) {
     entry.plan.attr("link")(linked, results.tensors());
   }
+  for (const py::object& effect : entry.effects) {
+    effect();
+  }
   return result;
 }
 

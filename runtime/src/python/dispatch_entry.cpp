@@ -300,6 +300,9 @@ void read_effects(const py::handle& plan, Entry& entry) {
     const auto [row, count] = py::cast<std::pair<size_t, int64_t>>(given);
     entry.draws.push_back({row, count});
   }
+  for (const py::handle given : py::cast<py::list>(get(plan, "effects"))) {
+    entry.effects.push_back(py::reinterpret_borrow<py::object>(given));
+  }
   entry.donors.assign(py::len(get(get(plan, "executable"), "outputs")), kNone);
   for (const py::handle given : py::cast<py::list>(get(plan, "donated"))) {
     const auto [input, output, gradient] = py::cast<std::tuple<size_t, size_t, bool>>(given);
