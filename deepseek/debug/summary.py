@@ -1,29 +1,65 @@
 """The text of an explanation, for a terminal.
 
 In flow the Facts about an entry; out flows a report: headline figures, the recorded graph, what
-each pass did, the steps with the user's lines, and the guards.
+each pass did, the steps with the user's lines, and the guards. A graph or a list of guards that no
+one would read to the end is counted by the user's line and by what the guards are about.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from deepseek.debug.palette import as_bytes, as_count
 from deepseek.debug.reports import Facts
+from deepseek.errors import format_line
+
+LONG = 60  # nodes, or guards
+TELLING = 6  # ops named for a line
 
 
 def report(facts: Facts) -> str:
     """The whole report."""
     parts = [[f"{facts.name} on {facts.target}", *indented(headline(facts))]]
     parts.append([f"recorded graph, {len(facts.recorded.nodes)} nodes",
-                  *indented(facts.graph.splitlines())])  # fmt: skip
+                  *indented(graph_lines(facts))])  # fmt: skip
     if facts.program is not None:
         parts.append(["passes", *indented(table(pass_rows(facts)))])
         parts.append(["steps", *indented(step_lines(facts))])
         parts.append(["kernels", *indented(kernel_lines(facts))])
     parts.append([f"used again while all of these hold ({len(facts.guards)})",
-                  *indented(facts.guards)])  # fmt: skip
+                  *indented(guard_lines(facts))])  # fmt: skip
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def graph_lines(facts: Facts) -> list[str]:
+    """The recorded graph, or for a long one the ops that each of the user's lines recorded."""
+    if len(facts.recorded.nodes) <= LONG:
+        return facts.graph.splitlines()
+    by_line: dict[str, Counter[str]] = {}
+    for node in facts.recorded.nodes:
+        line = "(no line)" if node.line is None else format_line(node.line)
+        by_line.setdefault(line, Counter())[node.op.name] += 1
+    lines = []
+    for line, ops in by_line.items():
+        named = [
+            f"{count} {name}" if count > 1 else name for name, count in ops.most_common(TELLING)
+        ]
+        rest = f" and {len(ops) - TELLING} more kinds" if len(ops) > TELLING else ""
+        lines += [line, f"  {ops.total()} nodes: {', '.join(named)}{rest}"]
+    return [*lines, "(.graph has every node)"]
+
+
+def guard_lines(facts: Facts) -> list[str]:
+    """The guards, or for many how many of them there are about each thing."""
+    if len(facts.guards) <= LONG:
+        return list(facts.guards)
+    subjects = [re.split(r"[ .\[]", guard, maxsplit=1)[0] for guard in facts.guards]
+    about = Counter(subjects)
+    lines = [g for g, subject in zip(facts.guards, subjects, strict=True) if about[subject] == 1]
+    lines += [f"{count} about {name}" for name, count in about.most_common() if count > 1]
+    return [*lines, "(.guards has every one)"]
 
 
 def headline(facts: Facts) -> list[str]:

@@ -182,8 +182,8 @@ def frozen(name: str, where: str) -> TraceError:
     return TraceError(
         f"{name} gives another answer at each call, but @ds.jit would keep the first one for ever\n"
         f"  at {where}\n"
-        "  help: draw random numbers with ds.rand, ds.randn or nn.Dropout, or read the value "
-        "before and pass it as an argument"
+        "  help: read it outside and pass the value as an argument; random numbers that are new at "
+        "each call come from ds.rand, ds.randn or nn.Dropout"
     )
 
 

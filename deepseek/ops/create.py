@@ -344,9 +344,12 @@ def array(
 
 
 def _to(x: Tensor, /, *targets: Any, dtype: Any = None, device: Any = None) -> Tensor:
-    """x with another dtype and on another device, given in any order."""
+    """x with another dtype and on another device, given in any order. Text that is no dtype's name
+    is a device's.
+    """
     for target in targets:
-        if isinstance(target, Device) or str(target).partition(":")[0] in DEVICES:
+        text = isinstance(target, str) and target not in DTYPES
+        if text or isinstance(target, Device):
             device = target
         else:
             dtype = target

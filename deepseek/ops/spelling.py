@@ -1,4 +1,4 @@
-"""Both spellings of a keyword: the array API says `axis` and `keepdims`, PyTorch `dim` and `keepdim`.
+"""Both spellings of a keyword: the array API has `axis`, `keepdims`; PyTorch `dim`, `keepdim`.
 
 In flows a public function; out flows one that takes the other standard's keywords too, under the
 same signature. A call without keywords costs one frame more.

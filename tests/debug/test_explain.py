@@ -309,6 +309,19 @@ def test_the_text_has_all_parts() -> None:
     assert "loss.backward()" in text and "optimizer.step()" in text
 
 
+def test_a_long_graph_is_counted_by_line() -> None:
+    def f(x: ds.Tensor) -> ds.Tensor:
+        for _ in range(50):
+            x = x * 2 + 1
+        return x
+
+    explained = ds.explain(f, ds.ones(3))
+    text = str(explained)
+    assert "x = x * 2 + 1\n" in text and "50 multiply" in text
+    assert len(text.splitlines()) < len(explained.graph.splitlines())
+    assert text.count("= multiply(") == 0 and explained.graph.count("= multiply(") == 50
+
+
 def test_an_explanation_of_nothing() -> None:
     explained = ds.explain(lambda x: x, ds.ones(3))
     assert explained.counts["launches"] == 0 and explained.flops == 0
