@@ -1,9 +1,9 @@
-"""Weights on disk, in the safetensors format: `ds.save` and `ds.load`.
+"""Weights on disk, in the safetensors format: `ds.save` and `ds.load`, which reads PyTorch's too.
 
-A file is the length of the header (8 bytes, little endian), the header (JSON: for every name its
-dtype, shape and byte range, and a map of strings under `__metadata__`), then the bytes of all
-tensors without gaps. Files are written whole or not at all; a file that is read is checked before a
-tensor is made.
+A safetensors file is the length of the header (8 bytes, little endian), the header (JSON: for every
+name its dtype, shape and byte range, and a map of strings under `__metadata__`), then the bytes of
+all tensors without gaps. Files are written whole or not at all; a file that is read is checked
+before a tensor is made.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from deepseek._runtime import Buffer
 from deepseek.errors import ArgumentError, FormatError
 from deepseek.frontend.tensor import Tensor, from_numpy, leaf, view_of
 from deepseek.ir.dtype import DTYPES, DType, dtype_of
+from deepseek.torch_file import LEGACY, ZIP, bare_pickle, legacy, load_archive
 
 DTYPE_OF_CODE = {
     "BOOL": DTYPES["bool"],
@@ -127,15 +128,38 @@ def write_atomically(path: str | os.PathLike[str], chunks: Iterable[Any]) -> Non
 # --------------------------------------------------------------------------------------- reading
 
 
-def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file under their names.
+def load(path: str | os.PathLike[str]) -> Any:
+    """What is in a file of weights, whatever its name is.
 
-    Raises FormatError, naming what is wrong, if the file is damaged.
+    A safetensors file gives its tensors under their names; a zip file that PyTorch's `torch.save`
+    wrote gives the dicts, lists, numbers, strings and tensors in it. Nothing in a file is run: one
+    that asks for more than data is refused. Raises FormatError, naming what is wrong, if the file
+    is damaged, refused, or of another kind.
+
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "weights.safetensors")
+    >>> ds.save({"x": ds.arange(3)}, path)
+    >>> ds.load(path)["x"].tolist()
+    [0, 1, 2]
     """
     with open(path, "rb") as file:
-        entries, _, start = _read_header(file, os.fspath(path))
-        file.seek(start)
-        return {e.name: _read_tensor(file, e, os.fspath(path)) for e in entries}
+        name = os.fspath(path)
+        begin = file.read(len(LEGACY))
+        if begin.startswith(ZIP):
+            return load_archive(file, name)
+        if begin.startswith(LEGACY):
+            raise legacy(name)
+        if begin[:1] == b"\x80" and begin[1:2] in b"\2\3\4\5" and begin[8:9] != b"{":
+            raise bare_pickle(name)
+        file.seek(0)
+        return load_tensors(file, name)
+
+
+def load_tensors(file: BinaryIO, path: str) -> dict[str, Tensor]:
+    """The tensors of an open safetensors file under their names."""
+    entries, _, start = _read_header(file, path)
+    file.seek(start)
+    return {e.name: _read_tensor(file, e, path) for e in entries}
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
