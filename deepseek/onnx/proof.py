@@ -77,7 +77,7 @@ def opened(model: Any) -> Any:
 
     missing = onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised
     options.intra_op_num_threads = 1
     source = model if isinstance(model, str) else model.SerializeToString()
     try:

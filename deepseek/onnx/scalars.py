@@ -100,10 +100,9 @@ def _fma(b: Any, dtype: DType, x: str, y: str, z: str) -> str:
 
 
 def _expm1(b: Any, dtype: DType, x: str) -> str:
-    # 2 * exp(x/2) * sinh(x/2) keeps its digits near 0, where exp(x) - 1 loses them.
-    half = b.node("Mul", x, b.number(0.5, dtype))
-    grown = b.node("Mul", b.node("Exp", half), b.node("Sinh", half))
-    return str(b.node("Mul", b.number(2, dtype), grown))
+    # tanh(x/2) * (exp(x) + 1) keeps its digits near 0, where exp(x) - 1 loses them.
+    half = b.node("Tanh", b.node("Mul", x, b.number(0.5, dtype)))
+    return str(b.node("Mul", half, b.node("Add", b.node("Exp", x), b.number(1, dtype))))
 
 
 def _log1p(b: Any, dtype: DType, x: str) -> str:

@@ -157,7 +157,13 @@ class Translator(Builder):
             made = self.direct(node, form, inputs)
         else:
             made = form(self, node, *inputs)
-        if made is not None and node.op.kind is Kind.COMPOSITE:
+        if made is None:
+            return None
+        made = [made] if isinstance(made, str) else list(made)
+        wanted = [v.type.dtype for v in node.outputs]
+        if [self.dtypes[name] for name in made] != wanted:  # of integers, taken as floats
+            return None
+        if node.op.kind is Kind.COMPOSITE:
             self.whole[node.op.name] += 1
         return made
 
@@ -267,8 +273,7 @@ class Translator(Builder):
         base = self.node("Reshape", inputs[0], row)
         if scatter.guard is not TRUE:  # one more element takes what goes nowhere
             base = self.node("Concat", base, self.array([0], out.dtype), axis=0)
-        into = forms.replaced if scatter.combine != "add" else forms.added
-        made = into(self, base, places, values, 0, 1)
+        made = forms.combined(self, base, places, values, 0, 1, scatter.combine)
         if scatter.guard is not TRUE:
             end = self.size(simplify(count))
             made = self.node("Slice", made, self.array([0]), end, self.array([0]))

@@ -17,7 +17,7 @@ from deepseek.frontend.tensor import Tensor
 from deepseek.ir.dtype import float32
 from deepseek.ir.op import Sample
 from deepseek.ir.scalar import FUNCTIONS
-from deepseek.ops import forms
+from deepseek.ops import forms, forms_nn
 from deepseek.ops.create import places_along
 from deepseek.ops.define import axis_of, composite, converted, describe, shape_of
 from deepseek.ops.elementwise import abs, maximum, stop_gradient, where
@@ -125,6 +125,7 @@ def mish(x: Tensor) -> Tensor:
     ),
     samples=lambda: [*edge_samples(), *plain_samples(beta=2.0, threshold=1.0)],
     precision="high",
+    onnx=forms_nn.softplus,
 )
 def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta * x)) / beta, and x itself where beta * x is above the threshold.

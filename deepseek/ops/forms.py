@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from deepseek.ir import scalar
-from deepseek.ir.dtype import DType, bool_, int64
+from deepseek.ir.dtype import DType, bool_, int32, int64
 from deepseek.ir.graph import Graph, Node
 from deepseek.ir.scalar import as_expr, const
 from deepseek.ir.shape import Shape, TensorType, simplify
@@ -216,10 +216,24 @@ def take_along(b: Any, node: Node, x: str, indices: str) -> Any:
     return b.node("GatherElements", x, _bounded(b, indices, type_.shape[axis]), axis=axis)
 
 
-def added(b: Any, x: str, places: str, updates: str, axis: int, rank: int) -> Any:
-    """x with updates added at places of an axis: before opset 16 by comparing places."""
-    if b.opset >= 16:
-        return b.node("ScatterElements", x, places, updates, axis=axis, reduction="add")
+COMBINING = {
+    "set": ("none", 11, "", ""),
+    "add": ("add", 16, "Add", "ReduceSum"),
+    "mul": ("mul", 16, "Mul", "ReduceProd"),
+    "maximum": ("max", 18, "Max", "ReduceMax"),
+    "minimum": ("min", 18, "Min", "ReduceMin"),
+}
+"""ScatterElements' reduction by how updates combine, its opset, and what does the same before."""
+
+
+def combined(b: Any, x: str, places: str, updates: str, axis: int, rank: int, combine: str) -> Any:
+    """x with updates put to places of an axis; in old opsets every place is compared."""
+    reduction, since, operator, reducing = COMBINING[combine]
+    if b.dtypes[x] is bool_ and combine != "set":
+        wide, more = b.cast(x, int32), b.cast(updates, int32)
+        return b.cast(combined(b, wide, places, more, axis, rank, combine), bool_)
+    if b.opset >= since:
+        return b.node("ScatterElements", x, places, updates, axis=axis, reduction=reduction)
     size = b.node("Squeeze", b.node("Shape", x, start=axis, end=axis + 1))
     rows = b.node("Range", b.number(0, int64), size, b.number(1, int64))
     column = b.node("Reshape", rows, b.array([-1] + [1] * (rank - axis)))
@@ -227,20 +241,38 @@ def added(b: Any, x: str, places: str, updates: str, axis: int, rank: int) -> An
     below = b.node("Less", places, b.number(0, int64))
     places = b.node("Where", below, b.node("Add", places, size), places)
     hits = b.node("Equal", b.node("Unsqueeze", places, here), column)
-    spread = b.node("Unsqueeze", updates, here)
-    chosen = b.node("Where", hits, spread, b.number(0, b.dtypes[updates]))
-    return b.node("Add", x, b.node("ReduceSum", chosen, row, keepdims=0))
+    dtype = b.dtypes[updates]
+    none = b.number(neutral(combine, dtype), dtype)
+    chosen = b.node("Where", hits, b.node("Unsqueeze", updates, here), none)
+    total = b.node(reducing, chosen, row, keepdims=0)
+    return b.node(operator, x, total)
 
 
-def replaced(b: Any, x: str, places: str, updates: str, axis: int, rank: int) -> Any:
-    """x with elements replaced at places of an axis."""
-    return b.node("ScatterElements", x, places, updates, axis=axis)
+def neutral(combine: str, dtype: DType) -> float:
+    """What leaves every number of a dtype as it is."""
+    if combine in ("add", "mul"):
+        return int(combine == "mul")
+    sign = -1 if combine == "maximum" else 1
+    if dtype.is_float:
+        return sign * np.inf
+    limits = np.iinfo(dtype.numpy)
+    return int(limits.min if sign < 0 else limits.max)
 
 
 @form("ScatterElements")
-def scatter_add(b: Any, node: Node, x: str, indices: str, updates: str) -> Any:
-    (type_, *_), axis = types_of(node), node.attrs["axis"]
-    return added(b, x, _bounded(b, indices, type_.shape[axis]), updates, axis, type_.rank)
+def scatter(b: Any, node: Node, x: str, indices: str, updates: str) -> Any:
+    """Indices along an axis, updates of x's other sizes."""
+    axis, how = node.attrs["axis"], node.attrs.get("combine", "add")
+    x_type, places, _ = types_of(node)
+    pairs = enumerate(zip(x_type.shape, places.shape, strict=True))
+    alike = all(a is c or a == c for i, (a, c) in pairs if i != axis)
+    if not alike and b.opset < COMBINING[how][1]:
+        return None
+    at = _bounded(b, indices, x_type.shape[axis])
+    return combined(b, x, at, updates, axis, x_type.rank, how)
+
+
+scatter_add = scatter
 
 
 @form("TopK")

@@ -44,6 +44,54 @@ def reduced(operator: str) -> Form:
     return write
 
 
+# ------------------------------------------------------------------------------------ activations
+
+
+@form("Softplus")
+def softplus(b: Any, node: Node, x: str) -> Any:
+    """Softplus, which agrees with x itself to the last digit beyond a threshold as high as that."""
+    (type_,), a = types_of(node), node.attrs
+    if a["beta"] != 1 or a["threshold"] < 17 or type_.dtype is float64:
+        return None
+    return b.node("Softplus", x)
+
+
+def clipped(low: Any, high: Any) -> Form:
+    """Clip of floats between two numbers, or attributes of these names."""
+
+    @form("Clip")
+    def write(b: Any, node: Node, x: str) -> Any:
+        (type_,) = types_of(node)
+        ends = [node.attrs[e] if isinstance(e, str) else e for e in (low, high)]
+        if not type_.dtype.is_float:
+            return None
+        return b.node("Clip", x, *(b.number(e, type_.dtype) for e in ends))
+
+    return write
+
+
+@form("HardSigmoid")
+def hardsigmoid(b: Any, node: Node, x: str) -> Any:
+    """HardSigmoid with the slope of 1 / 6, which it keeps as a float32."""
+    (type_,) = types_of(node)
+    if not type_.dtype.is_float or type_.dtype is float64:
+        return None
+    return b.node("HardSigmoid", x, alpha=1 / 6, beta=0.5)
+
+
+@form("PRelu")
+def prelu(b: Any, node: Node, x: str, weight: str) -> Any:
+    """PRelu, its slopes standing at the axis of channels."""
+    type_, slopes = types_of(node)
+    if not _alike(node) or type_.rank < 2:
+        return None
+    column = (-1,) + (1,) * (type_.rank - 2)
+    return b.node("PRelu", x, b.node("Reshape", weight, b.array(np.array(column))))
+
+
+# ---------------------------------------------------------------------------------------- layers
+
+
 @form("Gather")
 def embedding(b: Any, node: Node, indices: str, weight: str) -> Any:
     """Gather as it is: an index out of range is the runtime's error."""

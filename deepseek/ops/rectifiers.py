@@ -14,7 +14,7 @@ from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.op import Sample
 from deepseek.ir.shape import same
-from deepseek.ops import forms
+from deepseek.ops import forms, forms_nn
 from deepseek.ops.activation import edge_samples, floating
 from deepseek.ops.define import composite, describe, is_size, shape_of
 from deepseek.ops.elementwise import abs, maximum, minimum, sign, where
@@ -50,6 +50,7 @@ def threshold(x: Tensor, threshold: float, value: float) -> Tensor:
 @composite(
     reference=lambda x, min_val, max_val: np.clip(x, min_val, max_val),
     samples=lambda: [*edge_samples(), *edge_samples(min_val=-0.5, max_val=3.0)],
+    onnx=forms_nn.clipped("min_val", "max_val"),
 )
 def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """x limited to [min_val, max_val]; its derivative there is 0.
@@ -63,7 +64,9 @@ def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     return minimum(max_val, maximum(min_val, floating(x)))
 
 
-@composite(reference=lambda x: np.clip(x, 0, 6), samples=edge_samples)
+@composite(
+    reference=lambda x: np.clip(x, 0, 6), samples=edge_samples, onnx=forms_nn.clipped(0, 6)
+)
 def relu6(x: Tensor) -> Tensor:
     """min(max(x, 0), 6).
 
@@ -73,7 +76,9 @@ def relu6(x: Tensor) -> Tensor:
     return minimum(6, maximum(0, floating(x)))
 
 
-@composite(reference=lambda x: np.clip(x / 6 + 0.5, 0, 1), samples=edge_samples)
+@composite(
+    reference=lambda x: np.clip(x / 6 + 0.5, 0, 1), samples=edge_samples, onnx=forms_nn.hardsigmoid
+)
 def hardsigmoid(x: Tensor) -> Tensor:
     """relu6(x + 3) / 6.
 
@@ -159,6 +164,7 @@ def _prelu_reference(x: Any, weight: Any) -> Any:
         Sample(((2, 3, 5, 1), (1,))),
         Sample(((0, 3), (3,))),
     ],
+    onnx=forms_nn.prelu,
 )
 def prelu(x: Tensor, weight: Tensor) -> Tensor:
     """x where it is above 0, else weight * x: one weight, or one for each channel (axis 1 of x).
@@ -259,6 +265,7 @@ def selu(x: Tensor) -> Tensor:
 @composite(
     reference=lambda x, alpha: _exponential_reference(x, 1, alpha, 1 / alpha),
     samples=lambda: [*edge_samples(), *edge_samples(alpha=0.5)],
+    onnx=forms.renamed("Celu", alpha="alpha"),
 )
 def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """x where it is above 0, else alpha * (exp(x / alpha) - 1) (Barron, 2017).
