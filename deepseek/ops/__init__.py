@@ -22,6 +22,7 @@ from deepseek.ops import (
     prefix,
     random,
     rectifiers,
+    recurrent,
     reduce,
     scattering,
     slicing,
@@ -48,6 +49,7 @@ from deepseek.ops.pooling import *
 from deepseek.ops.prefix import *
 from deepseek.ops.random import *
 from deepseek.ops.rectifiers import *
+from deepseek.ops.recurrent import *
 from deepseek.ops.reduce import *
 from deepseek.ops.scattering import *
 from deepseek.ops.slicing import *
@@ -76,6 +78,7 @@ __all__ += pooling.__all__
 __all__ += prefix.__all__
 __all__ += random.__all__
 __all__ += rectifiers.__all__
+__all__ += recurrent.__all__
 __all__ += reduce.__all__
 __all__ += scattering.__all__
 __all__ += slicing.__all__
