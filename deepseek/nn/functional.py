@@ -1,13 +1,15 @@
 """The functions behind the layers, under PyTorch's names: the op files that are about networks."""
 
-from deepseek.ops import activation, attend, conv, loss, nn, norm, pooling
+from deepseek.ops import activation, attend, conv, loss, loss_distance, nn, norm, pooling, rectifiers
 from deepseek.ops.activation import *
 from deepseek.ops.attend import *
 from deepseek.ops.conv import *
 from deepseek.ops.loss import *
+from deepseek.ops.loss_distance import *
 from deepseek.ops.nn import *
 from deepseek.ops.norm import *
 from deepseek.ops.pooling import *
+from deepseek.ops.rectifiers import *
 from deepseek.ops.slicing import pad
 from deepseek.ops.spelling import in_both_spellings
 from deepseek.ops.transcendental import sigmoid, tanh
@@ -18,9 +20,11 @@ __all__ += activation.__all__
 __all__ += attend.__all__
 __all__ += conv.__all__
 __all__ += loss.__all__
+__all__ += loss_distance.__all__
 __all__ += nn.__all__
 __all__ += norm.__all__
 __all__ += pooling.__all__
+__all__ += rectifiers.__all__
 
 for _name in __all__:
     globals()[_name] = in_both_spellings(globals()[_name])

@@ -15,6 +15,7 @@ from deepseek.ops import (
     index,
     indexing,
     loss,
+    loss_distance,
     nn,
     norm,
     ordering,
@@ -22,7 +23,6 @@ from deepseek.ops import (
     prefix,
     random,
     rectifiers,
-    recurrent,
     reduce,
     scattering,
     slicing,
@@ -42,6 +42,7 @@ from deepseek.ops.host import *
 from deepseek.ops.index import *
 from deepseek.ops.indexing import *
 from deepseek.ops.loss import *
+from deepseek.ops.loss_distance import *
 from deepseek.ops.nn import *
 from deepseek.ops.norm import *
 from deepseek.ops.ordering import *
@@ -71,6 +72,7 @@ __all__ += host.__all__
 __all__ += index.__all__
 __all__ += indexing.__all__
 __all__ += loss.__all__
+__all__ += loss_distance.__all__
 __all__ += nn.__all__
 __all__ += norm.__all__
 __all__ += ordering.__all__

@@ -1,6 +1,7 @@
-"""Losses as composites: PyTorch's names and signatures, each one expansion in other ops.
+"""Losses of classes and probabilities as composites: PyTorch's names, signatures and reductions.
 
-They are summed in float32 where the input is narrower, and rounded once at the end.
+They are summed in float32 where the input is narrower, and rounded once at the end. What losses
+have in common, the reduction, is here too.
 """
 
 from __future__ import annotations
@@ -15,22 +16,14 @@ from deepseek.ir.dtype import int64
 from deepseek.ir.op import Sample
 from deepseek.ir.shape import same, same_shape
 from deepseek.ops import forms_nn
-from deepseek.ops.activation import log_softmax, widened
-from deepseek.ops.create import arange
-from deepseek.ops.define import (
-    composite,
-    converted,
-    describe,
-    filled,
-    shape_of,
-)
+from deepseek.ops.activation import floating, log_softmax, widened
+from deepseek.ops.create import places_along
+from deepseek.ops.define import composite, converted, describe, filled, shape_of
 from deepseek.ops.elementwise import maximum, where
 from deepseek.ops.reduce import element_count, over_count
-from deepseek.ops.transcendental import exp, log1p
+from deepseek.ops.transcendental import log, logaddexp
 
-__all__ = [
-    "binary_cross_entropy_with_logits", "cross_entropy", "l1_loss", "mse_loss", "nll_loss",
-]  # fmt: skip
+__all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"]
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -51,27 +44,19 @@ def reduced_loss(losses: Tensor, reduction: str, op: str, weight: Tensor | None 
     return over_count(losses.sum(), element_count(shape_of(losses), axes))
 
 
-def _reduced_reference(losses: Any, reduction: str) -> Any:
+def reduced_reference(losses: Any, reduction: str) -> Any:
+    """`reduced_loss` in NumPy."""
     return losses if reduction == "none" else getattr(np, reduction)(losses)
 
 
-def _mse_reference(input: Any, target: Any, reduction: str) -> Any:  # noqa: A002
-    return _reduced_reference(np.square(input - target), reduction)
+def reduction_samples(*args: Any, **kwargs: Any) -> list[Sample]:
+    """One sample for each reduction."""
+    return [Sample(args, kwargs | {"reduction": r}) for r in REDUCTIONS]
 
 
-@composite(
-    reference=_mse_reference,
-    samples=lambda: [
-        *(Sample(((3, 7), (3, 7)), {"reduction": r}) for r in ("none", "mean", "sum")),
-        Sample(((5, 1), (3,))),
-    ],
-    tolerance=32,
-    precision="high",
-)
-def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # noqa: A002
-    """The squared difference of input and target: each, their mean or their sum."""
-    difference = widened(input) - widened(target)
-    return converted(reduced_loss(difference * difference, reduction, "mse_loss"), input.dtype)
+def wide_floats(*tensors: Tensor) -> list[Tensor]:
+    """The tensors in the dtypes that losses of them are summed in."""
+    return [widened(floating(t)) for t in tensors]
 
 
 def _class_mask(scores: Tensor, target: Tensor, op: str) -> Tensor:
@@ -84,9 +69,8 @@ def _class_mask(scores: Tensor, target: Tensor, op: str) -> Tensor:
             ShapeError, op, (describe(scores), f"target {describe(target)}"),
             "(batch, classes, ...) scores and (batch, ...) integer classes", user_line(),
         )  # fmt: skip
-    places = arange(shape_of(scores)[axis]).reshape((-1,) + (1,) * (scores.ndim - axis - 1))
     column = converted(target, int64).reshape((*got[:axis], 1, *got[axis:]))
-    return column == places
+    return column == places_along(scores, axis)
 
 
 def _nll(
@@ -157,7 +141,14 @@ def nll_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,  # noqa: A002
     reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
-    """Minus the log-probability of each target class; the mean is by the sum of weights."""
+    """Minus the log-probability of each target class; the mean is by the sum of weights.
+
+    `input` (batch, classes, ...) are log-probabilities, `target` (batch, ...) classes, of which
+    `ignore_index` counts nothing; `weight` (classes). Raises ShapeError where they do not fit.
+
+    >>> ds.nll_loss(ds.asarray([[-1.0, -2.0], [-3.0, -4.0]]), ds.asarray([0, 1]))
+    tensor(2.5)
+    """
     losses, counted = _nll(widened(input), target, weight, ignore_index, 0.0, "nll_loss")
     return converted(reduced_loss(losses, reduction, "nll_loss", counted), input.dtype)
 
@@ -176,7 +167,7 @@ def _cross_entropy_reference(
         classes = input.shape[axis]
         target = target * (1 - label_smoothing) + label_smoothing / classes
         losses = -np.sum(logs * target, axis=axis)
-        return _reduced_reference(losses, reduction)
+        return reduced_reference(losses, reduction)
     return _nll_reference(logs, target, weight, ignore_index, reduction, label_smoothing)
 
 
@@ -195,7 +186,14 @@ def cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,  # noqa: A002
     reduction: str = "mean", label_smoothing: float = 0.0,
 ) -> Tensor:  # fmt: skip
-    """The cross entropy of softmax(input) and target, class indices or probabilities."""
+    """The cross entropy of softmax(input) and target, class indices or probabilities.
+
+    `input` (batch, classes, ...) are logits, `target` (batch, ...) classes, of which `ignore_index`
+    counts nothing, or probabilities of the input's shape. Raises ShapeError for others.
+
+    >>> ds.cross_entropy(ds.asarray([[0.0, -200.0], [3.0, 203.0]]), ds.asarray([0, 0]))
+    tensor(100.)
+    """
     axis = min(input.ndim - 1, 1)
     if target.dtype.is_float and not same_shape(shape_of(target), shape_of(input)):
         raise op_error(
@@ -221,30 +219,95 @@ def cross_entropy(
     return converted(reduced_loss(losses, reduction, "cross_entropy"), input.dtype)
 
 
-def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # noqa: A002
-    """|input - target|: each, their mean or their sum."""
-    difference = abs(widened(input) - widened(target))
-    return reduced_loss(difference, reduction, "l1_loss").astype(input.dtype)
+# --------------------------------------------------------------------------------- binary classes
 
 
+def _weighed(losses: Tensor, weight: Tensor | None) -> Tensor:
+    return losses if weight is None else losses * widened(weight)
+
+
+def _bce_reference(input: Any, target: Any, weight: Any, reduction: str) -> Any:  # noqa: A002
+    logs = [np.maximum(np.log(p), -100) for p in (input, 1 - input)]
+    losses = -(target * logs[0] + (1 - target) * logs[1])
+    return reduced_reference(losses if weight is None else losses * weight, reduction)
+
+
+def _log_above(x: Tensor) -> Tensor:
+    """log(x), but -100 where it is less; the gradient there is 0."""
+    return where(x <= 0, -100, maximum(log(where(x <= 0, 1, x)), -100))
+
+
+@composite(
+    reference=_bce_reference,
+    samples=lambda: [
+        *(Sample(s.args, s.kwargs, low=0.1, high=0.9) for s in reduction_samples((3, 7), (3, 7))),
+        Sample(((2, 3, 5), (2, 3, 5), (3, 1)), low=0.1, high=0.9),
+        Sample(
+            (np.array([0.0, 0.0, 1.0, 1.0, np.nan], np.float32), np.eye(5, dtype=np.float32)[1])
+        ),
+    ],
+    tolerance=64,
+    precision="high",
+)
+def binary_cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean",  # noqa: A002
+) -> Tensor:  # fmt: skip
+    """-target * log(input) - (1 - target) * log(1 - input), the logarithms not below -100.
+
+    `input` are probabilities, `target` numbers in [0, 1] of the same shape; `weight` weighs each.
+
+    >>> ds.binary_cross_entropy(ds.asarray([0.0, 0.0]), ds.asarray([0.0, 1.0]))
+    tensor(50.)
+    """
+    if not same_shape(shape_of(input), shape_of(target)):
+        raise op_error(
+            ShapeError, "binary_cross_entropy", (describe(input), f"target {describe(target)}"),
+            "a target of the input's shape", user_line(),
+        )  # fmt: skip
+    x, y = wide_floats(input, target)
+    losses = -(y * _log_above(x) + (1 - y) * _log_above(1 - x))
+    name = "binary_cross_entropy"
+    return converted(reduced_loss(_weighed(losses, weight), reduction, name), input.dtype)
+
+
+def _bce_logits_reference(
+    input: Any,
+    target: Any,
+    weight: Any,
+    reduction: str,
+    pos_weight: Any,  # noqa: A002
+) -> Any:
+    positive = 1 if pos_weight is None else pos_weight
+    losses = target * positive * np.logaddexp(0, -input) + (1 - target) * np.logaddexp(0, input)
+    return reduced_reference(losses if weight is None else losses * weight, reduction)
+
+
+@composite(
+    reference=_bce_logits_reference,
+    samples=lambda: [
+        *reduction_samples((3, 7), (3, 7)),
+        Sample(((2, 3, 5), (2, 3, 5), (3, 1)), {"reduction": "none"}),
+        Sample(((4, 5), (4, 5), None, "mean", (5,))),
+        Sample((np.array([-200.0, 200.0, 0.0], np.float32), np.ones(3, np.float32))),
+    ],
+    tolerance=32,
+    precision="high",
+)
 def binary_cross_entropy_with_logits(
-    input: Tensor,  # noqa: A002
-    target: Tensor,
-    weight: Tensor | None = None,
-    reduction: str = "mean",
+    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean",  # noqa: A002
     pos_weight: Tensor | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """-target * log(p) - (1 - target) * log(1 - p) with p = sigmoid(input).
 
     `weight` weighs each element, `pos_weight` the first of the two parts.
+
+    >>> ds.binary_cross_entropy_with_logits(ds.asarray([-200.0, 200.0]), ds.asarray([1.0, 1.0]))
+    tensor(100.)
     """
-    x, y = widened(input), widened(target)
-    # log(1 + exp(-x)) without overflow.
-    softplus = log1p(exp(-abs(x))) + maximum(-x, 0.0)
+    x, y = wide_floats(input, target)
+    softplus = logaddexp(-x, 0)  # -log(p)
     if pos_weight is not None:
         softplus = (1 + (widened(pos_weight) - 1) * y) * softplus
-    losses = (1 - y) * x + softplus
-    if weight is not None:
-        losses = losses * widened(weight)
+    losses = _weighed((1 - y) * x + softplus, weight)
     name = "binary_cross_entropy_with_logits"
-    return reduced_loss(losses, reduction, name).astype(input.dtype)
+    return converted(reduced_loss(losses, reduction, name), floating(input).dtype)
