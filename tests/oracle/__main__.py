@@ -30,8 +30,8 @@ def main() -> int:
         import worker
 
         return worker.serve()
-    import report
     import pool
+    import report
 
     subjects = pool.chosen(given.ops)
     results = pool.run(subjects, given)

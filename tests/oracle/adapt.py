@@ -84,7 +84,8 @@ def find(name: str) -> Any:
 def automatic(name: str) -> Entry:
     """The entry for a name that the table does not have: ours of the same name."""
     short = name.removeprefix("nn.functional.").removeprefix("special.")
-    for candidate in (name, short):
+    plain = short.rpartition(".")[0] or short  # without a variant such as `.with_dtype`
+    for candidate in (name, short, short.removeprefix("linalg."), plain):
         if find(candidate) is not None:
             return same(candidate)
     return same(short)
@@ -167,7 +168,8 @@ def leaves(value: Any) -> Iterable[Any]:
 
 
 def as_numpy(x: torch.Tensor) -> np.ndarray[Any, Any]:
-    x = x.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    x = x.detach().resolve_conj().resolve_neg()
+    x = torch.zeros_like(x) if x._is_zerotensor() else x.contiguous()
     if x.dtype is torch.bfloat16:
         return x.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return x.numpy()

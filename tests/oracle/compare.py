@@ -13,7 +13,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import torch
-
 from adapt import as_numpy
 
 EPSILONS = 32.0

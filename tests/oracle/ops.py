@@ -10,19 +10,18 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
+import reference
+from adapt import Entry, LeftOut, Ours, Wide, automatic, caller, leaves, mapped, matches
+from reference import SEED
+from table import DIFFERENT, ERRORS, TABLE
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.opinfo.core import SampleInput
 
 import deepseek as ds
-from adapt import Entry, LeftOut, Ours, Wide, automatic, caller, leaves, mapped, matches
-from compare import difference
 from deepseek.errors import DeepseekError
-from table import DIFFERENT, ERRORS, TABLE
 
 Result = dict[str, Any]
-SEED = 20260
 
 
 def database() -> dict[str, Any]:
@@ -85,9 +84,11 @@ def inputs_of(sample: SampleInput, change: Callable[[Any], Any]) -> tuple[Any, A
 
 
 def run_sample(op: Any, entry: Entry, index: int, sample: SampleInput) -> Iterator[Result]:
+    """One sample forward and backward."""
     what = {"index": index, "sample": described(sample)}
     try:
-        reason = entry.left_out(sample.input, *sample.args, **sample.kwargs) if entry.left_out else None
+        given = (sample.input, *sample.args)
+        reason = entry.left_out(*given, **sample.kwargs) if entry.left_out else None
         if reason:
             raise LeftOut(reason)
         convert = Ours()
@@ -95,26 +96,24 @@ def run_sample(op: Any, entry: Entry, index: int, sample: SampleInput) -> Iterat
     except LeftOut as left:
         yield {"kind": "left_out", "why": str(left), **what}
         return
-    theirs, made = [], []
-    for wide in (False, True):
-        change = Wide(wide)
+
+    def theirs(change: Wide, seed: int = SEED) -> Any:
         a, b, c = inputs_of(sample, change)
-        torch.manual_seed(SEED)
-        try:
+        with reference.seeded(seed):
             result = op(a, *b, **c)
-        except Exception as error:
-            if not wide:
-                yield {"kind": "left_out", "why": f"PyTorch itself fails: {error}"[:200], **what}
-                return
-            result = theirs[0]  # not implemented in float64
-            change = made[0]
-        theirs.append(entry.outputs(result) if entry.outputs else result)
-        made.append(change)
-    narrow, wider = ([v for v in leaves(t) if v is not None] for t in theirs)
+        return entry.outputs(result) if entry.outputs else result
+
     try:
-        ours = caller(entry)(first, *args, **kwargs)
-        got = [v for v in leaves(ours) if v is not None]
-        why = compared(got, narrow, wider, entry)
+        pair = reference.both(theirs)
+    except Exception as error:
+        why = f"PyTorch itself fails: {error}"[:200]
+        yield {"kind": "left_out", "why": why, **what}
+        return
+    check = "type" if pair.random else entry.check
+    got: list[Any] = []
+    try:
+        got = [v for v in leaves(caller(entry)(first, *args, **kwargs)) if v is not None]
+        why = reference.compared(got, pair, check, entry.tolerance)
     except LeftOut as left:
         yield {"kind": "left_out", "why": str(left), **what}
         return
@@ -125,71 +124,18 @@ def run_sample(op: Any, entry: Entry, index: int, sample: SampleInput) -> Iterat
             yield {"kind": "left_out", "why": reason, **what}
             return
     yield {"kind": "forward", "why": why, **what}
-    if not (entry.gradients and op.supports_autograd and entry.check != "type"):
+    if not (entry.gradients and op.supports_autograd and check != "type"):
         return
-    if why is not None and (isinstance(why, str) and why.startswith("raised")):
-        got = []
-    differentiable = [
-        i for i, x in enumerate(narrow)
-        if isinstance(x, torch.Tensor) and x.requires_grad and x.is_floating_point()
-        and x.grad_fn is not None or isinstance(x, torch.Tensor) and x.is_leaf and x.requires_grad
-    ]
-    inputs = [
-        key for key, x in made[0].made.items() if x.requires_grad and x.is_floating_point()
-        and x.is_leaf
-    ]
-    if not differentiable or not inputs:
+    inputs = pair.inputs()
+    if not pair.differentiable() or not inputs:
         return
-    try:
-        why = why if not got else gradients(got, narrow, wider, differentiable, inputs, made, convert, entry)
-    except Exception as error:
-        why = failure(error)
+    if got and len(got) == len(pair.narrow):
+        ours = [convert.made[key] for key in inputs]
+        try:
+            why = reference.gradients(got, ours, pair, inputs, entry.tolerance)
+        except Exception as error:
+            why = failure(error)
     yield {"kind": "gradient", "why": why, **what}
-
-
-def compared(got: list[Any], narrow: list[Any], wide: list[Any], entry: Entry) -> str | None:
-    """How our outputs differ from PyTorch's."""
-    if len(got) != len(narrow):
-        return f"{len(got)} results instead of {len(narrow)}"
-    for i, (a, b, c) in enumerate(zip(got, narrow, wide, strict=True)):
-        why = difference(a, b, c, entry.check, entry.tolerance)
-        if why is not None:
-            return f"result {i}: {why}" if len(got) > 1 else why
-    return None
-
-
-def gradients(
-    got: list[Any], narrow: list[Any], wide: list[Any], outputs: list[int], inputs: list[int],
-    made: list[Wide], convert: Ours, entry: Entry,
-) -> str | None:
-    """How our gradients of the inputs differ, for one random cotangent of every output."""
-    rng = np.random.default_rng(SEED)
-    seeds = [rng.standard_normal(tuple(narrow[i].shape)) for i in outputs]
-    theirs = []
-    for results, source in ((narrow, made[0]), (wide, made[1])):
-        cotangents = [
-            torch.from_numpy(np.asarray(s)).to(results[i].dtype)
-            for s, i in zip(seeds, outputs, strict=True)
-        ]
-        chosen = [source.made[key] for key in inputs]
-        theirs.append(torch.autograd.grad(
-            [results[i] for i in outputs], chosen, cotangents, allow_unused=True
-        ))
-    total = 0.0
-    for s, i in zip(seeds, outputs, strict=True):
-        cotangent = ds.asarray(np.asarray(s)).astype(got[i].dtype)
-        total = total + ds.sum(got[i] * cotangent)
-    if isinstance(total, ds.Tensor) and total.requires_grad:
-        total.backward()
-    for key, b, c in zip(inputs, *theirs, strict=True):
-        x = convert.made[key]
-        a = x.grad if x.grad is not None else ds.zeros(x.shape)
-        if b is None:
-            b = c = torch.zeros(tuple(x.shape))
-        why = difference(a, b, c, "all", entry.tolerance * 2)
-        if why is not None:
-            return f"gradient of {list(x.shape)}: {why}"
-    return None
 
 
 def failure(error: Exception) -> str:

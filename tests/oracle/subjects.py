@@ -1,28 +1,49 @@
-"""What is held against PyTorch: ops, modules and optimizers, by name."""
+"""What is held against PyTorch: ops, modules and optimizers, by name (`op:softmax`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+import modules
 import ops
+import optimizers
+from adapt import Entry, no
+from table import MODULES, OPTIMIZERS
 
 OPS = ops.database()
+KINDS: dict[str, Any] = {
+    "op": (ops, OPS),
+    "module": (modules, modules.database()),
+    "optimizer": (optimizers, optimizers.database()),
+}
 
 
 def run(subject: str, samples: int, start: int) -> Iterator[dict[str, Any]]:
-    """The results of `op:NAME`, `module:NAME` or `optimizer:NAME`."""
+    """The results of a subject."""
+    kind, name = subject.split(":", 1)
+    part, database = KINDS[kind]
+    yield from part.run(database[name], samples, start)
+
+
+def every() -> list[str]:
+    """All there are, mapped or not."""
+    return [f"{kind}:{name}" for kind, (_, database) in KINDS.items() for name in database]
+
+
+def entry(subject: str) -> Entry:
+    """What the table says of a subject."""
     kind, name = subject.split(":", 1)
     if kind == "op":
-        yield from ops.run(OPS[name], samples, start)
+        return ops.entry_for(name)
+    reasons = MODULES if kind == "module" else OPTIMIZERS
+    if isinstance(reasons.get(name), str):
+        return no(reasons[name])
+    if KINDS[kind][0].ours_of(name) is None:
+        return no(f"deepseek has no {name}")
+    return Entry()
 
 
 def mapped_subjects() -> list[str]:
     """Every subject that the table maps to something that deepseek has."""
-    names = [f"op:{n}" for n in OPS]
-    return [s for s in names if is_mapped(s)]
-
-
-def is_mapped(subject: str) -> bool:
-    entry = ops.entry_for(subject.split(":", 1)[1])
-    return not entry.reason and not entry.missing
+    return [s for s in every() if not entry(s).reason and not entry(s).missing]

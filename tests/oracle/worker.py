@@ -13,9 +13,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-
 import subjects
+import torch
 
 
 def serve() -> int:

@@ -5,15 +5,41 @@ A name that stands in no file of this folder is looked up in deepseek as it is.
 
 from __future__ import annotations
 
+from typing import Any
+
 from adapt import Entry
-from table import arithmetic, created, groups, indexing, layers, products, reductions, views
+
+from table import (
+    arithmetic,
+    created,
+    groups,
+    indexing,
+    layers,
+    masked,
+    products,
+    reductions,
+    views,
+)
+
+# Layers and optimizers have PyTorch's names; a text is the reason why one is not there.
+LAZY = "takes sizes from its first input; deepseek's layers are complete when made"
+MODULES: dict[str, Any] = {
+    name: LAZY
+    for name in (
+        "LazyConv1d", "LazyConv2d", "LazyConv3d",
+        "LazyConvTranspose1d", "LazyConvTranspose2d", "LazyConvTranspose3d",
+    )
+}  # fmt: skip
+OPTIMIZERS: dict[str, str] = {"SparseAdam": "sparse gradients: deepseek's are dense"}
 
 TABLE: dict[str, Entry] = {}
-for _part in (groups, arithmetic, reductions, views, indexing, products, layers, created):
+for _part in (groups, arithmetic, reductions, masked, views, indexing, products, layers, created):
     TABLE.update(_part.ENTRIES)
 
 # PyTorch's errors that say nothing about ours: what the call asks for is not wrong here.
 ERRORS = {
+    "^$": "an op on numbers alone gives a tensor without dims",
+    "exceeds the maximum|only tensors with up to 64 dims": "no limit of 64 dims",
     "(same|different) device": "deepseek has one device",
     "complex": "complex numbers",
 }
@@ -21,4 +47,9 @@ ERRORS = {
 # Errors of ours on samples that PyTorch takes: where we differ on purpose.
 DIFFERENT = {
     "since the tensor has none": "a dim of a tensor that has none, which PyTorch lets pass",
+}
+
+OPTIMIZER_ERRORS = {
+    "should be an iterable of Tensors": "a parameter alone is a list of one",
+    "with/without names": "some parameters may be named and others not",
 }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import deepseek as ds
 from adapt import Entry, same, via
+
+import deepseek as ds
 
 
 def rounded(x: Any, decimals: int = 0) -> Any:
@@ -14,6 +15,11 @@ def rounded(x: Any, decimals: int = 0) -> Any:
         return ds.round(x)
     scale = 10.0 ** abs(decimals)
     return ds.round(x * scale) / scale if decimals > 0 else ds.round(x / scale) * scale
+
+
+def truth(x: Any) -> Any:
+    """What is not 0, for functions that take bools alone."""
+    return x.astype(ds.bool) if isinstance(x, ds.Tensor) else bool(x)
 
 
 def divided(x: Any, y: Any, rounding_mode: str | None = None) -> Any:
@@ -41,8 +47,10 @@ ENTRIES: dict[str, Entry] = {
     "clone": via("positive", lambda x, **_: ds.positive(x)),
     "contiguous": via("positive", lambda x, **_: ds.positive(x)),
     "alias_copy": same("positive"),
-    "view_copy": via("reshape", lambda x, s: ds.reshape(x, s) if not isinstance(s, ds.DType) else s,
-                     left_out=lambda x, s: None if isinstance(s, (tuple, list)) else "a view of the bits as another dtype"),
+    "logical_not": via("logical_not astype", lambda x: ds.logical_not(truth(x))),
+    "logical_and": via("logical_and astype", lambda x, y: ds.logical_and(truth(x), truth(y))),
+    "logical_or": via("logical_or astype", lambda x, y: ds.logical_or(truth(x), truth(y))),
+    "logical_xor": via("logical_xor astype", lambda x, y: ds.logical_xor(truth(x), truth(y))),
     "round": via("round", rounded),
     "round.decimals_0": via("round", rounded),
     "round.decimals_3": via("round", rounded),
@@ -82,7 +90,6 @@ ENTRIES: dict[str, Entry] = {
     "addcmul": via("add multiply", lambda x, a, b, value=1: product_sum(x, a, b, value)),
     "addcdiv": via("add multiply divide", lambda x, a, b, value=1: ds.add(
         x, ds.multiply(value, ds.divide(a, b)))),
-    "erf": same("erf"),
     "float": via("astype", lambda x, **_: x.astype(ds.float32)),
     "double": via("astype", lambda x, **_: x.astype(ds.float64)),
     "half": via("astype", lambda x, **_: x.astype(ds.float16)),
@@ -94,6 +101,7 @@ ENTRIES: dict[str, Entry] = {
     "int": via("astype", lambda x, **_: x.astype(ds.int32)),
     "long": via("astype", lambda x, **_: x.astype(ds.int64)),
     "item": via("Tensor.item", lambda x: x.item()),
-    "masked_fill": via("where", lambda x, mask, value: ds.where(mask, value, x)),
+    "masked_fill": via("where", lambda x, mask, value: ds.where(mask, value, x),
+                       lenient={"0-dimensional value": "where broadcasts what it chooses from"}),
     "where": via("where", lambda a, cond, b: ds.where(cond, a, b)),
 }

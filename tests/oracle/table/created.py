@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from adapt import Entry, via
+
 import deepseek as ds
-from adapt import Entry, same, via
 
 
 def typed(names: str, call: Any) -> Entry:
@@ -15,6 +16,10 @@ def typed(names: str, call: Any) -> Entry:
 
 def shape_of(given: Any) -> Any:
     return given[0] if len(given) == 1 and isinstance(given[0], (tuple, list)) else given
+
+
+def shape_like(a: Any, b: Any) -> Any:
+    return ds.broadcast_arrays(ds.asarray(a), ds.asarray(b))[0].shape
 
 
 ENTRIES: dict[str, Entry] = {
@@ -31,9 +36,22 @@ ENTRIES: dict[str, Entry] = {
     "full": via("full", lambda s, v, dtype=None, **_: ds.full(s, v, dtype=dtype)),
     "empty": typed("empty", lambda *s, dtype=ds.float32, **_: ds.empty(*s, dtype=dtype)),
     "eye": via("eye", lambda n, m=None, dtype=ds.float32, **_: ds.eye(n, m, dtype=dtype)),
-    "arange": same("arange"),
+    "arange": via("arange", lambda start, end=None, step=1, dtype=None, **_: ds.arange(
+        start, end, step, dtype=dtype),
+        lenient={"inconsistent with step": "an empty range, as the array API says"}),
+    "scalar_tensor": via("asarray", lambda v, dtype=ds.float32, **_: ds.asarray(v, dtype=dtype)),
+    "fill": via("full_like", lambda x, value: ds.full_like(x, value)),
+    "multinomial": typed("multinomial", lambda p, n, replacement=False, **_: ds.multinomial(
+        p, n, replacement)),
+    "bernoulli": typed("bernoulli", lambda x, p=None, **_: ds.bernoulli(
+        x if p is None else ds.full_like(x, p))),
+    "normal": typed("randn", lambda mean, std=1.0, **_: mean + std * ds.randn(*shape_like(mean, std))),
+    "normal.number_mean": typed("randn", lambda mean, std, *_, **__: mean + std * ds.randn(*std.shape)),
+    "randint_like": typed("randint", lambda x, *a, dtype=None, **_: ds.randint(
+        *(a if len(a) > 1 else (0, *a)), x.shape).astype(dtype or x.dtype)),
     "randn": typed("randn", lambda *s, dtype=None, **_: ds.randn(*s, dtype=dtype)),
     "rand_like": typed("rand_like", lambda x, dtype=None, **_: ds.rand_like(x, dtype=dtype)),
     "randn_like": typed("randn_like", lambda x, dtype=None, **_: ds.randn_like(x, dtype=dtype)),
-    "randint": typed("randint", lambda *a, dtype=ds.int64, **_: ds.randint(*a, dtype=dtype)),
+    "randint": typed("randint", lambda *a, dtype=ds.int64, **_: ds.randint(
+        *(a if len(a) > 2 else (0, *a)), dtype=ds.int64).astype(dtype)),
 }

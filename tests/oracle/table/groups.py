@@ -14,6 +14,8 @@ FOURIER = "Fourier transforms: their results are complex"
 INTERNAL = "an internal name of PyTorch's; the public one is in the table"
 DEVICE = "a tool for one device of PyTorch's"
 DYNAMIC = "the size of the result depends on values"
+SIGNAL = "windows of signal processing: made once, with NumPy as well as with anything"
+SHIFTS = "goes with Fourier transforms, which are not there; roll does the same"
 HISTOGRAM = "histograms: not a tensor function of deepseek's"
 
 GROUPS: dict[str, str] = {
@@ -23,7 +25,7 @@ GROUPS: dict[str, str] = {
         "as_strided as_strided.partial_views as_strided_copy as_strided_scatter resize_ resize_as_ "
         "new_empty_strided empty_strided empty_permuted"
     ),
-    IN_PLACE: "cauchy exponential geometric log_normal normal.in_place uniform",
+    IN_PLACE: "cauchy exponential geometric log_normal normal.in_place uniform zero_",
     FACTORS: (
         "cholesky_inverse geqrf lu_unpack lu ormqr triangular_solve svd_lowrank pca_lowrank "
         "linalg.householder_product linalg.ldl_factor linalg.ldl_factor_ex linalg.ldl_solve "
@@ -57,7 +59,7 @@ GROUPS: dict[str, str] = {
         "_batch_norm_with_update _upsample_bilinear2d_aa max_pool2d_with_indices_backward "
         "native_dropout_backward _unsafe_masked_index _unsafe_masked_index_put_accumulate "
         "_chunk_cat _segment_reduce.lengths _segment_reduce.offsets hash_tensor "
-        "addmm.decomposed nn.functional.linear_cross_entropy "
+        "addmm.decomposed torch.ops.aten._safe_softmax.default nn.functional.linear_cross_entropy "
         "nn.functional.linear_cross_entropy.chunked "
         "nn.functional.linear_cross_entropy.chunked_none"
     ),
@@ -65,6 +67,13 @@ GROUPS: dict[str, str] = {
         "jiterator_unary jiterator_binary jiterator_4inputs_with_extra_args "
         "jiterator_binary_return_by_ref jiterator_2inputs_2outputs bmm.triton_optimized"
     ),
+    SIGNAL: (
+        "signal.windows.hamming signal.windows.hann signal.windows.bartlett "
+        "signal.windows.blackman signal.windows.cosine signal.windows.exponential "
+        "signal.windows.gaussian signal.windows.kaiser signal.windows.general_cosine "
+        "signal.windows.general_hamming signal.windows.nuttall"
+    ),
+    SHIFTS: "fft.fftshift fft.ifftshift",
     HISTOGRAM: "histogram histogramdd histc",
 }
 

@@ -7,24 +7,55 @@ from typing import Any
 import deepseek as ds
 from adapt import Entry, same, via
 
+QUIRK = "PyTorch lets an empty index of any shape pass"
 
-def indexed(x: Any, key: Any) -> Any:
-    return x[tuple(key) if isinstance(key, list) else key]
+
+def odd_empty(x: Any, dim: int, index: Any, *_: Any, **__: Any) -> str | None:
+    return QUIRK if index.numel() == 0 and index.ndim != x.ndim else None
 
 
 def put(x: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
-    made = ds.positive(x)
+    """index_put: an assignment to a copy, or an addition that counts places that come twice."""
     key = tuple(indices)
-    made[key] = made[key] + values if accumulate else values
+    if accumulate:
+        return ds.positive(x).at[key].add(values)
+    made = ds.positive(x)
+    made[key] = values
     return made
 
 
+def places(x: Any, as_tuple: bool = False) -> Any:
+    found = ds.nonzero(x)
+    return found if as_tuple else ds.stack(found, axis=-1)
+
+
+def along(x: Any, index: Any, dim: int | None = None) -> Any:
+    if dim is None:
+        return ds.take_along_axis(ds.reshape(x, (-1,)), ds.reshape(index, (-1,)), axis=0)
+    return ds.take_along_axis(x, index, axis=dim)
+
+
+def found(edges: Any, x: Any, right: bool = False, side: str | None = None, sorter: Any = None,
+          out_int32: bool = False) -> Any:  # fmt: skip
+    side = side or ("right" if right else "left")
+    made = ds.searchsorted(edges, x, side=side, sorter=sorter)
+    return made.astype(ds.int32) if out_int32 else made
+
+
 ENTRIES: dict[str, Entry] = {
-    "__getitem__": via("getitem", indexed),
-    "gather": same("gather"),
-    "take_along_dim": via("take_along_axis", lambda x, i, dim=None: ds.take_along_axis(
-        x if dim is not None else ds.reshape(x, (-1,)), i if dim is not None else ds.reshape(i, (-1,)), axis=-1 if dim is None else dim)),
-    "index_select": via("take", lambda x, dim, index: ds.take(x, index, axis=dim)),
+    "__getitem__": via("getitem", lambda x, key: x[key]),
+    "gather": same("gather", left_out=odd_empty),
+    "take_along_dim": via("take_along_axis", along),
+    "index_select": via("take", lambda x, dim, index: ds.take(
+        x, ds.reshape(index, (-1,)), axis=dim)),
     "take": via("take", lambda x, index: ds.take(ds.reshape(x, (-1,)), index, axis=0)),
-    "scatter_add": same("scatter_add"),
+    "scatter_add": same("scatter_add", left_out=odd_empty),
+    "index_put": via("setitem", put),
+    "masked_select": via("getitem nonzero", lambda x, mask: ds.broadcast_arrays(x, mask)[0][
+        ds.broadcast_arrays(x, mask)[1]]),
+    "nonzero": via("nonzero stack", places),
+    "argwhere": via("nonzero stack", places),
+    "searchsorted": via("searchsorted", found),
+    "bucketize": via("searchsorted", lambda x, edges, right=False, out_int32=False: found(
+        edges, x, right, out_int32=out_int32)),
 }

@@ -1,4 +1,7 @@
-"""nn.functional: activations, losses, convolutions, poolings, normalisations, attention."""
+"""nn.functional: activations, losses, convolutions, poolings, normalisations, attention.
+
+Nearly all have PyTorch's names and arguments; those are in no table.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,76 @@ from adapt import Entry, same, via
 
 F = ds.nn.functional
 
+
+def padded(mode: str) -> Entry:
+    def call(x: Any, pad: Any, mode: str = mode, value: Any = None) -> Any:
+        return F.pad(x, pad, mode=mode, value=0 if value is None else value)
+
+    return via("pad", call)
+
+
+def resized(mode: str) -> Entry:
+    def call(x: Any, size: Any = None, scale_factor: Any = None, mode: str = mode,
+             align_corners: Any = None, recompute_scale_factor: Any = None,
+             antialias: bool = False) -> Any:  # fmt: skip
+        return F.interpolate(x, size=size, scale_factor=scale_factor, mode=mode,
+                             align_corners=align_corners, **{
+                                 k: v for k, v in (
+                                     ("recompute_scale_factor", recompute_scale_factor),
+                                     ("antialias", antialias)) if v})  # fmt: skip
+
+    return via("interpolate", call)
+
+
+def sampled(x: Any, grid: Any, mode: int, padding: int, align_corners: bool) -> Any:
+    return F.grid_sample(
+        x, grid, ("bilinear", "nearest", "bicubic")[mode],
+        ("zeros", "border", "reflection")[padding], align_corners,
+    )  # fmt: skip
+
+
+def looked_up(weight: Any, index: Any, max_norm: Any = None, norm_type: float = 2.0,
+              scale_grad_by_freq: bool = False, sparse: bool = False, **rest: Any) -> Any:  # fmt: skip
+    return F.embedding(index, weight, **rest)
+
+
+def not_in_place(weight: Any, *_: Any, max_norm: Any = None, scale_grad_by_freq: bool = False,
+                 **__: Any) -> str | None:  # fmt: skip
+    if max_norm is not None:
+        return "changes the weight in place"
+    return "gradients scaled by frequency" if scale_grad_by_freq else None
+
+
+def grouped(x: Any, weight: Any, bias: Any, n: int, c: int, hw: int, group: int, eps: float) -> Any:
+    return F.group_norm(x, group, weight, bias, eps)
+
+
 ENTRIES: dict[str, Entry] = {
     "softmax": same("softmax"),
     "softmax.with_dtype": same("softmax"),
     "log_softmax": same("log_softmax"),
     "log_softmax.with_dtype": same("log_softmax"),
-}
+    "nn.functional.pad.constant": padded("constant"),
+    "nn.functional.pad.reflect": padded("reflect"),
+    "nn.functional.pad.replicate": padded("replicate"),
+    "nn.functional.pad.replicate_negative": padded("replicate"),
+    "nn.functional.pad.circular": padded("circular"),
+    "constant_pad_nd": padded("constant"),
+    "nn.functional.interpolate.nearest": resized("nearest"),
+    "nn.functional.interpolate.nearest-exact": resized("nearest-exact"),
+    "nn.functional.interpolate.linear": resized("linear"),
+    "nn.functional.interpolate.bilinear": resized("bilinear"),
+    "nn.functional.interpolate.bicubic": resized("bicubic"),
+    "nn.functional.interpolate.trilinear": resized("trilinear"),
+    "nn.functional.interpolate.area": resized("area"),
+    "nn.functional.upsample_nearest": resized("nearest"),
+    "nn.functional.upsample_bilinear": via("interpolate", lambda x, size=None, scale_factor=None: (
+        F.interpolate(x, size=size, scale_factor=scale_factor, mode="bilinear",
+                      align_corners=True))),
+    "nn.functional.embedding": via("embedding", looked_up, left_out=not_in_place),
+    "grid_sampler_2d": via("grid_sample", sampled),
+    "grid_sampler_3d": via("grid_sample", sampled),
+    "native_layer_norm": via("layer_norm", lambda x, shape, weight, bias, eps: F.layer_norm(
+        x, shape, weight, bias, eps), outputs=lambda out: out[0]),
+    "native_group_norm": via("group_norm", grouped, outputs=lambda out: out[0]),
+}  # fmt: skip

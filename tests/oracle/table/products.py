@@ -16,6 +16,27 @@ def scaled(x: Any, product: Any, beta: float, alpha: float) -> Any:
     return ds.add(x if beta == 1 else ds.multiply(x, beta), product)
 
 
+def tensor_product(a: Any, b: Any, dims: Any = 2) -> Any:
+    return ds.tensordot(a, b, axes=dims)
+
+
+def vector_product(a: Any, b: Any, dim: Any = None) -> Any:
+    """PyTorch's older function takes the first dim of size 3."""
+    if dim is None:
+        shape = ds.broadcast_arrays(a, b)[0].shape
+        dim = next(i for i, s in enumerate(shape) if s == 3)
+    return ds.cross(a, b, axis=dim)
+
+
+def solved(a: Any, b: Any, left: bool = True) -> Any:
+    """PyTorch takes a right-hand side of one dim less as vectors."""
+    if not left:
+        return ds.matrix_transpose(ds.solve(ds.matrix_transpose(a), ds.matrix_transpose(b)))
+    if b.ndim == a.ndim - 1 and b.shape == a.shape[:-1]:
+        return ds.squeeze(ds.solve(a, ds.expand_dims(b, -1)), -1)
+    return ds.solve(a, b)
+
+
 ENTRIES: dict[str, Entry] = {
     "mm": same("matmul"),
     "bmm": same("matmul"),
@@ -33,6 +54,14 @@ ENTRIES: dict[str, Entry] = {
         x, ds.sum(ds.matmul(a, b), axis=0), beta, alpha)),
     "addr": via("outer add", lambda x, a, b, beta=1, alpha=1: scaled(
         x, ds.outer(a, b), beta, alpha)),
+    "einsum": via("einsum", lambda tensors, equation: ds.einsum(equation, *tensors)),
+    "tensordot": via("tensordot", tensor_product),
+    "cross": via("cross", vector_product),
+    "linalg.cross": via("cross", lambda a, b, dim=-1: ds.cross(a, b, axis=dim)),
+    "linalg.vecdot": via("vecdot", lambda a, b, dim=-1: ds.vecdot(a, b, axis=dim)),
     "linalg.inv": same("inv"),
-    "linalg.solve": same("solve"),
-}
+    "linalg.inv_ex": via("inv", lambda a, **_: ds.inv(a), outputs=lambda out: out[0]),
+    "linalg.solve": via("solve", solved),
+    "linalg.solve_ex": via("solve", lambda a, b, left=True, **_: solved(a, b, left),
+                           outputs=lambda out: out[0]),
+}  # fmt: skip

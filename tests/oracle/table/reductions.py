@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from adapt import Entry, same, via
+
 import deepseek as ds
-from adapt import Entry, LeftOut, same, via
 
 
 def spread(kind: str) -> Any:
@@ -70,6 +71,13 @@ def ordered(x: Any, dim: int = -1, descending: bool = False, stable: bool = Fals
     )
 
 
+def every_axis_of(name: str) -> Any:
+    def call(x: Any, dim: Any = None, **rest: Any) -> Any:
+        return getattr(ds, name)(x, axis=None if dim in ((), []) else dim, **rest)
+
+    return call
+
+
 ENTRIES: dict[str, Entry] = {
     "sum": via("sum", summed("sum")),
     "mean": via("mean", summed("mean")),
@@ -99,6 +107,6 @@ ENTRIES: dict[str, Entry] = {
     "argsort": via("argsort", lambda x, dim=-1, descending=False, stable=False: ds.argsort(
         x, axis=dim, descending=descending)),
     "logsumexp": same("logsumexp"),
-    "trace": same("trace"),
+    "count_nonzero": via("count_nonzero", every_axis_of("count_nonzero")),
     "dist": via("norm subtract", lambda x, y, p=2: ds.norm(ds.subtract(x, y), p)),
 }

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from adapt import Entry, same, via
+
 import deepseek as ds
-from adapt import Entry, LeftOut, same, via
+
+
+ANY_RANK = {"<= 2": "turns the dims round, however many there are"}
+OLD_EMPTY = "PyTorch lets a tensor of shape (0,) pass whatever the others' shapes"
 
 
 def sizes(given: Any) -> Any:
@@ -14,8 +19,6 @@ def sizes(given: Any) -> Any:
 
 
 def not_bits(x: Any, *shape: Any, **_: Any) -> str | None:
-    import torch
-
     return "the bits as another dtype" if any(isinstance(s, torch.dtype) for s in shape) else None
 
 
@@ -67,13 +70,25 @@ def rows(arrays: Any) -> Any:
     return [ds.reshape(a, (1, -1)) if a.ndim < 2 else a for a in arrays]
 
 
+def diagonals(x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
+    return ds.diagonal(x, offset, dim1, dim2)
+
+
+def cast(x: Any, *args: Any, dtype: Any = None, **_: Any) -> Any:
+    """`to`: the dtype by itself, as another tensor's, or among other things."""
+    for given in args:
+        if isinstance(given, (ds.DType, ds.Tensor)):
+            dtype = given.dtype if isinstance(given, ds.Tensor) else given
+    return ds.positive(x) if dtype is None else x.astype(dtype)
+
+
 ENTRIES: dict[str, Entry] = {
     "permute": via("permute_dims", permuted),
     "permute_copy": via("permute_dims", permuted),
     "transpose": same("swapaxes"),
     "transpose_copy": same("swapaxes"),
-    "t": via("permute_dims", transposed),
-    "t_copy": via("permute_dims", transposed),
+    "t": via("permute_dims", transposed, lenient=ANY_RANK),
+    "t_copy": via("permute_dims", transposed, lenient=ANY_RANK),
     "T": via("permute_dims", transposed),
     "H": via("permute_dims", transposed),
     "mT": via("matrix_transpose", ds.matrix_transpose),
@@ -97,7 +112,8 @@ ENTRIES: dict[str, Entry] = {
     "unsqueeze_copy": same("unsqueeze"),
     "unbind": via("unstack", unbound),
     "unbind_copy": via("unstack", unbound),
-    "cat": via("concat", joined),
+    "cat": via("concat", joined, left_out=lambda xs, *_, **__: OLD_EMPTY if any(
+        x.shape == (0,) for x in xs) and any(x.ndim != 1 for x in xs) else None),
     "stack": via("stack", lambda xs, dim=0: ds.stack(xs, axis=dim)),
     "chunk": same("chunk"),
     "unsafe_chunk": same("chunk"),
@@ -114,10 +130,23 @@ ENTRIES: dict[str, Entry] = {
     "select": via("take", selected),
     "slice": via("getitem", lambda x, dim=0, start=None, end=None, step=1: x[
         (slice(None),) * (dim % x.ndim) + (slice(start, end, step),)]),
+    "repeat": via("tile", lambda x, *s: ds.tile(x, sizes(s))),
+    "tile": via("tile", lambda x, *s: ds.tile(x, sizes(s))),
+    "repeat_interleave": via("repeat", lambda x, n, dim=None, **_: ds.repeat(x, n, axis=dim)),
+    "unfold": via("Tensor.unfold", lambda x, *a: x.unfold(*a)),
+    "unfold_copy": via("Tensor.unfold", lambda x, *a: x.unfold(*a)),
+    "diagonal": via("diagonal", lambda x, *a, **k: diagonals(x, *a, **k)),
+    "diagonal_copy": via("diagonal", lambda x, *a, **k: diagonals(x, *a, **k)),
+    "linalg.diagonal": via("diagonal", lambda x, offset=0, dim1=-2, dim2=-1: ds.diagonal(
+        x, offset, dim1, dim2)),
+    "rot90": via("rot90", lambda x, k=1, dims=(0, 1): ds.rot90(x, k, dims)),
+    "meshgrid.variadic_tensors": via("meshgrid", lambda *xs, indexing="ij": ds.meshgrid(
+        *xs, indexing=indexing)),
+    "meshgrid.list_of_tensors": via("meshgrid", lambda xs, indexing="ij": ds.meshgrid(
+        *xs, indexing=indexing)),
     "tril": via("tril", lambda x, diagonal=0: ds.tril(x, k=diagonal)),
     "triu": via("triu", lambda x, diagonal=0: ds.triu(x, k=diagonal)),
-    "to": via("astype", lambda x, *args, dtype=None, **_: x.astype(dtype or next(
-        (a for a in args if isinstance(a, ds.DType)), x.dtype))),
+    "to": via("astype", cast),
     "sum_to_size": via("sum", lambda x, *shape: ds.reshape(ds.sum(x, axis=tuple(
         i for i, s in enumerate(x.shape)
         if i < x.ndim - len(sizes(shape)) or sizes(shape)[i - x.ndim + len(sizes(shape))] == 1 != s

@@ -1,0 +1,71 @@
+"""Reductions of what a mask lets through: `where` with the reduction's neutral value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import deepseek as ds
+from adapt import Entry, via
+
+
+def hidden(x: Any, mask: Any, value: Any) -> Any:
+    return x if mask is None else ds.where(mask, x, value)
+
+
+def axes(dim: Any) -> Any:
+    return None if dim in ((), []) else dim
+
+
+def reduced(name: str, value: float) -> Entry:
+    def call(x: Any, dim: Any = None, *, keepdim: bool = False, dtype: Any = None,
+             mask: Any = None) -> Any:  # fmt: skip
+        x = x if dtype is None else x.astype(dtype)
+        function = getattr(ds, name)
+        return function(hidden(x, mask, value), axis=axes(dim), keepdims=keepdim)
+
+    return via(f"where {name}", call)
+
+
+def along(name: str, value: float) -> Entry:
+    def call(x: Any, dim: int, *, dtype: Any = None, mask: Any = None) -> Any:
+        x = x if dtype is None else x.astype(dtype)
+        return function_of(name)(hidden(x, mask, value), dim)
+
+    return via(f"where {name}", call)
+
+
+def function_of(name: str) -> Callable[..., Any]:
+    return getattr(ds, name, None) or getattr(ds.nn.functional, name)
+
+
+def average(x: Any, dim: Any = None, *, keepdim: bool = False, dtype: Any = None,
+            mask: Any = None) -> Any:  # fmt: skip
+    x = x if dtype is None else x.astype(dtype)
+    if mask is None:
+        return ds.mean(x, axis=axes(dim), keepdims=keepdim)
+    there = ds.broadcast_to(mask, x.shape).astype(x.dtype)
+    total = ds.sum(ds.where(mask, x, 0), axis=axes(dim), keepdims=keepdim)
+    return total / ds.sum(there, axis=axes(dim), keepdims=keepdim)
+
+
+INFINITE = float("inf")
+
+ENTRIES: dict[str, Entry] = {
+    "masked.sum": reduced("sum", 0),
+    "masked.prod": reduced("prod", 1),
+    "masked.amax": reduced("max", -INFINITE),
+    "masked.amin": reduced("min", INFINITE),
+    "masked.argmax": reduced("argmax", -INFINITE),
+    "masked.argmin": reduced("argmin", INFINITE),
+    "masked.logsumexp": reduced("logsumexp", -INFINITE),
+    "masked.mean": via("where sum divide", average),
+    "masked.cumsum": along("cumsum", 0),
+    "masked.cumprod": along("cumprod", 1),
+    "masked.softmax": along("softmax", -INFINITE),
+    "masked.log_softmax": along("log_softmax", -INFINITE),
+    "masked.softmin": along("softmin", INFINITE),
+    "masked.logaddexp": via("where logaddexp", lambda x, y, dtype=None, input_mask=None,
+                            other_mask=None: ds.logaddexp(hidden(x, input_mask, -INFINITE),
+                                                          hidden(y, other_mask, -INFINITE))),
+}  # fmt: skip
