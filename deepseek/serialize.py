@@ -59,7 +59,13 @@ def save(
     The file appears whole or not at all, also if the machine fails meanwhile. `metadata` maps
     strings to strings. Raises ArgumentError for anything else.
     """
-    tensors = _tensors(what)
+    write_atomically(path, chunks_of(_tensors(what), metadata))
+
+
+def chunks_of(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> list[Any]:
+    """The bytes of a safetensors file, in pieces."""
     header: dict[str, Any] = {}
     if metadata:
         if not all(isinstance(s, str) for item in metadata.items() for s in item):
@@ -77,9 +83,9 @@ def save(
         }
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    chunks = [len(text).to_bytes(8, "little"), text]
+    chunks: list[Any] = [len(text).to_bytes(8, "little"), text]
     chunks += [view_of(t._computed()).reshape(-1).view(np.uint8).data for _, t in ordered]
-    write_atomically(path, chunks)
+    return chunks
 
 
 def _tensors(what: Any) -> dict[str, Tensor]:

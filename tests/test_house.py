@@ -35,7 +35,7 @@ kernel/ ir rewrite text_parse text verify interpret polyfill* evaluate loops sch
 program/ ir text verify interpret tape load * build plan_memory prepare save
 backends/ __init__ *
 compiler/ store caches compile tiers tree entry function *
-distributed unpickle torch_file serialize cache memory nn optim amp data checkpoints
+distributed unpickle torch_file serialize cache memory nn optim amp data state checkpoints
 models onnx quantization cuda profiler debug
 feature generate
 __init__ cli __main__
