@@ -22,8 +22,8 @@ WAYS: dict[str, list[Form]] = defaultdict(list)
 """For each operator that changed, how it is written; from some opset on `unchanged`."""
 
 
-def way(*operators: str, since: int, until: int) -> Callable[[Form], Form]:
-    """Decorator: how operators are written from one opset until another, from which as they are."""
+def way(*operators: str, since: int, until: int | None = None) -> Callable[[Form], Form]:
+    """Decorator: how operators are written from one opset on, and until which they are as now."""
 
     def decorate(function: Form) -> Form:
         for operator in operators:
@@ -33,7 +33,7 @@ def way(*operators: str, since: int, until: int) -> Callable[[Form], Form]:
                 return function(b, _operator, *inputs, **attrs)
 
             WAYS[operator].append(write)
-            if all(w.since < until for w in WAYS[operator]):  # type: ignore[attr-defined]
+            if until is not None:
                 WAYS[operator].append(unchanged(operator, until))
         return function
 
@@ -94,7 +94,7 @@ def zero_means_kept(b: Any, operator: str, x: str, shape: str, allowzero: int = 
     return b.cast(b.node("ConstantOfShape", shape, dtype=DTYPES["float32"]), dtype)
 
 
-@way("Pad", since=13, until=18)
+@way("Pad", since=13)
 def pads_of_all_axes(
     b: Any, operator: str, x: str, pads: str, value: str = "", axes: str = "", **attrs: Any
 ) -> Any:
