@@ -1,7 +1,8 @@
 """Reading and adding at computed places: take, take_along_axis (gather) and scatter_add.
 
-Indices may be negative, counting from the end. A compiled kernel cannot raise, so an index that is
-still out of range is moved to the nearest element.
+Indices may be negative, counting from the end. One that is out of range is an error where it is
+known when it is given: in a list or array, and in any tensor under DS_EAGER or DS_VERIFY. A
+compiled kernel cannot raise; there it stands for the nearest element.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from deepseek.config import options
 from deepseek.errors import DTypeError, ShapeError, op_error, user_line
-from deepseek.frontend.tensor import Tensor, record
+from deepseek.frontend.tensor import Tensor, record, state
 from deepseek.ir import scalar
 from deepseek.ir.dtype import int64
 from deepseek.ir.op import Kind, Sample, Scatter
 from deepseek.ir.scalar import ONE, TRUE, ZERO, Expr, as_expr, call, cast
-from deepseek.ir.shape import Size, TensorType, same, tensor_type
+from deepseek.ir.shape import Shape, Size, TensorType, is_true, same, tensor_type
 from deepseek.ops import forms
 from deepseek.ops.define import (
     NUMERIC,
@@ -58,10 +60,28 @@ def _in_range_reference(i: Any, size: int) -> Any:
     return np.clip(np.where(i < 0, i + size, i), 0, size - 1)
 
 
-def _indices(name: str, indices: Any) -> Tensor:
+def indices_of(name: str, indices: Any, size: Size) -> Tensor:
+    """Indices for an axis of the given size as a tensor. Raises for what is not, as far as known.
+
+    Lists and arrays are looked at; tensors only where checks are asked for and values are there.
+    """
+    if isinstance(indices, (list, tuple)):
+        indices = np.asarray(indices, None if len(indices) else np.int64)
     out = as_tensor(indices, name)
     if not out.dtype.is_integer:
         raise op_error(DTypeError, name, f"indices {describe(out)}", "integer indices", user_line())
+    values: Any = None
+    if isinstance(indices, (int, np.ndarray, np.generic)):
+        values = np.asarray(indices)
+    elif (options.eager or options.verify) and state.trace is None:
+        values = out.numpy()
+    if values is not None and isinstance(size, int):
+        wrong = values[(values < -size) | (values >= size)]
+        if wrong.size:
+            raise op_error(
+                ShapeError, name, f"index {wrong.flat[0]} for an axis of size {size}",
+                f"-{size} <= index < {size}", user_line(),
+            )  # fmt: skip
     return out
 
 
@@ -113,27 +133,27 @@ def _take_vjp(g: Tensor, y: Tensor, x: Tensor, indices: Tensor, *, axis: int) ->
         Sample(((5, 3), np.array([4, 0, 4, 2])), {"axis": 0}),
         Sample(((3, 7, 2), np.array([[1, -1], [6, 0]], np.int32)), {"axis": 1}),
         Sample(((6,), np.array(2, np.uint8))),
-        Sample(((4, 3), np.array([9, -9])), {"axis": -1}),
+        Sample(((4, 3), np.array([2, -3])), {"axis": -1}),
         Sample(((4, 3), np.zeros((0,), np.int64)), {"axis": 0}),
     ],
     method="take",
     onnx=forms.take,
 )
 def take(x: Tensor, indices: Any, /, *, axis: int | None = None) -> Tensor:
-    """The elements or slices at the given indices of an axis; `indices` replaces that axis."""
-    x, indices = as_tensor(x, "take"), _indices("take", indices)
+    """The elements or slices at the given indices of an axis; without an axis, of x flattened.
+
+    The axes of `indices` take that axis's place. Raises ShapeError for an index known to be out of
+    range, DTypeError unless the indices are integers.
+
+    >>> ds.take(ds.asarray([[1, 2], [3, 4], [5, 6]]), ds.asarray([2, 0]), axis=0).tolist()
+    [[5, 6], [1, 2]]
+    """
+    x = as_tensor(x, "take")
     if axis is None:
-        if x.ndim != 1:
-            raise op_error(
-                ShapeError,
-                "take",
-                f"{describe(x)} and no axis",
-                "an axis",
-                user_line(),
-                "pass axis=...",
-            )
-        axis = 0
-    out: Tensor = record(op_of(take), x, indices, axis=axis_of("take", x, axis))
+        x, axis = x.reshape((-1,)), 0
+    axis = axis_of("take", x, axis)
+    places = indices_of("take", indices, shape_of(x)[axis])
+    out: Tensor = record(op_of(take), x, places, axis=axis)
     return out
 
 
@@ -177,18 +197,26 @@ def _along_vjp(g: Tensor, y: Tensor, x: Tensor, indices: Tensor, *, axis: int) -
     vjp=_along_vjp,
     samples=lambda: [
         Sample(((3, 5), np.array([[4, 0], [1, 1], [-1, 2]])), {"axis": 1}),
-        Sample(((4, 2, 3), np.array([[[3, 0, 2], [1, 1, 9]]], np.int32)), {"axis": 0}),
+        Sample(((4, 2, 3), np.array([[[3, 0, 2], [1, 1, -4]]], np.int32)), {"axis": 0}),
         Sample(((3, 5), np.array([[2]])), {"axis": -1}),
         Sample(((3, 5), np.zeros((3, 0), np.int64)), {"axis": 1}),
     ],
     onnx=forms.take_along,
 )
 def take_along_axis(x: Tensor, indices: Any, /, *, axis: int = -1) -> Tensor:
-    """out[..., i, ...] = x[..., indices[..., i, ...], ...] on an axis; the others broadcast."""
-    x, indices = as_tensor(x, "take_along_axis"), _indices("take_along_axis", indices)
+    """out[..., i, ...] = x[..., indices[..., i, ...], ...] on an axis; the others broadcast.
+
+    Raises ShapeError where they do not, and for an index known to be out of range.
+
+    >>> x = ds.asarray([[3, 1, 2], [6, 5, 4]])
+    >>> ds.take_along_axis(x, ds.argsort(x)).tolist()
+    [[1, 2, 3], [4, 5, 6]]
+    """
+    x = as_tensor(x, "take_along_axis")
     axis = axis_of("take_along_axis", x, axis)
-    x, indices = _aligned(x, indices, axis)
-    out: Tensor = record(op_of(take_along_axis), x, indices, axis=axis)
+    places = indices_of("take_along_axis", indices, shape_of(x)[axis])
+    x, places = _aligned(x, places, axis)
+    out: Tensor = record(op_of(take_along_axis), x, places, axis=axis)
     return out
 
 
@@ -207,73 +235,138 @@ def _aligned(x: Tensor, indices: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 
 
 def gather(x: Tensor, /, dim: int, index: Any) -> Tensor:
-    """PyTorch's name for `take_along_axis`."""
-    return take_along_axis(x, index, axis=dim)
+    """PyTorch's `take_along_axis`: an index smaller than x on other axes leaves the rest of x out.
+
+    >>> ds.gather(ds.asarray([[1, 2], [3, 4]]), 1, ds.asarray([[1, 0]])).tolist()
+    [[2, 1]]
+    """
+    x = as_tensor(x, "gather")
+    axis = axis_of("gather", x, dim)
+    index = indices_of("gather", index, shape_of(x)[axis])
+    if x.ndim != index.ndim:
+        raise op_error(
+            ShapeError, "gather", (describe(x), f"indices {describe(index)}"),
+            "as many axes in both", user_line(),
+        )  # fmt: skip
+    return take_along_axis(cropped(x, shape_of(index), axis), index, axis=axis)
 
 
 # ------------------------------------------------------------------------------------- scatter_add
 
 
-def _scatter_infer(x: TensorType, indices: TensorType, updates: TensorType, *, axis: int) -> Types:
-    others = [
-        (a, b) for i, (a, b) in enumerate(zip(x.shape, updates.shape, strict=False)) if i != axis
-    ]
-    alike = indices.rank == updates.rank and all(map(same, indices.shape, updates.shape))
-    if x.rank != updates.rank or not alike or not all(same(a, b) for a, b in others):
-        raise op_error(
-            ShapeError, "scatter_add", (x, indices, updates),
-            f"indices and updates of one shape, which differs from the first at axis {axis} only",
-            user_line(),
-        )  # fmt: skip
-    _refuse_empty("scatter_add", x, indices, axis)
-    return (x,)
+def _fits(x: TensorType, updates: TensorType, axis: int) -> bool:
+    """Whether updates have the rank of x and are not larger on other axes."""
+    if x.rank != updates.rank:
+        return False
+    pairs = zip(x.shape, updates.shape, strict=True)
+    return all(i == axis or at_most(b, a) for i, (a, b) in enumerate(pairs))
 
 
-def _scatter_meaning(
-    index: Index, read: Any, inputs: Types, out: TensorType, *, axis: int
+def at_most(a: Size, b: Size) -> bool:
+    """Whether a <= b; asks the active trace where symbols leave it open."""
+    return a is b or is_true(call("le", as_expr(a), as_expr(b)))
+
+
+def cropped(x: Tensor, shape: Shape, axis: int | None = None) -> Tensor:
+    """The first elements of x on each axis (save one) where it is larger than a shape."""
+    for i, size in enumerate(shape):
+        if i != axis and not same(shape_of(x)[i], size) and at_most(size, shape_of(x)[i]):
+            x = x.narrow(i, 0, size)
+    return x
+
+
+def scatter_infer(name: str) -> Any:
+    def infer(
+        x: TensorType, indices: TensorType, updates: TensorType, *, axis: int, combine: str = "add"
+    ) -> Types:
+        alike = indices.rank == updates.rank and all(map(same, indices.shape, updates.shape))
+        if not alike or not _fits(x, updates, axis):
+            raise op_error(
+                ShapeError, name, (x, indices, updates),
+                "indices and updates of one shape, at most as large as the first save on axis "
+                f"{axis}", user_line(),
+            )  # fmt: skip
+        _refuse_empty(name, x, indices, axis)
+        return (x,)
+
+    return infer
+
+
+def scatter_meaning(
+    index: Index, read: Any, inputs: Types, out: TensorType, *, axis: int, combine: str = "add"
 ) -> Scatter:
     at = in_range(read(1, index), out.shape[axis])
-    return Scatter((*index[:axis], at, *index[axis + 1 :]), TRUE, read(2, index))
+    return Scatter((*index[:axis], at, *index[axis + 1 :]), TRUE, read(2, index), combine)
 
 
-def _scatter_reference(x: Any, indices: Any, updates: Any, *, axis: int) -> Any:
+_UFUNCS: dict[str, Any] = {
+    "add": np.add, "mul": np.multiply, "maximum": np.maximum, "minimum": np.minimum,
+}  # fmt: skip
+
+
+def scatter_reference(
+    x: Any, indices: Any, updates: Any, *, axis: int, combine: str = "add"
+) -> Any:
     out = x.copy()
     at: list[Any] = list(np.indices(updates.shape, sparse=True))
     at[axis] = _in_range_reference(indices, x.shape[axis])
-    np.add.at(out, tuple(at), updates)
+    if combine == "set":
+        out[tuple(at)] = updates
+    else:
+        _UFUNCS[combine].at(out, tuple(at), updates)
     return out
 
 
-def _scatter_vjp(
+def _scatter_add_vjp(
     g: Tensor, y: Tensor, x: Tensor, indices: Tensor, updates: Tensor, *, axis: int
 ) -> tuple[Any, ...]:
-    return g, None, take_along_axis(g, indices, axis=axis)
+    reached = cropped(g, shape_of(indices), axis)
+    return g, None, take_along_axis(reached, indices, axis=axis)
 
 
 @primitive(
     Kind.SCATTER,
-    infer=_scatter_infer,
-    meaning=_scatter_meaning,
-    reference=_scatter_reference,
-    vjp=_scatter_vjp,
+    infer=scatter_infer("scatter_add"),
+    meaning=scatter_meaning,
+    reference=scatter_reference,
+    vjp=_scatter_add_vjp,
     takes=NUMERIC,
     samples=lambda: [
         Sample(((5, 3), 0, np.array([[4, 0, 4], [4, 1, -1]]), (2, 3))),
-        Sample(((2, 4), 1, np.array([[1, 1, 1, 9, 0], [0, 3, 0, 3, 0]]), (2, 5))),
+        Sample(((2, 4), 1, np.array([[1, 1, 1, -4, 0], [0, 3, 0, 3, 0]]), (2, 5))),
+        Sample(((5, 3), 0, np.array([[4, 0], [4, 1]]), (2, 2))),
         Sample(((3,), 0, np.zeros((0,), np.int64), (0,))),
     ],
     tolerance=16,
     method="scatter_add",
-    onnx=forms.scatter_add,
+    onnx=forms.scatter,
 )
 def scatter_add(x: Tensor, /, dim: int, index: Any, src: Tensor) -> Tensor:
-    """x, and src[..., i, ...] added at index[..., i, ...] of axis `dim`; repeats add up."""
-    x, index = as_tensor(x, "scatter_add"), _indices("scatter_add", index)
+    """x, and src[..., i, ...] added at index[..., i, ...] of axis `dim`; repeats add up.
+
+    The index may be smaller than x on other axes, and than src on any: the rest is left alone.
+
+    >>> ds.scatter_add(ds.zeros(3), 0, ds.asarray([2, 0, 2]), ds.ones(3)).tolist()
+    [1.0, 0.0, 2.0]
+    """
+    x = as_tensor(x, "scatter_add")
     axis = axis_of("scatter_add", x, dim)
+    index, updates = updates_for("scatter_add", x, axis, index, src)
     carried = x.dtype.accumulator
-    updates = converted(as_tensor(src, "scatter_add"), carried)
-    out: Tensor = record(op_of(scatter_add), converted(x, carried), index, updates, axis=axis)
+    out: Tensor = record(
+        op_of(scatter_add), converted(x, carried), index, converted(updates, carried), axis=axis
+    )
     return converted(out, x.dtype)
+
+
+def updates_for(name: str, x: Tensor, axis: int, index: Any, src: Any) -> tuple[Tensor, Tensor]:
+    """Index and updates as tensors of the index's shape; a number is an update for each index."""
+    index = indices_of(name, index, shape_of(x)[axis])
+    updates = as_tensor(src, name, x.dtype)
+    if not updates.ndim:
+        return index, expanded(updates, shape_of(index))
+    same_rank = updates.ndim == index.ndim
+    return index, cropped(updates, shape_of(index)) if same_rank else updates
 
 
 for _name, _method in {"gather": gather}.items():

@@ -1,196 +1,114 @@
-"""`x[key]`, `x[key] = value` and the in-place operators of Tensor.
+"""`x[key]`, `x[key] = value` and the in-place operators of Tensor, with NumPy's meaning of keys.
 
-Basic keys (ints, slices, ..., None) become a slice and a reshape, integer tensors a take. A tensor
-is a value: assignments and `+=` make the handle show a new one, and no other tensor changes.
+A key is a slice and a reshape, and advanced indices of what these give (`keys`): integers become a
+take or a scatter, masks their indices or, in assignments, a choice. A tensor is a value:
+assignments and `+=` make the handle show a new one, and no other tensor changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor, state
-from deepseek.ir.dtype import DType, bool_, int64
-from deepseek.ir.shape import Dim, Shape, Size, numel, same, size_of
+from deepseek.ir.dtype import DType, int64
+from deepseek.ir.shape import Shape, numel, same
 from deepseek.ops import elementwise
-from deepseek.ops.create import asarray
 from deepseek.ops.define import (
     as_tensor,
+    axis_of,
     converted,
     describe,
+    expanded,
     filled,
-    minus,
-    plus,
-    quotient,
+    is_size,
+    method,
     shape_of,
 )
-from deepseek.ops.elementwise import stop_gradient, where
-from deepseek.ops.index import in_range_tensor, take
-from deepseek.ops.slicing import is_less, slice_, slice_update
-from deepseek.ops.view import broadcast_arrays, permute_dims
+from deepseek.ops.elementwise import maximum, stop_gradient, where
+from deepseek.ops.index import in_range_tensor, scatter_add, take
+from deepseek.ops.keys import Key, parse
+from deepseek.ops.scattering import scatter
+from deepseek.ops.slicing import slice_, slice_update
+from deepseek.ops.view import broadcast_arrays, moveaxis, permute_dims
 
-__all__ = ["getitem", "setitem"]
-
-
-@dataclass(frozen=True)
-class Basic:
-    """The basic part of a key, a slice and a reshape; `arrays` are (axis of that, index)."""
-
-    start: Shape
-    step: tuple[int, ...]
-    sliced: Shape
-    shape: Shape
-    arrays: list[tuple[int, Tensor]]
+__all__ = ["getitem", "index_put", "select", "select_scatter", "setitem", "slice_scatter"]
 
 
-def parse(x: Tensor, key: Any, op: str) -> Basic:
-    """What a key of ints, slices, ..., None and integer tensors means for x. Raises."""
-    items = _expanded(x, list(key) if isinstance(key, tuple) else [key], op)
-    source = shape_of(x)
-    start: list[Size] = []
-    step: list[int] = []
-    sliced: list[Size] = []
-    shape: list[Size] = []
-    arrays: list[tuple[int, Tensor]] = []
-    for item in items:
-        if item is None:
-            shape.append(1)
-            continue
-        axis = len(start)
-        size = source[axis]
-        if isinstance(item, slice):
-            first, stride, count = _slice_of(item, size, op)
-            shape.append(count)
-        elif isinstance(item, int):
-            first, stride, count = _place(x, item, axis, op), 1, 1
-        else:
-            arrays.append((len(shape), item))
-            first, stride, count = 0, 1, size
-            shape.append(size)
-        start.append(first)
-        step.append(stride)
-        sliced.append(count)
-    return Basic(tuple(start), tuple(step), tuple(sliced), tuple(shape), arrays)
+# ----------------------------------------------------------------------------------------- reading
 
 
-def _expanded(x: Tensor, items: list[Any], op: str) -> list[Any]:
-    """The items of a key, one for each axis or new axis, `...` written out."""
-    items = [_item(i, op) for i in items]
-    used = sum(i is not None and i is not Ellipsis for i in items)
-    dots = [n for n, i in enumerate(items) if i is Ellipsis]
-    if len(dots) > 1 or used > x.ndim:
-        raise op_error(
-            ShapeError, op, f"{describe(x)} and {used} indices", f"at most {x.ndim}, and one '...'",
-            user_line(),
-        )  # fmt: skip
-    at = dots[0] if dots else len(items)
-    return items[:at] + [slice(None)] * (x.ndim - used) + items[at + 1 :]
-
-
-def _item(item: Any, op: str) -> Any:
-    """One item of a key: an int, a slice, ..., None or an integer tensor. Raises for others."""
-    if item is None or item is Ellipsis or isinstance(item, slice):
-        return item
-    if isinstance(item, (list, np.ndarray)) or (isinstance(item, np.generic) and item.ndim):
-        item = asarray(item)
-    if isinstance(item, Tensor):
-        if item.dtype is bool_:
-            raise op_error(
-                DTypeError, op, f"a mask {describe(item)}", "integer indices", user_line(),
-                "how many elements a mask picks depends on its values: use ds.where(mask, x, 0) or "
-                "index with mask.numpy().nonzero()",
-            )  # fmt: skip
-        if not item.dtype.is_integer:
-            raise op_error(
-                DTypeError, op, f"an index {describe(item)}", "an integer tensor", user_line()
-            )
-        return item
-    if isinstance(item, (bool, np.bool_)):
-        raise op_error(DTypeError, op, f"the index {item}", "an integer", user_line())
-    if hasattr(item, "__index__"):
-        return item if isinstance(item, int) else int(item.__index__())
-    raise op_error(
-        ArgumentError, op, f"the index {item!r}",
-        "integers, slices, '...', None or integer tensors", user_line(),
-    )  # fmt: skip
-
-
-def _place(x: Tensor, i: int, axis: int, op: str) -> Size:
-    size = shape_of(x)[axis]
-    place = size_of(i)
-    if is_less(place, 0):
-        place = plus(place, size)
-    if is_less(place, 0) or not is_less(place, size):
-        raise op_error(
-            ShapeError, op, f"{describe(x)} and index {i} for axis {axis}",
-            f"-{size} <= index < {size}", user_line(),
-        )  # fmt: skip
-    return place
-
-
-def _slice_of(item: slice, size: Size, op: str) -> tuple[Size, int, Size]:
-    """(start, step, count) of a slice of an axis."""
-    step = 1 if item.step is None else int(item.step)
-    if step == 0:
-        raise op_error(ArgumentError, op, "a slice with step 0", "another step", user_line())
-    low: Size = 0 if step > 0 else -1
-    high = size if step > 0 else minus(size, 1)
-
-    def bound(given: Any, default: Size) -> Size:
-        if given is None:
-            return default
-        place = size_of(given if isinstance(given, (int, Dim)) else given.__index__())
-        if is_less(place, 0):
-            place = plus(place, size)
-            return low if is_less(place, low) else place
-        return high if is_less(high, place) else place
-
-    start = bound(item.start, low if step > 0 else high)
-    stop = bound(item.stop, high if step > 0 else low)
-    span = minus(stop, start) if step > 0 else minus(start, stop)
-    if not is_less(0, span):
-        return 0, step, 0
-    return start, step, quotient(plus(span, abs(step) - 1), abs(step))
-
-
-def _sliced(x: Tensor, basic: Basic) -> Tensor:
-    whole = basic.sliced == shape_of(x) and not any(s != 1 for s in basic.step)
+def _sliced(x: Tensor, key: Key) -> Tensor:
+    whole = key.sliced == shape_of(x) and not any(s != 1 for s in key.step)
     if not whole:
-        x = slice_(x, start=basic.start, step=basic.step, shape=basic.sliced)
-    return x.reshape(basic.shape)
+        x = slice_(x, start=key.start, step=key.step, shape=key.sliced)
+    return x.reshape(key.shape)
 
 
 def getitem(x: Tensor, key: Any) -> Tensor:
-    """x[key]: ints, slices, ..., None and integer tensors, as in NumPy."""
-    basic = parse(x, key, "getitem")
-    out = _sliced(x, basic)
-    if not basic.arrays:
-        return out
-    if len(basic.arrays) == 1:
-        axis, index = basic.arrays[0]
-        return take(out, index, axis=axis)
-    return _taken(out, basic.arrays)
+    """x[key] for ints, slices, ..., None, integer tensors or lists, and masks, as in NumPy.
+
+    How many elements a mask picks depends on its values, so a mask that is computed inside
+    `@ds.jit` raises ArgumentError. Raises ShapeError for an integer out of range; in a tensor it is
+    seen under DS_EAGER or DS_VERIFY only, and otherwise stands for the nearest element.
+
+    >>> x = ds.arange(12).reshape(3, 4)
+    >>> x[1:, ds.asarray([0, 3])].tolist()
+    [[4, 7], [8, 11]]
+    >>> x[x % 5 == 0].tolist()
+    [0, 5, 10]
+    """
+    parsed = parse(x, key, "getitem")
+    out = _sliced(x, parsed)
+    return _taken(out, parsed) if parsed.arrays else out
 
 
-def _taken(x: Tensor, arrays: list[tuple[int, Tensor]]) -> Tensor:
-    """x indexed by several integer tensors at once, which broadcast."""
-    axes = [axis for axis, _ in arrays]
-    places = broadcast_arrays(*(converted(i, int64) for _, i in arrays))
-    adjacent = axes == list(range(axes[0], axes[0] + len(axes)))
-    if not adjacent:  # as in NumPy, the indexed axes then come first
-        rest = [a for a in range(x.ndim) if a not in axes]
-        x, axes = permute_dims(x, axes + rest), list(range(len(axes)))
-    source = shape_of(x)
-    first, last = axes[0], axes[-1]
-    at = in_range_tensor(places[0], source[first])
-    for axis, place in zip(axes[1:], places[1:], strict=True):
-        at = at * filled((), source[axis], int64) + in_range_tensor(place, source[axis])
-    merged = numel(source[first : last + 1])
-    return take(x.reshape((*source[:first], merged, *source[last + 1 :])), at, axis=first)
+class Advanced:
+    """The integer indices of a key as one index of the axes they are for, merged into one."""
+
+    def __init__(self, x: Tensor, key: Key) -> None:
+        """x is what the slice and the reshape of the key gave."""
+        places: list[Tensor] = broadcast_arrays(*(i for _, i in key.arrays))
+        self.axes = [a for a, _ in key.arrays if a is not None]
+        self.shape = shape_of(places[0])
+        source = shape_of(x)
+        self.sizes = tuple(source[a] for a in self.axes)
+        self.index: Tensor | None = None
+        for (axis, _), place in zip(key.arrays, places, strict=True):
+            if axis is not None:
+                size = source[axis]
+                at = in_range_tensor(place, size)
+                outer: Tensor | None = self.index
+                self.index = at if outer is None else outer * filled((), size, int64) + at
+        self.rest = [a for a in range(x.ndim) if a not in self.axes]
+        self.at = 0 if key.front else key.at
+
+    def merged(self, x: Tensor, at: int = 0) -> Tensor:
+        """x with its indexed axes merged into one that stands before so many of the others."""
+        first, last = self.rest[:at], self.rest[at:]
+        x = permute_dims(x, [*first, *self.axes, *last])
+        sizes = shape_of(x)
+        end = at + len(self.axes)
+        return x.reshape((*sizes[:at], numel(self.sizes), *sizes[end:]))
+
+    def apart(self, x: Tensor) -> Tensor:
+        """The other way round, for the merged axis in front."""
+        x = x.reshape((*self.sizes, *shape_of(x)[1:]))
+        order = [*self.axes, *self.rest]
+        return permute_dims(x, [order.index(a) for a in range(len(order))])
+
+
+def _taken(x: Tensor, key: Key) -> Tensor:
+    """x indexed by integer tensors, which broadcast."""
+    given = Advanced(x, key)
+    if given.index is None:  # truth values only
+        sizes = shape_of(x)
+        before, after = sizes[: given.at], sizes[given.at :]
+        return x.reshape((*before, 1, *after)).broadcast_to((*before, *given.shape, *after))
+    return take(given.merged(x, given.at), given.index, axis=given.at)
 
 
 # -------------------------------------------------------------------------------------- assignment
@@ -215,53 +133,192 @@ def assigned(x: Tensor, value: Tensor) -> Tensor:
 
 
 def setitem(x: Tensor, key: Any, value: Any) -> None:
-    """x[key] = value, converted to x's dtype and broadcast. The handle shows a new value."""
+    """x[key] = value, converted to x's dtype and broadcast, for keys as in `getitem`.
+
+    The handle shows a new value. The last of several values for one element stays. The mask of an
+    assignment may be computed inside `@ds.jit`, if the key holds no other tensor; the number of
+    values is not checked there, and where they are too few the last one is repeated.
+
+    >>> x = ds.zeros(2, 3)
+    >>> x[:, ds.asarray([2, 0])] = ds.asarray([1.0, 2.0])
+    >>> x[x == 0] = -1
+    >>> x.tolist()
+    [[2.0, -1.0, 1.0], [2.0, -1.0, 1.0]]
+    """
     refuse_leaf(x, "setitem")
-    if _is_mask(key):
-        mask = as_tensor(key, "setitem")
-        v = converted(as_tensor(value, "setitem", x.dtype), x.dtype)
-        if v.ndim or not _leads(mask, x):
-            raise op_error(
-                ShapeError, "setitem", f"a mask {describe(mask)} and a value {describe(v)}",
-                f"a mask of x's first sizes {shape_of(x)} and a number", user_line(),
-                "write x = ds.where(mask, value, x)",
-            )  # fmt: skip
-        wide = mask.reshape((*shape_of(mask), *(1,) * (x.ndim - mask.ndim)))
-        assigned(x, where(wide, v, x))
-        return
-    basic = parse(x, key, "setitem")
-    if basic.arrays:
-        raise op_error(
-            ArgumentError, "setitem", "an assignment to the places of an integer tensor",
-            "ints and slices", user_line(), "use x.scatter_add(dim, index, src), or ds.where",
-        )  # fmt: skip
-    v = converted(as_tensor(value, "setitem", x.dtype), x.dtype)
-    v = _fitted(v, basic, x)
-    assigned(x, slice_update(x, v, start=basic.start, step=basic.step))
+    assigned(x, updated(x, key, value, "setitem"))
 
 
-def _is_mask(key: Any) -> bool:
-    return (
-        getattr(key, "dtype", None) in (bool_, np.dtype(np.bool_)) and getattr(key, "ndim", 0) > 0
-    )
+def updated(x: Tensor, key: Any, value: Any, op: str, accumulate: bool = False) -> Tensor:
+    """x with x[key] replaced by, or with `accumulate` increased by, a value."""
+    parsed = parse(x, key, op, keep_masks=not accumulate)
+    if parsed.masks and (len(parsed.masks) > 1 or parsed.arrays):
+        parsed = parse(x, key, op)
+    v = converted(as_tensor(value, op, x.dtype), x.dtype)
+    if not parsed.arrays and not parsed.masks:
+        v = _fitted(v, parsed.shape, op).reshape(parsed.sliced)
+        if accumulate:
+            v = v + slice_(x, start=parsed.start, step=parsed.step, shape=parsed.sliced)
+        return slice_update(x, v, start=parsed.start, step=parsed.step)
+    part = _sliced(x, parsed)
+    change = _chosen if parsed.masks else _added if accumulate else _replaced
+    part = change(part, parsed, v, op).reshape(parsed.sliced)
+    if parsed.sliced == shape_of(x) and not any(s != 1 for s in parsed.step):
+        return part
+    return slice_update(x, part, start=parsed.start, step=parsed.step)
 
 
-def _leads(mask: Tensor, x: Tensor) -> bool:
-    return mask.ndim <= x.ndim and all(map(same, shape_of(mask), shape_of(x)))
-
-
-def _fitted(v: Tensor, basic: Basic, x: Tensor) -> Tensor:
-    """A value in the shape of the slice that it replaces."""
-    sizes = list(shape_of(v))
-    while len(sizes) > len(basic.shape) and sizes[0] == 1:
-        del sizes[0]
+def _fitted(v: Tensor, shape: Shape, op: str) -> Tensor:
+    """A value broadcast to a shape, less what axes of size 1 it has in front."""
+    v = _without_leading(v, len(shape))
     try:
-        return v.reshape(tuple(sizes)).broadcast_to(basic.shape).reshape(basic.sliced)
+        return v.broadcast_to(shape)
     except ShapeError:
         raise op_error(
-            ShapeError, "setitem", f"a value {describe(v)}",
-            f"one that broadcasts to {basic.shape}", user_line(),
+            ShapeError, op, f"a value {describe(v)}", f"one that broadcasts to {shape}",
+            user_line(),
         ) from None  # fmt: skip
+
+
+def _without_leading(v: Tensor, rank: int) -> Tensor:
+    sizes = list(shape_of(v))
+    while len(sizes) > rank and is_size(sizes[0], 1):
+        del sizes[0]
+    return v.reshape(tuple(sizes))
+
+
+def _replaced(x: Tensor, key: Key, v: Tensor, op: str, change: Any = scatter) -> Tensor:
+    """x with the elements at integer indices replaced."""
+    given = Advanced(x, key)
+    rest = [shape_of(x)[a] for a in given.rest]
+    places = (*rest[: given.at], *given.shape, *rest[given.at :])
+    v = _fitted(v, places, op)
+    count = len(given.shape)
+    v = moveaxis(v, range(given.at, given.at + count), range(count))
+    total = numel(given.shape)
+    if is_size(total, 0):
+        return x
+    if given.index is None:
+        return v.reshape(shape_of(x)) if change is scatter else x + v.reshape(shape_of(x))
+    rows = (total, *rest)
+    index = expanded(given.index.reshape((total, *(1,) * len(rest))), rows)
+    return given.apart(change(given.merged(x), 0, index, v.reshape(rows)))
+
+
+def _added(x: Tensor, key: Key, v: Tensor, op: str) -> Tensor:
+    """x with values added at integer indices; repeats add up."""
+    return _replaced(x, key, v, op, scatter_add)
+
+
+def _chosen(x: Tensor, key: Key, v: Tensor, op: str) -> Tensor:
+    """x with the elements where a mask holds replaced, in a size that does not depend on it."""
+    ((axis, mask),) = key.masks
+    at = 0 if key.front else axis
+    rank = x.ndim - mask.ndim
+    v = _without_leading(v, rank + 1)
+    behind = rank - at  # axes of the result after that of the true elements
+    spot = v.ndim - behind - 1
+    if spot < 0:
+        missing = (1,) * (behind - v.ndim)
+        v = v.reshape((*(1,) * mask.ndim, *missing, *shape_of(v)))
+    elif is_size(shape_of(v)[spot], 1):
+        sizes = shape_of(v)
+        v = v.reshape((*sizes[:spot], *(1,) * mask.ndim, *sizes[spot + 1 :]))
+    else:
+        if state.trace is None:
+            _refuse_other_count(mask, v, spot, op)
+        if is_size(shape_of(v)[spot], 0):
+            return x
+        order = converted(mask.reshape((-1,)), int64).cumulative_sum(axis=0) - 1
+        v = take(v, maximum(order, 0).reshape(shape_of(mask)), axis=spot)
+    lead = max(spot, 0)
+    v = v.reshape((1,) * (at - lead) + shape_of(v)) if at > lead else v
+    if at != axis:
+        v = moveaxis(v, range(mask.ndim), range(axis, axis + mask.ndim))
+    wide = mask.reshape((*(1,) * axis, *shape_of(mask), *(1,) * (rank - axis)))
+    return where(wide, _fitted(v, shape_of(x), op), x)
+
+
+def _refuse_other_count(mask: Tensor, v: Tensor, axis: int, op: str) -> None:
+    count = int(np.count_nonzero(mask.numpy()))
+    if count != shape_of(v)[axis]:
+        raise op_error(
+            ShapeError, op, f"a value {describe(v)} for {count} true elements of the mask",
+            "one value, or one for each of them", user_line(),
+        )  # fmt: skip
+
+
+# --------------------------------------------------------------------------------- without a change
+
+
+@method("index_put")
+def index_put(
+    x: Tensor, /, indices: Sequence[Any], values: Any, accumulate: bool = False
+) -> Tensor:
+    """x with x[*indices] replaced by, or with `accumulate` increased by, values; repeats add up.
+
+    >>> at = (ds.asarray([0, 0]), ds.asarray([1, 1]))
+    >>> ds.index_put(ds.zeros(2, 2), at, ds.ones(2), accumulate=True).tolist()
+    [[0.0, 2.0], [0.0, 0.0]]
+    """
+    key = tuple(slice(None) if i is None else i for i in indices)
+    return updated(as_tensor(x, "index_put"), key, values, "index_put", accumulate)
+
+
+@method("select")
+def select(x: Tensor, /, dim: int, index: int) -> Tensor:
+    """The slice of x at one index of an axis, which it loses.
+
+    >>> ds.select(ds.asarray([[1, 2], [3, 4]]), 1, -1).tolist()
+    [2, 4]
+    """
+    x = as_tensor(x, "select")
+    return getitem(x, _key_at(x, dim, index, "select"))
+
+
+@method("select_scatter")
+def select_scatter(x: Tensor, /, src: Tensor, dim: int, index: int) -> Tensor:
+    """x with the slice at one index of an axis replaced by src.
+
+    >>> ds.select_scatter(ds.zeros(2, 2), ds.ones(2), 1, 0).tolist()
+    [[1.0, 0.0], [1.0, 0.0]]
+    """
+    x = as_tensor(x, "select_scatter")
+    return _written(x, src, _key_at(x, dim, index, "select_scatter"), "select_scatter")
+
+
+@method("slice_scatter")
+def slice_scatter(
+    x: Tensor, /, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None,
+    step: int = 1,
+) -> Tensor:  # fmt: skip
+    """x with the slice start:end:step of an axis replaced by src.
+
+    >>> ds.slice_scatter(ds.zeros(5), ds.ones(2), 0, 1, 5, 2).tolist()
+    [0.0, 1.0, 0.0, 1.0, 0.0]
+    """
+    x = as_tensor(x, "slice_scatter")
+    key = _key_at(x, dim, slice(start, end, step), "slice_scatter")
+    return _written(x, src, key, "slice_scatter")
+
+
+def _key_at(x: Tensor, dim: int, item: Any, op: str) -> tuple[Any, ...]:
+    """The key of an item at one axis, everything of the others."""
+    return (*(slice(None),) * axis_of(op, x, dim), item)
+
+
+def _written(x: Tensor, src: Any, key: Any, op: str) -> Tensor:
+    """x with x[key] replaced by a tensor of just that shape."""
+    shape, source = parse(x, key, op).shape, as_tensor(src, op, x.dtype)
+    if len(shape) != source.ndim or not all(map(same, shape, shape_of(source))):
+        raise op_error(
+            ShapeError, op, (describe(x), describe(source)), f"a source of shape {shape}",
+            user_line(),
+        )  # fmt: skip
+    return updated(x, key, source, op)
+
+
+# ---------------------------------------------------------------------------------------- in place
 
 
 def _in_place(name: str, symbol: str) -> Callable[[Tensor, Any], Tensor]:

@@ -25,6 +25,9 @@ SCALAR_KINDS = {
     Kind.CONTRACT, Kind.SCATTER,
 }  # fmt: skip
 LANES = 4
+COMBINED: dict[str, Any] = {
+    "add": np.add, "mul": np.multiply, "maximum": np.maximum, "minimum": np.minimum,
+}  # fmt: skip
 Array = np.ndarray[Any, Any]
 
 
@@ -186,6 +189,9 @@ def _scatter(node: Node, arrays: Sequence[Array]) -> Array:
     counts = grid.value(meaning.guard, arrays)
     value = grid.value(meaning.value, arrays)
     out = arrays[0].astype(types[0].dtype.accumulator.numpy)
-    assert meaning.combine == "add"
-    np.add.at(out, tuple(t[counts] for t in target), value[counts])
+    places = tuple(t[counts] for t in target)
+    if meaning.combine == "set":
+        out[places] = value[counts]
+    else:
+        COMBINED[meaning.combine].at(out, places, value[counts])
     return scalar.convert(out, types[0].dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import deepseek as ds
@@ -40,10 +41,16 @@ CASES: list[tuple[Callable[[], Any], type[DeepseekError], str, str]] = [
     (lambda: X.pad((0, -4)), ShapeError, "pad", "sizes that are not negative"),
     (lambda: X.pad((1, 1), mode="reflect"), ArgumentError, "pad", "mode 'constant'"),
     (lambda: X.split([1, 2]), ShapeError, "split", "sizes that add up to 2"),
-    (lambda: X.take(I), ShapeError, "take", "an axis"),
+    (lambda: X.take([6]), ShapeError, "take", "-6 <= index < 6"),
+    (lambda: X.take(np.array([0, -3]), axis=0), ShapeError, "take", "index -3 for an axis"),
+    (lambda: X.scatter(0, [[2]], 1), ShapeError, "scatter", "-2 <= index < 2"),
+    (lambda: X.scatter(0, I, X, reduce="max"), ArgumentError, "scatter", "'amax'"),
+    (lambda: X.index_add(1, I, X), ShapeError, "index_add", "an index of one axis"),
+    (lambda: X.masked_fill(X, 0), DTypeError, "masked_fill", "truth values"),
     (lambda: X.take(X, axis=0), DTypeError, "take", "integer indices"),
     (lambda: ds.ones(0).take(I, axis=0), ShapeError, "take", "elements on axis 0"),
-    (lambda: X.gather(0, I[:, :2]), ShapeError, "take_along_axis", "differ at axis 0 only"),
+    (lambda: ds.take_along_axis(X, I[:, :2], axis=0), ShapeError, "take_along_axis",
+     "differ at axis 0 only"),
     (lambda: X.scatter_add(0, I, X[:1]), ShapeError, "scatter_add", "of one shape"),
     (lambda: X @ X, ShapeError, "matmul", "(..., m, k) and (..., k, n)"),
     (lambda: ds.ones(2, 3, 4) @ ds.ones(3, 4, 5), ShapeError, "matmul",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import deepseek as ds
+from deepseek.config import override
 from deepseek.errors import ArgumentError, DeepseekError, DTypeError, ShapeError
 
 X = np.arange(120).reshape(4, 5, 6).astype(np.float32)
@@ -119,7 +120,8 @@ def test_a_leaf_that_requires_gradients_is_changed_only_under_no_grad() -> None:
         (4, "-4 <= index < 4"), ((0, 0, 0, 0), "at most 3"), ((..., ...), "one '...'"),
         (slice(None, None, 0), "another step"), (1.5, "integers, slices"),
         ("a", "integers, slices"),
-        (True, "an integer"), (np.array([0.5]), "an integer tensor"), (X > 3, "ds.where"),
+        (np.array([0.5]), "an integer tensor"), (X[0] > 3, "a mask of shape"),
+        ([0, 4], "-4 <= index < 4"), ((0, np.array([[-6]])), "-5 <= index < 5"),
     ],
     ids=repr,
 )  # fmt: skip
@@ -134,10 +136,46 @@ def test_bad_assignments_say_what_is_wanted() -> None:
     x = ds.asarray(X)
     with pytest.raises(ShapeError, match="broadcasts to"):
         x[0] = ds.ones(7)
-    with pytest.raises(ArgumentError, match="scatter_add"):
-        x[ds.asarray([0, 1])] = 0
-    with pytest.raises(ShapeError, match="ds.where"):
+    with pytest.raises(ShapeError, match="broadcasts to"):
+        x[ds.asarray([0, 1])] = ds.ones(3, 1, 1)
+    with pytest.raises(ShapeError, match="116 true elements"):
         x[x > 3] = ds.ones(2)
+
+
+def test_a_computed_mask_selects_outside_of_a_jit_only() -> None:
+    x = ds.asarray(X)
+    assert np.array_equal(x[x > 7].numpy(), X[X > 7])
+    with pytest.raises(ArgumentError, match="ds.where"):
+        ds.jit(lambda x: x[x > 7])(x)
+
+    @ds.jit
+    def clipped(x: ds.Tensor) -> ds.Tensor:
+        y = x * 1
+        y[y > 7] = 7
+        return y
+
+    assert np.array_equal(clipped(x).numpy(), np.minimum(X, 7))
+
+
+@pytest.mark.parametrize("option", [{"eager": "1"}, {"verify": "1"}])
+def test_indices_in_tensors_are_checked_where_asked(option: dict[str, str]) -> None:
+    x, at = ds.asarray(X), ds.asarray([0, 4])
+    assert np.array_equal(x[at].numpy(), X[[0, 3]]), "the nearest element"
+    with override(**option), pytest.raises(ShapeError, match="index 4 for an axis of size 4"):
+        x[at]
+
+
+def test_gradients_flow_through_advanced_assignments() -> None:
+    x = ds.asarray(X[0], requires_grad=True)
+    v = ds.asarray(np.array([1.0, 2, 3], np.float32), requires_grad=True)
+    y = x * 2
+    y[ds.asarray([1, 3, 1]), 0] = v
+    y[x > 25] = 0
+    y.sum().backward()
+    wanted = np.where(X[0] > 25, 0.0, 2.0)
+    wanted[[1, 3], 0] = 0
+    assert np.array_equal(x.grad.numpy(), wanted)
+    assert v.grad.tolist() == [0, 1, 1], "the first value was overwritten"
 
 
 def test_iteration_and_unpacking() -> None:
