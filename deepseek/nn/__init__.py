@@ -17,6 +17,7 @@ from deepseek.nn import (
     normalization,
     parameter,
     pooling,
+    recurrent,
     utils,
 )
 from deepseek.nn.activation import *
@@ -30,6 +31,7 @@ from deepseek.nn.module import *
 from deepseek.nn.normalization import *
 from deepseek.nn.parameter import *
 from deepseek.nn.pooling import *
+from deepseek.nn.recurrent import *
 
 __all__ = ["functional", "init", "utils"]
 __all__ += activation.__all__
@@ -43,3 +45,4 @@ __all__ += module.__all__
 __all__ += normalization.__all__
 __all__ += parameter.__all__
 __all__ += pooling.__all__
+__all__ += recurrent.__all__
