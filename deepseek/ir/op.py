@@ -103,7 +103,10 @@ class Contraction:
 
 @dataclass(frozen=True)
 class Scatter:
-    """An update element: where it goes in the output, whether it counts, and how it combines."""
+    """An update element: where it goes in the output, whether it counts, and how it combines.
+
+    `combine` is "set" or a function of two scalars, of the element there and the update.
+    """
 
     target: tuple[Expr, ...]
     guard: Expr

@@ -431,8 +431,8 @@ def scatter_region(ev: Evaluator, node: Node, buffer: Buffer) -> Nest:
     scatter = node.op.meaning(index, read, types, out, **node.attrs)
     offset = linear(tuple(scatter.target), out.shape)
     value = scatter.value
-    if scatter.combine == "add":
-        value = scalar.call("add", widened_load(buffer, offset), value)
+    if scatter.combine != "set":
+        value = scalar.call(scatter.combine, widened_load(buffer, offset), value)
     update = Store(buffer.name, offset, scalar.cast(value, buffer.dtype), scatter.guard)
     target = axes_of(out.shape)
     copy = store_to(buffer, linear(target, out.shape), ev.at(node.inputs[0], target))
