@@ -1,6 +1,7 @@
 """Optimizers with PyTorch's names, defaults and state-dict layout."""
 
 from deepseek.nn.utils import clip_grad_norm_, clip_grad_value_
+from deepseek.optim import lr_scheduler
 from deepseek.optim.adagrad import Adadelta, Adagrad, RMSprop
 from deepseek.optim.adam import Adam, Adamax, AdamW, NAdam, RAdam
 from deepseek.optim.large import LAMB, Adafactor, Lion
@@ -10,4 +11,5 @@ from deepseek.optim.sgd import ASGD, SGD, Rprop
 __all__ = [
     "ASGD", "LAMB", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Lion",
     "NAdam", "Optimizer", "RAdam", "RMSprop", "Rprop", "clip_grad_norm_", "clip_grad_value_",
+    "lr_scheduler",
 ]  # fmt: skip
