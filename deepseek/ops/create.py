@@ -7,6 +7,7 @@ used.
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from deepseek.ops import forms
 from deepseek.ops.define import (
     as_tensor,
     converted,
+    describe,
     filled,
     op_of,
     primitive,
@@ -213,7 +215,13 @@ def arange(
         size, first, step = size_of(count) if count > 0 else 0, size_of(start), size_of(step)
     else:
         first, step = float(start), float(step)
-        size = max(0, math.ceil((float(stop) - first) / step))
+        count = (float(stop) - first) / step
+        if not math.isfinite(count):
+            raise op_error(
+                ArgumentError, "arange", f"from {start} to {stop} in steps of {step}",
+                "finite bounds", user_line(),
+            )  # fmt: skip
+        size = max(0, math.ceil(count))
     made = dtype_of(dtype) if dtype is not None else int64 if whole else float32
     if made is bool_:
         raise op_error(DTypeError, "arange", "dtype bool", "a dtype of numbers", user_line())
@@ -231,6 +239,7 @@ def linspace(
     endpoint: bool = True, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """`num` evenly spaced numbers from start to stop, which `endpoint` says is one of them."""
+    num = _count("linspace", num)
     made = dtype_of(dtype) if dtype is not None else float32
     gaps = max(num - 1 if endpoint else num, 1)
     step = (stop - start) / gaps
@@ -247,24 +256,40 @@ def eye(
     device: Any = None, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """A matrix with ones on the k-th diagonal and zeros elsewhere."""
+    n_rows, n_cols = _count("eye", n_rows), None if n_cols is None else _count("eye", n_cols)
     rows = arange(n_rows, device=device).reshape((-1, 1))
     columns = arange(n_rows if n_cols is None else n_cols)
     return finished(converted(rows + k == columns, dtype_of(dtype)), requires_grad)
 
 
+def _count(op: str, given: Any) -> Any:
+    """A number of things: an integer (or a size) that is not below 0."""
+    try:
+        count = given if isinstance(given, Expr) else operator.index(given)
+    except TypeError:
+        raise op_error(
+            DTypeError, op, f"{given!r}", "an integer for a number of elements", user_line()
+        ) from None
+    if isinstance(count, int) and count < 0:
+        raise op_error(ArgumentError, op, f"{given} elements", "0 or more", user_line())
+    return count
+
+
 def tril(x: Tensor, /, *, k: int = 0) -> Tensor:
     """The lower triangles of x's matrices, up to the k-th diagonal; zeros above."""
-    rows, columns = _matrix_places(x)
+    rows, columns = _matrix_places("tril", x)
     return where(columns <= rows + k, x, 0)
 
 
 def triu(x: Tensor, /, *, k: int = 0) -> Tensor:
     """The upper triangles of x's matrices, from the k-th diagonal on; zeros below."""
-    rows, columns = _matrix_places(x)
+    rows, columns = _matrix_places("triu", x)
     return where(columns >= rows + k, x, 0)
 
 
-def _matrix_places(x: Tensor) -> tuple[Tensor, Tensor]:
+def _matrix_places(op: str, x: Tensor) -> tuple[Tensor, Tensor]:
+    if x.ndim < 2:
+        raise op_error(ShapeError, op, describe(x), "at least two axes", user_line())
     m, n = x.shape[-2:]
     return arange(m).reshape((m, 1)), arange(n)
 

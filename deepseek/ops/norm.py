@@ -18,6 +18,7 @@ from deepseek.ops.define import (
     converted,
     describe,
     filled,
+    is_size,
     shape_of,
 )
 from deepseek.ops.elementwise import stop_gradient
@@ -179,7 +180,8 @@ def batch_norm(
     """x with mean 0 and variance 1 in each channel (axis 1), times weight, plus bias.
 
     In training by the batch's own statistics, towards which running_mean and running_var (variance
-    over n - 1) are moved by `momentum`; otherwise by running_mean and running_var.
+    over n - 1) are moved by `momentum`, unless the batch is empty; otherwise by running_mean and
+    running_var.
     """
     if x.ndim < 2:
         raise op_error(ShapeError, "batch_norm", describe(x), "(batch, channels, ...)", user_line())
@@ -191,6 +193,8 @@ def batch_norm(
             "them, or training=True",
             user_line(),
         )
+    if training and any(is_size(s, 0) for s in shape_of(x)):
+        running_mean = running_var = None  # nothing to be moved towards
     args = (running_mean, running_var, weight, bias)
     done = batch_norm_(x, *args, bool(training), float(momentum), float(eps))
     if not isinstance(done, tuple):
