@@ -1,14 +1,16 @@
-"""Modules made of modules: one after the other, or a list."""
+"""Modules made of modules or parameters: one after the other, lists, and dicts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, Self, overload
 
 from deepseek.errors import ArgumentError
-from deepseek.nn.module import Module
+from deepseek.frontend.tensor import Tensor
+from deepseek.nn.module import Module, changed
+from deepseek.nn.parameter import Parameter
 
-__all__ = ["ModuleList", "Sequential"]
+__all__ = ["ModuleDict", "ModuleList", "ParameterDict", "ParameterList", "Sequential"]
 
 
 class _Ordered(Module):
@@ -121,3 +123,168 @@ class ModuleList(_Ordered):
 
     def _of(self, items: list[tuple[str, Any]]) -> Self:
         return type(self)(part for _, part in items)
+
+
+class ModuleDict(Module):
+    """Modules by name, in the order they were added; they belong to the module that holds it.
+
+    >>> layers = ds.nn.ModuleDict({"up": ds.nn.Linear(2, 3), "act": ds.nn.ReLU()})
+    >>> layers["act"](layers["up"](ds.ones(1, 2))).shape
+    (1, 3)
+    """
+
+    def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] = ()) -> None:
+        super().__init__()
+        self.update(modules)
+
+    def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
+        """Add or replace several."""
+        for name, module in dict(modules).items():
+            self[name] = module
+
+    def __getitem__(self, name: str) -> Module:
+        found = self._modules[name]
+        assert found is not None
+        return found
+
+    def __setitem__(self, name: str, module: Module) -> None:
+        self.add_module(name, module)
+
+    def __delitem__(self, name: str) -> None:
+        del self._modules[name]
+        changed()
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules
+
+    def keys(self) -> KeysView[str]:
+        return self._modules.keys()
+
+    def values(self) -> ValuesView[Any]:
+        return self._modules.values()
+
+    def items(self) -> ItemsView[str, Any]:
+        return self._modules.items()
+
+    def pop(self, name: str) -> Module:
+        """Take a module out and give it back."""
+        module = self[name]
+        del self[name]
+        return module
+
+    def clear(self) -> None:
+        """Take all out."""
+        self._modules.clear()
+        changed()
+
+
+class _Parameters(Module):
+    """What holds parameters under names; tensors become parameters."""
+
+    def put(self, name: str, value: Any) -> None:
+        if not isinstance(value, Tensor):
+            raise ArgumentError(
+                f"{type(self).__name__}: got a {type(value).__name__}; wanted a Parameter or a "
+                "Tensor to make one of"
+            )
+        made = value if isinstance(value, Parameter) else Parameter(value)
+        self._parameters[name] = made
+        changed()
+
+    def part(self, name: str) -> Parameter:
+        found = self._parameters[name]
+        assert found is not None
+        return found
+
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"({k}): {p._value.type}" for k, p in self._parameters.items() if p)
+
+
+class ParameterList(_Parameters):
+    """A list of parameters, which belong to the module that holds it.
+
+    >>> sum(p.shape[0] for p in ds.nn.ParameterList([ds.ones(2), ds.ones(3)]))
+    5
+    """
+
+    def __init__(self, values: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self.extend(values)
+
+    def append(self, value: Tensor) -> Self:
+        """Add one at the end."""
+        self.put(str(len(self)), value)
+        return self
+
+    def extend(self, values: Iterable[Tensor]) -> Self:
+        """Add several at the end."""
+        for value in values:
+            self.append(value)
+        return self
+
+    def _position(self, index: int) -> str:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"ParameterList has {len(self)} parameters; got index {index}")
+        return str(index % len(self))
+
+    def __getitem__(self, index: int) -> Parameter:
+        return self.part(self._position(int(index)))
+
+    def __setitem__(self, index: int, value: Tensor) -> None:
+        self.put(self._position(int(index)), value)
+
+    def __iter__(self) -> Iterator[Parameter]:
+        return (self.part(name) for name in self._parameters)
+
+
+class ParameterDict(_Parameters):
+    """Parameters by name, which belong to the module that holds it.
+
+    >>> ds.nn.ParameterDict({"scale": ds.ones(3)})["scale"].requires_grad
+    True
+    """
+
+    def __init__(self, values: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__()
+        self.update(values or {})
+
+    def update(self, values: Mapping[str, Tensor]) -> None:
+        """Add or replace several."""
+        for name, value in values.items():
+            self[name] = value
+
+    def __getitem__(self, name: str) -> Parameter:
+        return self.part(name)
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        if not name or "." in name:
+            raise ArgumentError(f"name {name!r}: wanted one that is not empty and has no dot")
+        self.put(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        del self._parameters[name]
+        changed()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._parameters
+
+    def keys(self) -> KeysView[str]:
+        return self._parameters.keys()
+
+    def values(self) -> ValuesView[Any]:
+        return self._parameters.values()
+
+    def items(self) -> ItemsView[str, Any]:
+        return self._parameters.items()

@@ -19,7 +19,7 @@ from deepseek.nn.activation import ReLU
 from deepseek.nn.basic import Identity, Linear
 from deepseek.nn.container import Sequential
 from deepseek.nn.conv import Conv1d, Conv2d, Conv3d
-from deepseek.nn.module import Module, join
+from deepseek.nn.module import CHILDREN, Module, join
 from deepseek.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from deepseek.nn.parameter import Parameter
 from deepseek.ops import rsqrt
@@ -99,7 +99,8 @@ def neighbours(model: Module) -> Iterator[tuple[str, ...]]:
 def foldable(layer: Module, norm: Module) -> bool:
     """Whether a batch norm folds into the layer in front of it."""
     expected, _ = FUSED.get(type(layer), (None, None))
-    return expected is not None and type(norm) is expected and norm.running_mean is not None
+    plain = not layer._hooks and not norm._hooks
+    return plain and expected is type(norm) and norm.running_mean is not None
 
 
 def replace(model: Module, names: Sequence[str]) -> None:
@@ -140,7 +141,7 @@ def folded(layer: Any, norm: Any, with_relu: bool) -> Module:
         weight = weight * scale.reshape((-1,) + (1,) * (weight.ndim - 1))
         dtype, needs = layer.weight.dtype, layer.weight.requires_grad
         out = copy.copy(layer)
-        out.__dict__ |= {"_parameters": {}, "_buffers": {}, "_modules": {}, "_transient": set()}
+        out.__dict__ |= {"_transient": set()} | {name: {} for name in CHILDREN}
         out.__class__ = FUSED[type(layer)][1] if with_relu else type(layer)
         out.weight = Parameter(weight.astype(dtype), needs)
         out.bias = Parameter(bias.astype(dtype), needs)

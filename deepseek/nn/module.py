@@ -17,6 +17,7 @@ from deepseek.errors import ArgumentError, unknown
 from deepseek.frontend.guards import structure
 from deepseek.frontend.tensor import Device, Tensor, from_numpy, leaf_like, state
 from deepseek.ir.dtype import DTYPES, DType, dtype_of
+from deepseek.nn.hooks import AFTER, BEFORE, Hook, RemovableHandle, call_with_hooks
 from deepseek.nn.parameter import Parameter, assign, retyped
 from deepseek.ops.create import check_device, zeros_like
 
@@ -28,7 +29,7 @@ def changed() -> None:
     structure.version += 1
 
 
-CHILDREN = ("_parameters", "_buffers", "_modules")
+CHILDREN = ("_parameters", "_buffers", "_modules", "_hooks")
 
 
 class LoadResult(NamedTuple):
@@ -54,6 +55,7 @@ class Module:
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
+    _hooks: dict[int, Hook]
     _transient: set[str]  # the buffers that state_dict leaves out
     # What a compiled function's guards look at: these attributes, and of our own layers all others;
     # the parts are changed by Module only; every change counts in `structure.version`.
@@ -72,6 +74,7 @@ class Module:
         put("_parameters", {})
         put("_buffers", {})
         put("_modules", {})
+        put("_hooks", {})
         put("_transient", set())
         put("training", True)
         changed()
@@ -81,7 +84,36 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._hooks:
+            return call_with_hooks(self, args, kwargs)
         return self.forward(*args, **kwargs)
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call hook(module, args) before forward; what it returns, unless None, replaces args.
+
+        `with_kwargs` passes and takes back (args, kwargs); `prepend` puts it before other hooks.
+        """
+        found = Hook(BEFORE, hook, with_kwargs, False)
+        return RemovableHandle(self._hooks, changed, found, prepend)
+
+    def register_forward_hook(
+        self,
+        hook: Callable[..., Any],
+        *,
+        prepend: bool = False,
+        with_kwargs: bool = False,
+        always_call: bool = False,
+    ) -> RemovableHandle:
+        """Call hook(module, args, output) after forward; what it returns, unless None, replaces the
+        output.
+
+        `with_kwargs` makes it hook(module, args, kwargs, output); `always_call` calls it after an
+        error too, with None as output.
+        """
+        found = Hook(AFTER, hook, with_kwargs, always_call)
+        return RemovableHandle(self._hooks, changed, found, prepend)
 
     # ------------------------------------------------------------------------------ attributes
 
