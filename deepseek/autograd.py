@@ -23,7 +23,7 @@ from deepseek.frontend.tensor import (
     record_values,
     state,
 )
-from deepseek.ir.graph import INPUT, INPUT_NODE, Graph, Node, Value
+from deepseek.ir.graph import INPUT, INPUT_NODE, Graph, Node, Value, make_node
 from deepseek.ir.op import DERIVED, Kind, Op
 from deepseek.ir.rewrite import inline
 from deepseek.ops import add, ones_like, positive, stop_gradient, zeros_like
@@ -102,7 +102,7 @@ def dependents(graph: Graph, inputs: Iterable[Value]) -> set[Value]:
 def node_vjp(node: Node, given: Sequence[Tensor | None], flows: Flows) -> Sequence[Tensor | None]:
     """The cotangents of a node's inputs."""
     op = node.op
-    if op.kind is Kind.COMPOSITE:
+    if op.kind is Kind.COMPOSITE and op.vjp is None:
         return _composite_vjp(node, given, flows)
     if op.vjp is None:
         return [None] * len(node.inputs)
@@ -171,6 +171,23 @@ def vjp_op(op: Op) -> Op:
 
 
 DERIVED["vjp"] = vjp_op
+
+
+def copied_as_recorded(nodes: Iterable[Node], done: dict[Value, Value]) -> dict[Value, Value]:
+    """Copies of values, with gradients stopped where they were off while the nodes were recorded.
+
+    `done` has what stands for the values that the nodes read from outside.
+    """
+    stop = stop_gradient.op  # type: ignore[attr-defined]
+    for node in nodes:
+        inputs = tuple([done.get(v, v) for v in node.inputs])
+        off = node.op.differentiable and not any(v.requires_grad for v in node.outputs)
+        if off and any(v.requires_grad for v in node.inputs):
+            inputs = tuple([make_node(stop, (v,), {}, (v.type,)).outputs[0] for v in inputs])
+        types = [v.type for v in node.outputs]
+        copy = make_node(node.op, inputs, node.attrs, types, node.line)
+        done.update(zip(node.outputs, copy.outputs, strict=True))
+    return done
 
 
 # ------------------------------------------------------------------------------------- asking
@@ -321,6 +338,10 @@ def pullback(graph: Graph, primals: Sequence[Tensor], given: Sequence[Tensor | N
     """The cotangents of a body graph's inputs; the body is computed again."""
     values = [t._value for t in primals]
     again = Graph(values, inline(graph, values))
+    if state.grad:  # somebody differentiates the gradient
+        for v in (v for node in again.nodes for v in node.outputs):
+            differentiable = v.type.dtype.is_float and v.node.op.differentiable
+            v.requires_grad = differentiable and any(u.requires_grad for u in v.node.inputs)
     floats = [v for v in values if v.type.dtype.is_float]
     flows = dependents(again, floats).__contains__
     pairs = [(v, g) for v, g in zip(again.outputs, given, strict=True) if g is not None]

@@ -16,6 +16,7 @@ import numpy as np
 
 from deepseek import backends
 from deepseek._runtime import Buffer
+from deepseek.autograd import copied_as_recorded
 from deepseek.compiler.compile import Compiled, Example, Executable, compile_graph
 from deepseek.compiler.tree import GENERATOR, TENSOR, flatten
 from deepseek.config import options
@@ -27,13 +28,10 @@ from deepseek.frontend.tracer import Trace
 from deepseek.ir import scalar
 from deepseek.ir.dtype import DType, dtype_of
 from deepseek.ir.graph import Graph, Value, make_node
-from deepseek.ir.graph import node as make
 from deepseek.ir.op import Kind, Op
-from deepseek.ir.rewrite import specialized, with_inputs
+from deepseek.ir.rewrite import specialized
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Sizes, TensorType, tensor_type
-from deepseek.ops import stop_gradient
-from deepseek.ops.define import op_of
 
 # What a graph input is: a tensor's data, a number, a generator's seed or its next draw.
 NUMBER, SEED, DRAW = "number", "seed", "draw"
@@ -402,13 +400,7 @@ def label_of(b: Binding, table: Table) -> str:
 
 def as_recorded(graph: Graph) -> Graph:
     """The graph with gradients stopped where they were off while it was recorded."""
-    done: dict[Value, Value] = {}
-    for node in graph.nodes:
-        inputs = tuple([done.get(v, v) for v in node.inputs])
-        off = node.op.differentiable and not any(v.requires_grad for v in node.outputs)
-        if off and any(v.requires_grad for v in node.inputs):
-            inputs = tuple([make(op_of(stop_gradient), (v,), {}).outputs[0] for v in inputs])
-        done.update(zip(node.outputs, with_inputs(node, inputs).outputs, strict=True))
+    done = copied_as_recorded(graph.nodes, {v: v for v in graph.inputs})
     return Graph(graph.inputs, [done.get(v, v) for v in graph.outputs])
 
 

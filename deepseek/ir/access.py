@@ -115,15 +115,16 @@ def read_at(value: Value, index: Index) -> list[Access]:
 
 
 def is_alias(node: Node) -> bool:
-    """Whether a one-input view has its input's elements in the same row-major order."""
-    if node.op.kind is not Kind.VIEW or len(node.inputs) != 1:
+    """Whether a view reads its first input only, and has its elements in the same row-major order.
+    """
+    if node.op.kind is not Kind.VIEW or not node.inputs:
         return False
     source, out = node.inputs[0].type, node.outputs[0].type
     index = axes_of(out.shape)
     reads: list[tuple[Index, Expr]] = []
 
     def read(k: int, position: Index, guard: Expr = TRUE) -> Expr:
-        reads.append((tuple(position), guard))
+        reads.append((tuple(position), guard if k == 0 else scalar.FALSE))
         return scalar.var("?", source.dtype)
 
     result = point_value(node, index, read)

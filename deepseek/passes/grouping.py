@@ -22,6 +22,7 @@ from deepseek.ir.access import (
 from deepseek.ir.graph import Graph, Node, Value, make_node
 from deepseek.ir.op import Kind, Op, internal
 from deepseek.ir.shape import Shape, TensorType, exprs
+from deepseek.passes.order import without_waiting
 
 FORMS = {
     Kind.REDUCE: "reduce",
@@ -91,7 +92,7 @@ class Grouping:
                 needed.update(node.inputs)
         for node in reversed(self.graph.nodes):
             if any(v in needed for v in node.outputs) and is_alias(node):
-                needed.update(node.inputs)
+                needed.add(node.inputs[0])
         return needed - self.inputs
 
     def vanishes(self, node: Node) -> bool:
@@ -210,9 +211,13 @@ class Grouping:
         """The graph with one REGION node per group."""
         stored = self.stored()
         done: dict[Value, Value] = {}
-        for group in self.in_order():
+        outputs = {
+            g: [v for n in g.nodes for v in n.outputs if g.form == "alone" or v in stored]
+            for g in self.groups
+        }
+        for group in self.frugal(self.in_order(), outputs):
             if group.form != "alone":
-                self.emit(group, stored, done)
+                self.emit(group, outputs[group], done)
                 continue
             node = group.nodes[0]
             inputs = tuple([done.get(v, v) for v in node.inputs])
@@ -240,8 +245,25 @@ class Grouping:
                         stored.add(access.value)
         return stored
 
-    def emit(self, group: Group, stored: set[Value], done: dict[Value, Value]) -> None:
-        outputs = [v for n in group.nodes for v in n.outputs if v in stored]
+    def frugal(self, order: list[Group], outputs: dict[Group, list[Value]]) -> list[Group]:
+        """The order, but what lets go of much memory comes as soon as it can."""
+        kept = self.inputs | {self.owner(v) for v in self.graph.outputs}
+        reads: dict[Group, set[Value]] = {}
+        writes: dict[Group, set[Value]] = {}
+        for group in order:
+            alone = group.form == "alone"
+            read = group.nodes[0].inputs if alone else self.region_inputs(group, outputs[group])
+            reads[group] = {self.owner(v) for v in read} - kept
+            writes[group] = {v for v in outputs[group] if self.owner(v) is v} - kept
+        return without_waiting(order, reads, writes)
+
+    def owner(self, value: Value) -> Value:
+        """The value whose memory this one is a name for."""
+        while value not in self.inputs and is_alias(value.node):
+            value = value.node.inputs[0]
+        return value
+
+    def emit(self, group: Group, outputs: list[Value], done: dict[Value, Value]) -> None:
         for value in outputs:
             if not group.stores(value):
                 raise CompileError(f"{value} is computed at {group.at[value]}: a wrong fusion")

@@ -7,7 +7,7 @@ nobody reads those later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +44,7 @@ class Builder:
         self.kernels: dict[Kernel, int] = {}
         self.loops = 0
         self.in_place: dict[int, set[int]] = {}  # output slot -> slots it may take over
+        self.waits: dict[int, set[int]] = {}  # output slot -> slots that are written before
 
     def slot(self, kind: str, type_: TensorType, label: str = "", array: Any = None) -> int:
         self.slots.append(Slot(kind, type_, label, array=array))
@@ -58,7 +59,7 @@ class Builder:
         steps: list[Step] = []
         for node in graph.nodes:
             steps += self.node(node, env, results)
-        return merge_launches(steps, self.kernel_list())
+        return merge_launches(steps, self.kernel_list(), self.waits)
 
     def kernel_list(self) -> tuple[Kernel, ...]:
         return tuple(self.kernels)
@@ -103,6 +104,8 @@ class Builder:
         )
         arguments = dict(zip(lowered.kernel.sizes, lowered.sizes, strict=True))
         grid = scalar.substitute(scalar.product(a.extent for a in lowered.kernel.grid()), arguments)
+        unread = {env[v].slot for i, v in enumerate(node.inputs) if i not in lowered.inputs}
+        self.waits.update((env[v].slot, unread) for v in node.outputs if unread)
         for value, inputs in zip(node.outputs, lowered.in_place, strict=True):
             self.in_place.setdefault(env[value].slot, set()).update(
                 env[node.inputs[i]].slot for i in inputs
@@ -301,8 +304,13 @@ def row_alone(step: Launch, output: int, source: int, kernels: tuple[Kernel, ...
     return True
 
 
-def merge_launches(steps: Sequence[Step], kernels: tuple[Kernel, ...]) -> list[Step]:
-    """Join launches of one kernel whose inputs are all there when the first of them runs."""
+def merge_launches(
+    steps: Sequence[Step], kernels: tuple[Kernel, ...], waits: Mapping[int, set[int]]
+) -> list[Step]:
+    """Join launches of one kernel whose inputs are all there when the first of them runs.
+
+    `waits` tells what else has to be there before an output is written.
+    """
     out: list[Step] = []
     written: dict[int, int] = {}  # slot -> index in `out` of the step that writes it
     last: dict[int, int] = {}  # kernel -> index in `out` of its last launch
@@ -311,7 +319,9 @@ def merge_launches(steps: Sequence[Step], kernels: tuple[Kernel, ...]) -> list[S
         reads = [r for s in flat for r in ir.reads_writes(s, kernels)[0]]
         writes = [r for s in flat for r in ir.reads_writes(s, kernels)[1]]
         place = last.get(step.kernel) if isinstance(step, Launch) else None
-        earliest = max((written.get(r.slot, -1) for r in (*reads, *writes)), default=-1)
+        needed = [r.slot for r in (*reads, *writes)]
+        needed += [slot for r in writes for slot in waits.get(r.slot, ())]
+        earliest = max((written.get(slot, -1) for slot in needed), default=-1)
         if place is not None and earliest < place and isinstance(step, Launch):
             first = out[place]
             assert isinstance(first, Launch)

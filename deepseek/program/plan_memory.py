@@ -14,6 +14,7 @@ from typing import Any
 
 from deepseek import _runtime
 from deepseek.ir import scalar
+from deepseek.ir.access import is_alias
 from deepseek.ir.graph import Graph, Value
 from deepseek.ir.interpret import last_uses
 from deepseek.ir.op import Kind
@@ -140,7 +141,7 @@ def graph_events(graph: Graph, env: dict[Expr, int]) -> Iterator[tuple[list[int]
     """
     base: dict[Value, Value] = {}
     for node in graph.nodes:
-        if node.op.kind is Kind.VIEW and len(node.inputs) == 1:
+        if node.op.kind is Kind.VIEW and (len(node.inputs) == 1 or is_alias(node)):
             base[node.outputs[0]] = base.get(node.inputs[0], node.inputs[0])
     outside = {base.get(v, v) for v in (*graph.inputs, *graph.outputs)}
     ends: dict[Value, Any] = {}
