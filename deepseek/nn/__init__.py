@@ -18,6 +18,7 @@ from deepseek.nn import (
     parameter,
     pooling,
     recurrent,
+    transformer,
     utils,
 )
 from deepseek.nn.activation import *
@@ -32,6 +33,7 @@ from deepseek.nn.normalization import *
 from deepseek.nn.parameter import *
 from deepseek.nn.pooling import *
 from deepseek.nn.recurrent import *
+from deepseek.nn.transformer import *
 
 __all__ = ["functional", "init", "utils"]
 __all__ += activation.__all__
@@ -46,3 +48,4 @@ __all__ += normalization.__all__
 __all__ += parameter.__all__
 __all__ += pooling.__all__
 __all__ += recurrent.__all__
+__all__ += transformer.__all__
