@@ -286,8 +286,15 @@ class Builder:
             return str(self.node("Reshape", value, self.shape(target)))
         return str(self.node("Reshape", value, self.array(np.array(written, np.int64))))
 
+    def empty(self, shape: Shape, dtype: DType) -> str:
+        """A tensor without elements."""
+        made = self.node("ConstantOfShape", self.shape(shape), dtype=DTYPES["float32"])
+        return self.cast(made, dtype)
+
     def expand(self, value: str, source: Shape, target: Shape) -> str:
         """The value broadcast to a shape; operators that broadcast themselves use it as it was."""
+        if 0 in target:  # onnxruntime may take such an Expand for one that does nothing
+            return self.empty(target, self.dtypes[value])
         # A size that is there already may be written as 1.
         lead = len(target) - len(source)
         written = tuple(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from deepseek.ir.dtype import DTYPES, bool_, int64, uint64
+from deepseek.ir.dtype import DTYPES, bfloat16, bool_, int64, uint64
 from deepseek.onnx.versions import Unavailable
 from deepseek.ops.forms import Form, form
 
@@ -165,6 +165,15 @@ def undilated(b: Any, operator: str, x: str, **attrs: Any) -> Any:
     return b.plain("AveragePool", x, **attrs)
 
 
+@way("Clip", since=13, until=16)
+def limited_twice(b: Any, operator: str, x: str, low: str = "", high: str = "") -> Any:
+    """Before 16 runtimes write it with Where, which does not know bfloat16."""
+    if b.dtypes[x] is not bfloat16:
+        return b.plain("Clip", x, low, high)
+    above = b.node("Max", x, low) if low else x
+    return b.node("Min", above, high) if high else above
+
+
 # ---------------------------------------------------------------------------------------- bits
 
 
@@ -183,7 +192,10 @@ def bit_by_bit(b: Any, operator: str, x: str, y: str) -> Any:
 
     both = b.cast(b.node(logical, bits(x), bits(y)), int64)
     weights = b.array((np.uint64(1) << np.arange(dtype.bits, dtype=np.uint64)).view(np.int64))
-    return b.cast(b.node("MatMul", both, weights), dtype)
+    # onnxruntime takes an axis of an empty tensor for another where it is counted from the end.
+    rank = b.node("Size", b.node("Shape", both))
+    axis = b.node("Unsqueeze", b.node("Sub", rank, b.number(1, int64)), b.array([0]))
+    return b.cast(b.node("ReduceSum", b.node("Mul", both, weights), axis, keepdims=0), dtype)
 
 
 @way("BitwiseNot", since=13, until=18)

@@ -14,7 +14,9 @@ import numpy as np
 
 from deepseek.errors import CompileError, DeepseekError
 from deepseek.ir import scalar
+from deepseek.ir.dtype import DTYPES
 from deepseek.onnx.dims import Dims
+from deepseek.onnx.finish import rename
 from deepseek.onnx.report import Report, Trial
 
 BFLOAT16 = 16  # ONNX's number for the type
@@ -45,14 +47,17 @@ class Runner:
         proto = onnx.load(model, load_external_data=False) if isinstance(model, str) else model
         self.inputs = [i.name for i in proto.graph.input]
         ends = [*proto.graph.input, *proto.graph.output]
-        narrow = any(v.type.tensor_type.elem_type == BFLOAT16 for v in ends)  # unknown to NumPy
+        narrow = [v.name for v in ends if v.type.tensor_type.elem_type == BFLOAT16]
+        self.narrow: set[str] = set()
+        self.outputs = [o.name for o in proto.graph.output]
         self.session: Any = None
-        if find_spec("onnxruntime") is not None and not narrow:
-            self.session = opened(model)
+        if find_spec("onnxruntime") is not None and not (narrow and isinstance(model, str)):
+            self.session = opened(widened(model, narrow) if narrow else model)
         if self.session is not None:
             import onnxruntime
 
             self.name = f"onnxruntime {onnxruntime.__version__}"
+            self.narrow = set(narrow)
         else:
             import onnx.reference
 
@@ -62,13 +67,43 @@ class Runner:
     def __call__(self, inputs: Mapping[str, Any]) -> list[Any]:
         """The outputs for named inputs."""
         given = {name: np.asarray(inputs[name]) for name in self.inputs}
+        given |= {n: a.astype(np.float32) for n, a in given.items() if n in self.narrow}
         try:
-            return list(self.session.run(None, given))
+            made = self.session.run(None, given)
         except Exception as error:  # each runtime has errors of its own
             shapes = ", ".join(f"{name} {array.shape}" for name, array in given.items())
             raise CompileError(
                 f"export: {self.name} cannot run the model on {shapes}: {error}"
             ) from error
+        brain = DTYPES["bfloat16"].numpy
+        return [
+            a.astype(brain) if name in self.narrow else a
+            for name, a in zip(self.outputs, made, strict=True)
+        ]
+
+
+def widened(model: Any, names: Sequence[str]) -> Any:
+    """The model with inputs and outputs of bfloat16, which NumPy does not know, as float32."""
+    import onnx
+
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    graph, casts = whole.graph, []
+    inner = {name: f"{name}_bfloat16" for name in names}
+    for node in graph.node:
+        rename(node, inner)
+    for ends, source in ((graph.input, True), (graph.output, False)):
+        for end in ends:
+            if end.name in inner:
+                end.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+                pair = (end.name, inner[end.name]) if source else (inner[end.name], end.name)
+                to = onnx.TensorProto.BFLOAT16 if source else onnx.TensorProto.FLOAT
+                casts.append(onnx.helper.make_node("Cast", [pair[0]], [pair[1]], to=to))
+    before = [n for n in casts if n.output[0] in inner.values()]
+    nodes = [*before, *graph.node, *(n for n in casts if n not in before)]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return whole
 
 
 def opened(model: Any) -> Any:

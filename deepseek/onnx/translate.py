@@ -18,7 +18,7 @@ import numpy as np
 
 from deepseek.errors import CompileError, DeepseekError, op_error
 from deepseek.ir import scalar
-from deepseek.ir.dtype import DType, int64
+from deepseek.ir.dtype import DType, bfloat16, float32, int64
 from deepseek.ir.graph import CONSTANT, Graph, Node, Value
 from deepseek.ir.interpret import interpret_node
 from deepseek.ir.op import Kind
@@ -59,8 +59,21 @@ class Translator(Builder):
     def body(self, graph: Graph, inputs: Sequence[str]) -> tuple[list[Any], list[str]]:
         """A graph's nodes apart from the others, and the names of its outputs; it may read all."""
         self.scopes.append([])
-        outputs = [self.fresh(name) for name in self.graph(graph, inputs)]
+        made = self.graph(graph, self.arrived(graph.inputs, inputs))
+        outputs = [self.fresh(v) for v in self.crossing(made)]
         return self.scopes.pop(), outputs
+
+    def crossing(self, values: Sequence[str]) -> list[str]:
+        """Values on their way into or out of a body."""
+        return [self.cast(v, self.carried(self.dtypes[v])) for v in values]
+
+    def arrived(self, wanted: Sequence[Value], names: Sequence[str]) -> list[str]:
+        """The same values on the other side, in their own types."""
+        return [self.cast(n, v.type.dtype) for n, v in zip(names, wanted, strict=True)]
+
+    def carried(self, dtype: DType) -> DType:
+        """What control flow carries a dtype in: before opset 16 it does not take bfloat16."""
+        return float32 if dtype is bfloat16 and self.opset < 16 else dtype
 
     def fresh(self, value: str) -> str:
         """The value under a new name, made in this scope."""
@@ -68,7 +81,7 @@ class Translator(Builder):
 
     def parameter(self, hint: str, type_: TensorType | None, dtype: DType | None = None) -> Any:
         """An input of a body: of a type, or a 0-d one."""
-        dtype = type_.dtype if type_ is not None else dtype
+        dtype = self.carried(type_.dtype) if type_ is not None else dtype
         assert dtype is not None
         sizes = type_.shape if type_ is not None else ()
         shape = [s if isinstance(s, int) else None for s in sizes]

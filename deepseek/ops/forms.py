@@ -360,8 +360,8 @@ def _finished(b: Any, node: Node, operator: str, inputs: list[str], **attrs: Any
     made = [b.name(operator.lower()) for _ in node.outputs]
     b.append(operator, inputs, made, attrs)
     for name, value in zip(made, node.outputs, strict=True):
-        b.dtypes[name] = value.type.dtype
-    return made
+        b.dtypes[name] = b.carried(value.type.dtype)
+    return b.arrived(node.outputs, made)
 
 
 @form("If")
@@ -382,13 +382,15 @@ def while_loop(b: Any, node: Node, *inputs: str) -> Any:
     condition, body, consts = (node.attrs[k] for k in ("condition", "body", "consts"))
     outside, carried = inputs[:consts], inputs[consts:]
     (before,) = b.graph(condition, inputs)
+    carried = b.crossing(carried)
     states = [b.parameter("state", v.type) for v in body.inputs[consts:]]
     turn, going = b.parameter("turn", None, int64), b.parameter("going", None, bool_)
     b.scopes.append([])
-    after = [b.fresh(n) for n in b.graph(body, (*outside, *(s.name for s in states)))]
+    now = b.arrived(body.inputs[consts:], [s.name for s in states])
+    after = b.graph(body, (*outside, *now))
     (again,) = b.graph(condition, (*outside, *after))
-    again = b.fresh(again)
-    inner = _graph(b, "body", b.scopes.pop(), [turn, going, *states], [again, *after])
+    ends = [b.fresh(v) for v in (again, *b.crossing(after))]
+    inner = _graph(b, "body", b.scopes.pop(), [turn, going, *states], ends)
     return _finished(b, node, "Loop", ["", before, *carried], body=inner)
 
 
@@ -402,6 +404,7 @@ def scan(b: Any, node: Node, *inputs: str) -> Any:
     if isinstance(length, int) and length == 0:
         empty = [v.type for v in node.outputs[carries:]]
         return [*map(b.fresh, carried), *(uniform(b, 0, t.shape, t.dtype) for t in empty)]
+    carried, rows = b.crossing(carried), b.crossing(rows)
     states = [b.parameter("at", v.type) for v in body.inputs[consts:]]
     nodes, outputs = b.body(body, (*outside, *(s.name for s in states)))
     if not rows:  # something has to say how often

@@ -15,6 +15,7 @@ from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.op import Sample
 from deepseek.ir.shape import same
+from deepseek.ops import forms_rnn
 from deepseek.ops.control import scan
 from deepseek.ops.create import arange
 from deepseek.ops.define import composite, describe, quotient, shape_of, times
@@ -165,6 +166,7 @@ def _samples(gates: int, states: int, **kwargs: Any) -> list[Sample]:
     ],
     tolerance=64,
     precision="low",
+    onnx=forms_rnn.lstm,
 )
 def lstm_layer(
     x: Tensor, h0: Tensor, c0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
@@ -190,8 +192,9 @@ def lstm_layer(
 
 
 @composite(
-    reference=_gru_reference, samples=lambda: _samples(3, 1), tolerance=64, precision="low"
-)
+    reference=_gru_reference, samples=lambda: _samples(3, 1), tolerance=64, precision="low",
+    onnx=forms_rnn.gru,
+)  # fmt: skip
 def gru_layer(
     x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
     b_hh: Tensor | None = None, lengths: Tensor | None = None, reverse: bool = False,
@@ -218,6 +221,7 @@ def gru_layer(
     samples=lambda: [*_samples(1, 1), *_samples(1, 1, nonlinearity="relu")[:2]],
     tolerance=64,
     precision="low",
+    onnx=forms_rnn.rnn,
 )
 def rnn_layer(
     x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
