@@ -93,12 +93,20 @@ def assemble(
 
 
 def name_of(body: Graph) -> str:
-    """A readable name from the ops in it."""
-    names = [
-        n.op.name.replace(".", "_") for n in body.nodes if n.op.kind not in (Kind.VIEW, Kind.CREATE)
-    ]
-    names = list(dict.fromkeys(names)) or [body.nodes[-1].op.name]
-    return "_".join(names[:4])[:48]
+    """A readable name from the ops in it, operands first; alike for bodies that are alike.
+
+    The order in which nodes were recorded plays no part, so that equal kernels have equal names.
+    """
+    inner, found = set(body.nodes), dict[Node, None]()
+    stack = [v.node for v in body.outputs]
+    while stack:
+        node = stack.pop()
+        if node in inner and node not in found:
+            found[node] = None
+            stack.extend(v.node for v in node.inputs)
+    named = [n for n in reversed(found) if n.op.kind not in (Kind.VIEW, Kind.CREATE)]
+    names = dict.fromkeys(n.op.name.replace(".", "_") for n in named or [body.nodes[-1]])
+    return "_".join(list(names)[:4])[:48]
 
 
 def lines_of(body: Graph) -> tuple[str, ...]:

@@ -292,7 +292,7 @@ class Grouping:
                     stack.append(value.node)
                 else:
                     found.setdefault(value)
-        return sorted(found, key=lambda v: (v.node.sequence, v.index))
+        return list(found)
 
 
 def _last_recorded(group: Group) -> int:
