@@ -106,10 +106,13 @@ class Explorer:
         self.parts: set[int] = set()  # the dicts that only Module itself changes
         self.done: set[Any] = set()
         self.seen_codes: set[types.CodeType] = set()
+        # Argument i is row i: what hangs on the arguments comes after all of them.
+        leaves = [*leaves]
         for i, leaf in enumerate(leaves):
-            row = self.add(leaf, 0, LEAF, i, FREE, None, f"argument {i}")
-            if isinstance(leaf, Tensor) and self.known[id(leaf)] == row:
-                self.tensor(leaf, row, f"argument {i}")
+            self.add(leaf, 0, LEAF, i, FREE, None, f"argument {i}")
+        for i, leaf in enumerate(leaves):
+            if isinstance(leaf, Tensor) and self.known[id(leaf)] == i:
+                self.tensor(leaf, i, f"argument {i}")
 
     # --------------------------------------------------------------------------------------- roots
 
