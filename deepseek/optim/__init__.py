@@ -11,6 +11,6 @@ from deepseek.optim.sgd import ASGD, SGD, Rprop
 
 __all__ = [
     "ASGD", "LAMB", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax",
-    "GradientScaler", "Lion", "NAdam", "Optimizer", "RAdam", "RMSprop", "Rprop", "clip_grad_norm_", "clip_grad_value_",
-    "lr_scheduler",
+    "GradientScaler", "Lion", "NAdam", "Optimizer", "RAdam", "RMSprop", "Rprop",
+    "clip_grad_norm_", "clip_grad_value_", "lr_scheduler",
 ]  # fmt: skip
