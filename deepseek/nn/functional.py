@@ -1,13 +1,27 @@
 """The functions behind the layers, under PyTorch's names: the op files that are about networks."""
 
-from deepseek.ops import activation, attend, conv, loss, loss_distance, nn, norm, pooling, rectifiers
+from deepseek.ops import (
+    activation,
+    attend,
+    conv,
+    distances,
+    loss,
+    loss_distance,
+    loss_margin,
+    nn,
+    normalization,
+    pooling,
+    rectifiers,
+)
 from deepseek.ops.activation import *
 from deepseek.ops.attend import *
 from deepseek.ops.conv import *
+from deepseek.ops.distances import *
 from deepseek.ops.loss import *
 from deepseek.ops.loss_distance import *
+from deepseek.ops.loss_margin import *
 from deepseek.ops.nn import *
-from deepseek.ops.norm import *
+from deepseek.ops.normalization import *
 from deepseek.ops.pooling import *
 from deepseek.ops.rectifiers import *
 from deepseek.ops.slicing import pad
@@ -19,10 +33,12 @@ __all__ = ["flatten", "pad", "sigmoid", "tanh"]
 __all__ += activation.__all__
 __all__ += attend.__all__
 __all__ += conv.__all__
+__all__ += distances.__all__
 __all__ += loss.__all__
 __all__ += loss_distance.__all__
+__all__ += loss_margin.__all__
 __all__ += nn.__all__
-__all__ += norm.__all__
+__all__ += normalization.__all__
 __all__ += pooling.__all__
 __all__ += rectifiers.__all__
 

@@ -6,18 +6,24 @@ Importing it fills the registry and gives Tensor its methods.
 from deepseek.ops import (
     activation,
     attend,
+    axes,
     contract,
     control,
     conv,
     create,
+    diagonals,
+    distances,
     elementwise,
+    grids,
     host,
     index,
     indexing,
+    joining,
     loss,
     loss_distance,
+    loss_margin,
     nn,
-    norm,
+    normalization,
     ordering,
     pooling,
     prefix,
@@ -26,25 +32,33 @@ from deepseek.ops import (
     reduce,
     scattering,
     slicing,
+    splitting,
     statistics,
     transcendental,
+    vector_norms,
     view,
     window,
 )
 from deepseek.ops.activation import *
 from deepseek.ops.attend import *
+from deepseek.ops.axes import *
 from deepseek.ops.contract import *
 from deepseek.ops.control import *
 from deepseek.ops.conv import *
 from deepseek.ops.create import *
+from deepseek.ops.diagonals import *
+from deepseek.ops.distances import *
 from deepseek.ops.elementwise import *
+from deepseek.ops.grids import *
 from deepseek.ops.host import *
 from deepseek.ops.index import *
 from deepseek.ops.indexing import *
+from deepseek.ops.joining import *
 from deepseek.ops.loss import *
 from deepseek.ops.loss_distance import *
+from deepseek.ops.loss_margin import *
 from deepseek.ops.nn import *
-from deepseek.ops.norm import *
+from deepseek.ops.normalization import *
 from deepseek.ops.ordering import *
 from deepseek.ops.pooling import *
 from deepseek.ops.prefix import *
@@ -55,26 +69,34 @@ from deepseek.ops.reduce import *
 from deepseek.ops.scattering import *
 from deepseek.ops.slicing import *
 from deepseek.ops.spelling import in_both_spellings
+from deepseek.ops.splitting import *
 from deepseek.ops.statistics import *
 from deepseek.ops.transcendental import *
+from deepseek.ops.vector_norms import *
 from deepseek.ops.view import *
 from deepseek.ops.window import *
 
 __all__: list[str] = []
 __all__ += activation.__all__
 __all__ += attend.__all__
+__all__ += axes.__all__
 __all__ += contract.__all__
 __all__ += control.__all__
 __all__ += conv.__all__
 __all__ += create.__all__
+__all__ += distances.__all__
+__all__ += diagonals.__all__
 __all__ += elementwise.__all__
+__all__ += grids.__all__
 __all__ += host.__all__
 __all__ += index.__all__
 __all__ += indexing.__all__
+__all__ += joining.__all__
 __all__ += loss.__all__
 __all__ += loss_distance.__all__
+__all__ += loss_margin.__all__
 __all__ += nn.__all__
-__all__ += norm.__all__
+__all__ += normalization.__all__
 __all__ += ordering.__all__
 __all__ += pooling.__all__
 __all__ += prefix.__all__
@@ -84,8 +106,10 @@ __all__ += recurrent.__all__
 __all__ += reduce.__all__
 __all__ += scattering.__all__
 __all__ += slicing.__all__
+__all__ += splitting.__all__
 __all__ += statistics.__all__
 __all__ += transcendental.__all__
+__all__ += vector_norms.__all__
 __all__ += view.__all__
 __all__ += window.__all__
 
