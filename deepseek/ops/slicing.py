@@ -29,6 +29,7 @@ from deepseek.ops.define import (
     describe,
     filled,
     is_size,
+    method,
     minus,
     op_of,
     plus,
@@ -38,7 +39,7 @@ from deepseek.ops.define import (
 )
 from deepseek.ops.view import concat
 
-__all__ = ["chunk", "flip", "narrow", "pad", "roll", "slice_update", "split", "unstack"]
+__all__ = ["flip", "fliplr", "flipud", "narrow", "pad", "roll", "rot90", "slice_update"]
 
 Index = tuple[Expr, ...]
 Types = tuple[TensorType, ...]
@@ -329,8 +330,57 @@ def flip(x: Tensor, /, axis: int | Sequence[int] | None = None) -> Tensor:
     )
 
 
+def _flipped(x: Tensor, /, *axes: Any, axis: int | Sequence[int] | None = None) -> Tensor:
+    """`flip`, the axes given as one argument or as several."""
+    given = axes[0] if len(axes) == 1 else axes or axis
+    return flip(x, given)
+
+
+def fliplr(x: Tensor, /) -> Tensor:
+    """x with its second axis reversed.
+
+    >>> ds.fliplr(ds.asarray([[1, 2], [3, 4]])).tolist()
+    [[2, 1], [4, 3]]
+    """
+    return flip(x, axis_of("fliplr", as_tensor(x, "fliplr"), 1))
+
+
+def flipud(x: Tensor, /) -> Tensor:
+    """x with its first axis reversed.
+
+    >>> ds.flipud(ds.asarray([[1, 2], [3, 4]])).tolist()
+    [[3, 4], [1, 2]]
+    """
+    return flip(x, axis_of("flipud", as_tensor(x, "flipud"), 0))
+
+
+def rot90(x: Tensor, /, k: int = 1, axes: Sequence[int] = (0, 1)) -> Tensor:
+    """x turned by k right angles, from the first of two axes towards the second.
+
+    Raises ShapeError unless these are two of its axes.
+
+    >>> ds.rot90(ds.asarray([[1, 2], [3, 4]])).tolist()
+    [[2, 4], [1, 3]]
+    """
+    x = as_tensor(x, "rot90")
+    found = [axis_of("rot90", x, a) for a in axes]
+    if len(found) != 2 or found[0] == found[1]:
+        raise op_error(
+            ShapeError, "rot90", f"{describe(x)} and axes {tuple(axes)}", "two of its axes",
+            user_line(),
+        )  # fmt: skip
+    first, second = found
+    order = list(range(x.ndim))
+    order[first], order[second] = second, first
+    if k % 4 == 2:
+        return flip(x, found)
+    if k % 4 == 1:
+        return flip(x, second).permute_dims(order)
+    return flip(x.permute_dims(order), second) if k % 4 == 3 else x
+
+
 def narrow(x: Tensor, /, dim: int, start: Size, length: Size) -> Tensor:
-    """The elements from start to start + length along one axis; a start below 0 counts from the end.
+    """The elements from start to start + length along one axis; below 0 from the end.
 
     Raises ShapeError where they are not all there.
     """
@@ -380,39 +430,6 @@ def roll(
     return concat(parts, axis=axis)
 
 
-def split(
-    x: Tensor, /, split_size_or_sections: int | Sequence[int], dim: int = 0
-) -> tuple[Tensor, ...]:
-    """x in pieces of one size (the last may be smaller), or of the given sizes, along an axis."""
-    axis = axis_of("split", x, dim)
-    total = x.shape[axis]
-    if isinstance(split_size_or_sections, int):
-        step = int(split_size_or_sections)
-        sections = [min(step, int(total) - i) for i in range(0, int(total), step)] or [0]
-    else:
-        sections = list(split_size_or_sections)
-    if sum(sections) != total:
-        raise op_error(
-            ShapeError, "split", f"{describe(x)} and sizes {sections}",
-            f"sizes that add up to {total}", user_line(),
-        )  # fmt: skip
-    starts = [sum(sections[:i]) for i in range(len(sections))]
-    return tuple(narrow(x, axis, a, s) for a, s in zip(starts, sections, strict=True))
-
-
-def chunk(x: Tensor, /, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """x in at most `chunks` pieces along an axis, all but the last of one size."""
-    total = int(x.shape[axis_of("chunk", x, dim)])
-    return split(x, max(1, -(-total // chunks)), dim)
-
-
-def unstack(x: Tensor, /, *, axis: int = 0) -> tuple[Tensor, ...]:
-    """The slices of x along an axis, which they lose."""
-    axis = axis_of("unstack", x, axis)
-    return tuple(narrow(x, axis, i, 1).squeeze(axis) for i in range(int(x.shape[axis])))
-
-
-for _name, _method in {
-    "flip": flip, "narrow": narrow, "roll": roll, "split": split, "chunk": chunk, "unbind": unstack,
-}.items():  # fmt: skip
-    setattr(Tensor, _name, _method)
+method("flip")(_flipped)
+for _function in (fliplr, flipud, narrow, roll, rot90):
+    method(_function.__name__)(_function)

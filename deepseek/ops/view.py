@@ -302,11 +302,6 @@ def _t(x: Tensor) -> Tensor:
     return swapaxes(x, 0, 1)
 
 
-def _permute(x: Tensor, /, *axes: Any) -> Tensor:
-    """PyTorch's name for `permute_dims`."""
-    return permute_dims(x, axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes)
-
-
 # ------------------------------------------------------------------------------------- broadcasting
 
 
@@ -354,7 +349,7 @@ def _broadcast_vjp(g: Tensor, y: Tensor, x: Tensor, *, shape: Shape) -> tuple[Te
         Sample(((1, 3, 1),), {"shape": (2, 3, 4)}),
         Sample(((1,),), {"shape": (0,)}),
     ],
-    method=("broadcast_to", "expand"),
+    method=("broadcast_to",),
     onnx=forms.broadcast,
 )
 def broadcast_to(x: Tensor, /, shape: Any, *more: int) -> Tensor:
@@ -451,7 +446,7 @@ def stack(arrays: Sequence[Tensor], /, *, axis: int = 0) -> Tensor:
 
 
 for _name, _method in {
-    "flatten": flatten, "unsqueeze": unsqueeze, "squeeze": squeeze, "swapaxes": swapaxes,
-    "transpose": swapaxes, "permute": _permute, "T": property(_t), "mT": property(matrix_transpose),
+    "flatten": flatten, "unsqueeze": unsqueeze, "expand_dims": expand_dims, "squeeze": squeeze,
+    "swapaxes": swapaxes, "T": property(_t), "mT": property(matrix_transpose),
 }.items():  # fmt: skip
     setattr(Tensor, _name, _method)
