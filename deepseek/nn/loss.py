@@ -1,118 +1,167 @@
-"""Losses as modules; `reduction` is "mean", "sum" or "none"."""
+"""Losses as modules, with PyTorch's names and settings."""
 
 from __future__ import annotations
 
-from deepseek.errors import unknown
 from deepseek.frontend.tensor import Tensor
 from deepseek.nn import functional as F
-from deepseek.nn.module import Module
-from deepseek.ops.loss import REDUCTIONS
+from deepseek.nn.simple import Loss
 
-__all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "L1Loss", "MSELoss", "NLLLoss"]
-
-
-class _Loss(Module):
-    """A loss with a reduction."""
-
-    settings = ("reduction",)
-
-    def __init__(self, reduction: str = "mean") -> None:
-        super().__init__()
-        if reduction not in REDUCTIONS:
-            raise unknown("reduction", reduction, REDUCTIONS)
-        self.reduction = reduction
-
-    def extra_repr(self) -> str:
-        return "" if self.reduction == "mean" else f"reduction={self.reduction!r}"
+__all__ = [
+    "BCELoss", "BCEWithLogitsLoss", "CosineEmbeddingLoss", "CrossEntropyLoss", "GaussianNLLLoss",
+    "HingeEmbeddingLoss", "HuberLoss", "KLDivLoss", "L1Loss", "MSELoss", "MarginRankingLoss",
+    "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss", "MultiMarginLoss", "NLLLoss",
+    "PoissonNLLLoss", "SmoothL1Loss", "SoftMarginLoss", "TripletMarginLoss",
+]  # fmt: skip
 
 
-class MSELoss(_Loss):
+class MSELoss(Loss):
     """(input - target)**2."""
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002
-        return F.mse_loss(input, target, reduction=self.reduction)
+    function = F.mse_loss
 
 
-class L1Loss(_Loss):
+class L1Loss(Loss):
     """|input - target|."""
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002
-        return F.l1_loss(input, target, reduction=self.reduction)
+    function = F.l1_loss
 
 
-class _Weighted(_Loss):
-    """A loss with a weight tensor, which is a buffer."""
+class SmoothL1Loss(Loss):
+    """Half the square over beta where |input - target| is below beta, else |...| - beta / 2."""
 
-    def __init__(self, weight: Tensor | None, reduction: str) -> None:
-        super().__init__(reduction)
-        self.register_buffer("weight", weight)
+    function = F.smooth_l1_loss
+    reduction: str = "mean"
+    beta: float = 1.0
 
 
-class NLLLoss(_Weighted):
+class HuberLoss(Loss):
+    """Half the square where |input - target| is below delta, else delta * (|...| - delta / 2)."""
+
+    function = F.huber_loss
+    reduction: str = "mean"
+    delta: float = 1.0
+
+
+class NLLLoss(Loss):
     """-input[class], input being log-probabilities (batch, classes, ...), target the classes."""
 
-    settings = ("ignore_index",)
-
-    def __init__(
-        self, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean"
-    ) -> None:
-        super().__init__(weight, reduction)
-        self.ignore_index = ignore_index
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002
-        return F.nll_loss(
-            input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction
-        )
+    function = F.nll_loss
+    weight: Tensor | None = None
+    ignore_index: int = -100
 
 
-class CrossEntropyLoss(_Weighted):
+class CrossEntropyLoss(Loss):
     """-log(softmax(input)[class]), input being (batch, classes, ...).
 
     Targets are the classes, or probabilities shaped like the input.
     """
 
-    settings = ("ignore_index", "label_smoothing")
-
-    def __init__(
-        self,
-        weight: Tensor | None = None,
-        *,
-        ignore_index: int = -100,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
-    ) -> None:
-        super().__init__(weight, reduction)
-        self.ignore_index = ignore_index
-        self.label_smoothing = label_smoothing
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002
-        return F.cross_entropy(
-            input,
-            target,
-            self.weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-            label_smoothing=self.label_smoothing,
-        )
+    function = F.cross_entropy
+    weight: Tensor | None = None
+    ignore_index: int = -100
+    reduction: str = "mean"
+    label_smoothing: float = 0.0
 
 
-class BCEWithLogitsLoss(_Weighted):
+class BCELoss(Loss):
+    """Cross entropy of the probability input with the target, each in [0, 1]."""
+
+    function = F.binary_cross_entropy
+    weight: Tensor | None = None
+
+
+class BCEWithLogitsLoss(Loss):
     """Cross entropy of the probability sigmoid(input) with the target, each in [0, 1].
 
     `pos_weight` weighs the positive part.
     """
 
-    def __init__(
-        self,
-        weight: Tensor | None = None,
-        *,
-        reduction: str = "mean",
-        pos_weight: Tensor | None = None,
-    ) -> None:
-        super().__init__(weight, reduction)
-        self.register_buffer("pos_weight", pos_weight)
+    function = F.binary_cross_entropy_with_logits
+    weight: Tensor | None = None
+    reduction: str = "mean"
+    pos_weight: Tensor | None = None
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002
-        return F.binary_cross_entropy_with_logits(
-            input, target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight
-        )
+
+class KLDivLoss(Loss):
+    """target * (log(target) - input), input being log-probabilities; "batchmean" is a reduction."""
+
+    function = F.kl_div
+    reductions = ("mean", "sum", "none", "batchmean")
+    reduction: str = "mean"
+    log_target: bool = False
+
+
+class PoissonNLLLoss(Loss):
+    """exp(input) - target * input: -log P(target) for a Poisson variable, without its constant."""
+
+    function = F.poisson_nll_loss
+    log_input: bool = True
+    full: bool = False
+    eps: float = 1e-8
+
+
+class GaussianNLLLoss(Loss):
+    """(log(var) + (input - target)**2 / var) / 2, called with (input, target, var)."""
+
+    function = F.gaussian_nll_loss
+    full: bool = False
+    eps: float = 1e-6
+
+
+class HingeEmbeddingLoss(Loss):
+    """The distance input where target is 1, max(0, margin - input) where it is -1."""
+
+    function = F.hinge_embedding_loss
+    margin: float = 1.0
+
+
+class MarginRankingLoss(Loss):
+    """max(0, -target * (input1 - input2) + margin), called with (input1, input2, target)."""
+
+    function = F.margin_ranking_loss
+    margin: float = 0.0
+
+
+class CosineEmbeddingLoss(Loss):
+    """1 - cos where target is 1, max(0, cos - margin) where it is -1; (input1, input2, target)."""
+
+    function = F.cosine_embedding_loss
+    margin: float = 0.0
+
+
+class SoftMarginLoss(Loss):
+    """log(1 + exp(-target * input)), target being 1 or -1."""
+
+    function = F.soft_margin_loss
+
+
+class MultiMarginLoss(Loss):
+    """Each class's max(0, margin - input[class] + input)**p, over the classes but the right one."""
+
+    function = F.multi_margin_loss
+    p: int = 1
+    margin: float = 1.0
+    weight: Tensor | None = None
+
+
+class MultiLabelMarginLoss(Loss):
+    """max(0, 1 - input[right] + input[wrong]) over all pairs; targets list classes up to a -1."""
+
+    function = F.multilabel_margin_loss
+
+
+class MultiLabelSoftMarginLoss(Loss):
+    """The mean over the classes of each one's binary cross entropy with sigmoid(input)."""
+
+    function = F.multilabel_soft_margin_loss
+    weight: Tensor | None = None
+
+
+class TripletMarginLoss(Loss):
+    """max(0, d(anchor, positive) - d(anchor, negative) + margin), d being a p-norm."""
+
+    function = F.triplet_margin_loss
+    margin: float = 1.0
+    p: float = 2.0
+    eps: float = 1e-6
+    swap: bool = False

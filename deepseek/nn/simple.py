@@ -81,9 +81,10 @@ class Function(Module):
 class Loss(Function):
     """A loss of (input, target); `reduction` is "mean", "sum" or "none"."""
 
+    reductions: ClassVar[tuple[str, ...]] = REDUCTIONS
     reduction: str = "mean"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.reduction not in REDUCTIONS:
-            raise unknown("reduction", self.reduction, REDUCTIONS)
+        if self.reduction not in self.reductions:
+            raise unknown("reduction", self.reduction, self.reductions)
