@@ -19,10 +19,11 @@ from deepseek.config import options
 from deepseek.errors import ShapeError
 from deepseek.frontend.tensor import hooks, no_grad, state, tracing
 from deepseek.ir import scalar
-from deepseek.ir.graph import INPUT_NODE, Graph, Node, Value, input_value, reach
+from deepseek.ir.graph import INPUT, INPUT_NODE, Graph, Node, Value, input_value, reach
 from deepseek.ir.graph import node as make
 from deepseek.ir.interpret import last_uses
 from deepseek.ir.op import Kind
+from deepseek.ir.rewrite import inline
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Sizes, active
 from deepseek.ops import ones_like
@@ -84,7 +85,7 @@ def run(nodes: Sequence[Node], outputs: list[Value]) -> None:
     graph = Graph(leaves, outputs)
     backend = backends.load(options.backend)
     if backend.interprets:
-        results = compile_graph(graph, backend).run([v.data for v in leaves])
+        results = compile_graph(self_contained(graph), backend).run([v.data for v in leaves])
     else:
         results = run_in_tiers(graph, backend)
     for value, data in zip(outputs, results, strict=True):
@@ -107,9 +108,23 @@ def run_in_tiers(graph: Graph, backend: Backend) -> list[Buffer]:
     executable = _promoted.get(key)
     if executable is None:
         executable = _promoted[key] = compile_graph(
-            graph, backend, name="pending graph", example=example_of(data)
+            self_contained(graph), backend, name="pending graph", example=example_of(data)
         )
     return executable.run(data)
+
+
+def self_contained(graph: Graph) -> Graph:
+    """The graph on inputs without history, so that no rule looks past them.
+
+    A value that requires gradients keeps its node after it was computed.
+    """
+    if all(v.node.op is INPUT for v in graph.inputs):
+        return graph
+    inputs = []
+    for value in graph.inputs:
+        inputs.append(input_value(value.type.dtype, value.type.shape))
+        inputs[-1].requires_grad = value.requires_grad
+    return Graph(inputs, inline(graph, inputs))
 
 
 def run_by_op(graph: Graph, backend: Backend) -> list[Buffer]:
