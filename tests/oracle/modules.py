@@ -83,6 +83,15 @@ def constructed(info: Any, case: Any) -> Any:
     return adapted(*arguments, **kwargs) if callable(adapted) else ours_of(name)(*arguments, **kwargs)
 
 
+def called(layer: Any, call: Any, convert: Ours) -> Any:
+    """Our layer called with the same arguments; PyTorch's first one is named `input`."""
+    kwargs = {k: mapped(v, convert) for k, v in call.kwargs.items()}
+    args = [mapped(v, convert) for v in call.args]
+    if "input" in kwargs:
+        args.insert(0, kwargs.pop("input"))
+    return layer(*args, **kwargs)
+
+
 def run_case(info: Any, case: Any, training: bool) -> Iterator[Result]:
     made, call = case.constructor_input, case.forward_input
     torch.manual_seed(SEED)
@@ -108,8 +117,7 @@ def run_case(info: Any, case: Any, training: bool) -> Iterator[Result]:
         layer.load_state_dict(state)
         layer.train(training)
         convert = Ours()
-        kwargs = {k: mapped(v, convert) for k, v in call.kwargs.items()}
-        result = layer(*(mapped(v, convert) for v in call.args), **kwargs)
+        result = called(layer, call, convert)
         got = [v for v in leaves(result) if v is not None]
         why = reference.compared(got, pair, check, 4)
         if why is None:
@@ -168,9 +176,7 @@ def run_error(info: Any, error: Any, case: Any) -> Result:
     try:
         layer = constructed(info, case)
         if error.error_on is ModuleErrorEnum.FORWARD_ERROR:
-            convert, call = Ours(), case.forward_input
-            kwargs = {k: mapped(v, convert) for k, v in call.kwargs.items()}
-            for value in leaves(layer(*(mapped(v, convert) for v in call.args), **kwargs)):
+            for value in leaves(called(layer, case.forward_input, Ours())):
                 if isinstance(value, ds.Tensor):
                     value.numpy()
     except DeepseekError:

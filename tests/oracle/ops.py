@@ -175,5 +175,5 @@ def run_error(entry: Entry, index: int, error: Any) -> Result:
 def refused_by_signature(error: TypeError) -> bool:
     """Whether Python itself refused the arguments of the function that was called."""
     frames = traceback.extract_tb(error.__traceback__)
-    inside = [f for f in frames if "/deepseek/" in f.filename]
+    inside = [f for f in frames if "/deepseek/" in f.filename and "spelling" not in f.filename]
     return not inside and "argument" in str(error)

@@ -153,6 +153,8 @@ def run_error(name: str, error: Any, given: Any) -> Result:
     said = str(error.error_regex)
     result = {"kind": "error", "theirs": said}
     reason = matches(said, {**ERRORS, **OPTIMIZER_ERRORS})
+    if set(given.kwargs) & set(HOW):
+        reason = "says how PyTorch computes a step, which is no option here"
     if reason is not None:
         return {**result, "kind": "lenient", "why": reason}
     try:

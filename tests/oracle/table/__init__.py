@@ -40,6 +40,8 @@ for _part in (groups, arithmetic, reductions, masked, views, indexing, products,
 ERRORS = {
     "^$": "an op on numbers alone gives a tensor without dims",
     "exceeds the maximum|only tensors with up to 64 dims": "no limit of 64 dims",
+    "unsupported operation": "shared memory: deepseek's tensors are values",
+    "(type|bias type|bias) .*should be the same|^should be the same": "types promote",
     "(same|different) device": "deepseek has one device",
     "complex": "complex numbers",
 }

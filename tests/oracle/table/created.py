@@ -46,7 +46,8 @@ ENTRIES: dict[str, Entry] = {
     "bernoulli": typed("bernoulli", lambda x, p=None, **_: ds.bernoulli(
         x if p is None else ds.full_like(x, p))),
     "normal": typed("randn", lambda mean, std=1.0, **_: mean + std * ds.randn(*shape_like(mean, std))),
-    "normal.number_mean": typed("randn", lambda mean, std, *_, **__: mean + std * ds.randn(*std.shape)),
+    "normal.number_mean": typed("randn", lambda mean, std, size=None, **_: (
+        mean + std * ds.randn(*(std.shape if size is None else size)))),
     "randint_like": typed("randint", lambda x, *a, dtype=None, **_: ds.randint(
         *(a if len(a) > 1 else (0, *a)), x.shape).astype(dtype or x.dtype)),
     "randn": typed("randn", lambda *s, dtype=None, **_: ds.randn(*s, dtype=dtype)),

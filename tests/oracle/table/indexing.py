@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import deepseek as ds
-from adapt import Entry, same, via
+from adapt import Entry, LeftOut, same, via
 
+CONVERTED = {"dtype to be equal to src.dtype": "what is put there is converted"}
 QUIRK = "PyTorch lets an empty index of any shape pass"
 
 
@@ -17,9 +18,11 @@ def odd_empty(x: Any, dim: int, index: Any, *_: Any, **__: Any) -> str | None:
 def put(x: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
     """index_put: an assignment to a copy, or an addition that counts places that come twice."""
     key = tuple(indices)
-    if accumulate:
-        return ds.positive(x).at[key].add(values)
     made = ds.positive(x)
+    if accumulate:
+        if len(key) > 1:
+            raise LeftOut("additions at places of several indices")
+        return ds.index_add(made, 0, key[0], values)
     made[key] = values
     return made
 
@@ -44,13 +47,15 @@ def found(edges: Any, x: Any, right: bool = False, side: str | None = None, sort
 
 ENTRIES: dict[str, Entry] = {
     "__getitem__": via("getitem", lambda x, key: x[key]),
-    "gather": same("gather", left_out=odd_empty),
+    "gather": same("gather", left_out=odd_empty, lenient={
+        "Size does not match": "dims of size 1 broadcast, as the array API says"}),
     "take_along_dim": via("take_along_axis", along),
     "index_select": via("take", lambda x, dim, index: ds.take(
         x, ds.reshape(index, (-1,)), axis=dim)),
     "take": via("take", lambda x, index: ds.take(ds.reshape(x, (-1,)), index, axis=0)),
-    "scatter_add": same("scatter_add", left_out=odd_empty),
-    "index_put": via("setitem", put),
+    "scatter_add": same("scatter_add", left_out=odd_empty, lenient=CONVERTED),
+    "scatter": same("scatter", left_out=odd_empty, lenient=CONVERTED),
+    "index_put": via("setitem index_add", put),
     "masked_select": via("getitem nonzero", lambda x, mask: ds.broadcast_arrays(x, mask)[0][
         ds.broadcast_arrays(x, mask)[1]]),
     "nonzero": via("nonzero stack", places),

@@ -66,7 +66,7 @@ ENTRIES: dict[str, Entry] = {
     "nn.functional.pad.replicate": padded("replicate"),
     "nn.functional.pad.replicate_negative": padded("replicate"),
     "nn.functional.pad.circular": padded("circular"),
-    "constant_pad_nd": padded("constant"),
+    "constant_pad_nd": via("pad", lambda x, pad, value=0: F.pad(x, pad, value=value)),
     "nn.functional.interpolate.nearest": resized("nearest"),
     "nn.functional.interpolate.nearest-exact": resized("nearest-exact"),
     "nn.functional.interpolate.linear": resized("linear"),
@@ -78,7 +78,8 @@ ENTRIES: dict[str, Entry] = {
     "nn.functional.upsample_bilinear": via("interpolate", lambda x, size=None, scale_factor=None: (
         F.interpolate(x, size=size, scale_factor=scale_factor, mode="bilinear",
                       align_corners=True))),
-    "nn.functional.embedding": via("embedding", looked_up, left_out=not_in_place),
+    "nn.functional.embedding": via("embedding", looked_up, left_out=not_in_place, lenient={
+        "must be 2-D": "what is looked up may have any shape"}),
     "grid_sampler_2d": via("grid_sample", sampled),
     "grid_sampler_3d": via("grid_sample", sampled),
     "native_layer_norm": via("layer_norm", lambda x, shape, weight, bias, eps: F.layer_norm(

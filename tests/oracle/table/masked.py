@@ -17,14 +17,14 @@ def axes(dim: Any) -> Any:
     return None if dim in ((), []) else dim
 
 
-def reduced(name: str, value: float) -> Entry:
+def reduced(name: str, value: float, check: str = "all") -> Entry:
     def call(x: Any, dim: Any = None, *, keepdim: bool = False, dtype: Any = None,
              mask: Any = None) -> Any:  # fmt: skip
         x = x if dtype is None else x.astype(dtype)
         function = getattr(ds, name)
         return function(hidden(x, mask, value), axis=axes(dim), keepdims=keepdim)
 
-    return via(f"where {name}", call)
+    return via(f"where {name}", call, check=check)
 
 
 def along(name: str, value: float) -> Entry:
@@ -56,8 +56,8 @@ ENTRIES: dict[str, Entry] = {
     "masked.prod": reduced("prod", 1),
     "masked.amax": reduced("max", -INFINITE),
     "masked.amin": reduced("min", INFINITE),
-    "masked.argmax": reduced("argmax", -INFINITE),
-    "masked.argmin": reduced("argmin", INFINITE),
+    "masked.argmax": reduced("argmax", -INFINITE, "values"),
+    "masked.argmin": reduced("argmin", INFINITE, "values"),
     "masked.logsumexp": reduced("logsumexp", -INFINITE),
     "masked.mean": via("where sum divide", average),
     "masked.cumsum": along("cumsum", 0),

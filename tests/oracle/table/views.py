@@ -6,6 +6,8 @@ from typing import Any
 
 from adapt import Entry, same, via
 
+import torch
+
 import deepseek as ds
 
 
