@@ -15,10 +15,15 @@ from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from deepseek.frontend import tensor
-from deepseek.frontend.tensor import Tensor
+from deepseek.frontend.tensor import Tensor, no_grad
+from deepseek.ir.dtype import DTYPES, DType, dtype_of
+from deepseek.ir.graph import Graph, Node, input_value
 from deepseek.ir.op import REGISTRY, Kind, Op
-from deepseek.ops.define import ALL, BOOLEAN, FLOATS, INTEGERS, NUMERIC
+from deepseek.onnx.versions import OPSETS, forms_of, since
+from deepseek.ops.define import ALL, BOOLEAN, FLOATS, INTEGERS, NUMERIC, isolated
 
 # ----------------------------------------------------------------------------------- docs/ops.md
 
@@ -41,13 +46,15 @@ Generated from the op records in `deepseek/ops` by `make generated`. Each op is 
 - *dtypes*: `floats` are float16, bfloat16, float32 and float64; `integers` are int8 to int64 and
   uint8 to uint64; `numbers` are both; `all` has bool too. Integers become float32 where an op takes
   floats only.
-- *gradient*: `rule` is written in the record; `expansion` follows from the ops it is made of.
+- *gradient*: `rule` is written in the record; `expansion` follows from the ops it is made of. `—`:
+  there is none, and why.
 - *compiled*: what the `cpu` backend and the `null` backend make of it: part of a `kernel`, an
   `expansion` in other ops, nested `blocks` of the Program, a `routine` of the runtime, or a call
   into `Python`.
 - *reference*: what the `reference` backend runs.
-- *ONNX*: the operator it is exported as where that means the same; else `expansion` or its
-  `scalars` are exported. `—`: not exported.
+- *ONNX*: the operator it is exported as where that means the same, with the first opset that has
+  it (13 where none is named); else its `expansion` or its `scalars` are exported. `—`: not
+  exported, and why.
 """
 
 
@@ -71,25 +78,89 @@ def cells(op: Op) -> Iterator[str]:
     yield f"`{op.name}`"
     yield op.kind.value
     yield GROUPS.get(op.dtypes) or ", ".join(d.name for d in op.dtypes) or "any"
-    if not op.differentiable:
-        yield "no"
-    else:
-        yield "rule" if op.vjp is not None else "expansion"
+    yield gradient_of(op)
     yield LOWERED.get(op.kind, "kernel")
     yield "NumPy" if op.reference is not None else "expansion"
     yield onnx_form(op)
     yield summary(op.doc)
 
 
+def gradient_of(op: Op) -> str:
+    """Where an op's gradient comes from, or why there is none."""
+    if op.differentiable:
+        return "rule" if op.vjp is not None else "expansion"
+    made = next(recorded(op))
+    if not any(v.type.dtype.is_float for v in made.inputs):
+        return "— (takes no floats)"
+    if not any(v.type.dtype.is_float for v in made.outputs):
+        return "— (gives no floats)"
+    return "— (none flows)"
+
+
 def onnx_form(op: Op) -> str:
-    """How an op is written in ONNX."""
-    if isinstance(op.onnx, str):
-        return op.onnx
-    if op.onnx is not None:
-        return str(op.onnx.operator)
+    """How an op is written in ONNX: operators with their first opsets, what else, or why not."""
+    names: dict[str, int] = {}
+    for one in sorted(forms_of(op.onnx), key=since, reverse=True):
+        names.setdefault(one if isinstance(one, str) else one.operator, since(one))
+    found = [n if at == OPSETS.start else f"{n} from {at}" for n, at in names.items()]
+    why = "" if found else unspeakable(op)
+    if why:
+        return f"— ({why})"
     if op.expand is not None:
-        return "expansion"
-    return "scalars" if op.kind.pointwise and op.kind is not Kind.RANDOM else "—"
+        found.append("expansion")
+    elif op.kind in (Kind.ELEMENTWISE, Kind.CREATE, Kind.VIEW, Kind.INDEX):
+        found.append("scalars")
+    elif op.kind is Kind.SCATTER:
+        found.append("ScatterElements")
+    needed = found if names.get(found[0]) != OPSETS.start or len(found) == 1 else found[:1]
+    return ", else ".join(dict.fromkeys(needed))
+
+
+SILENT = {
+    Kind.RANDOM: "draws random numbers",
+    Kind.HOST: "calls Python",
+    Kind.COLLECTIVE: "talks to other processes",
+}
+"""Why ONNX cannot say ops of a kind."""
+
+
+def unspeakable(op: Op) -> str:
+    """Why ONNX cannot say an op, if it cannot: what it is, or what its expansion comes to."""
+    if op.expand is None:
+        return SILENT.get(op.kind, "")
+    node = next(recorded(op), None)
+    if node is None:
+        return ""
+    inner = op.expand(tuple(v.type for v in node.inputs), node.attrs)
+    return next((why for n in inner.nodes if (why := unspeakable(n.op))), "")
+
+
+def recorded(op: Op) -> Iterator[Node]:
+    """An op's node in each of its samples."""
+    assert op.samples is not None and op.function is not None
+    for sample in op.samples():
+        with isolated(), no_grad():
+            args = [placeholder(arg, taken_by(op)) for arg in sample.args]
+            out = op.function(*args, **sample.kwargs)
+        outputs = [t for t in (out if isinstance(out, tuple) else (out,)) if isinstance(t, Tensor)]
+        yield from (n for n in Graph((), [t._value for t in outputs]).nodes if n.op is op)
+
+
+def taken_by(op: Op) -> DType:
+    """A dtype that an op takes: float32 if it is one."""
+    default = DTYPES["float32"]
+    return default if default in op.dtypes or not op.dtypes else op.dtypes[0]
+
+
+def placeholder(arg: Any, dtype: DType) -> Any:
+    """A tensor of the sizes that a sample gives, for recording only."""
+    if isinstance(arg, list):
+        return [placeholder(a, dtype) for a in arg]
+    if isinstance(arg, tuple):
+        return Tensor(input_value(dtype, arg))
+    if isinstance(arg, (np.ndarray, np.generic)):
+        return Tensor(input_value(dtype_of(arg.dtype), arg.shape))
+    return arg
 
 
 def summary(doc: str) -> str:

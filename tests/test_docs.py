@@ -51,7 +51,7 @@ def script_of(document: Path, folder: Path) -> str:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_snippets_run(document: Path, tmp_path: Path) -> None:
-    script = tmp_path / f"{document.stem}.py"
+    script = tmp_path / f"{document.stem}_document.py"  # no name that a snippet may import
     script.write_text(script_of(document, tmp_path))
     if not script.read_text().strip():
         return

@@ -63,8 +63,10 @@ def export(
     CompileError for what ONNX cannot say, naming the op and the line it was called at, and for
     results that differ. The file appears when all is well and not before.
 
-    >>> net = ds.nn.Linear(3, 2)
-    >>> report = ds.onnx.export(net, ds.ones(4, 3), "net.onnx", dynamic={"input": {0: "n"}})
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> net, path = ds.nn.Linear(3, 2), f"{folder.name}/net.onnx"
+    >>> report = ds.onnx.export(net, ds.ones(4, 3), path, dynamic={0: {0: "n"}})
     >>> report.outputs
     {'output': 'float32[n, 2]'}
     """

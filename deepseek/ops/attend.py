@@ -11,6 +11,7 @@ from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.op import Sample
 from deepseek.ir.shape import Size
+from deepseek.ops import forms_nn
 from deepseek.ops.activation import softmax, widened
 from deepseek.ops.create import arange
 from deepseek.ops.define import composite, converted, describe, filled, shape_of
@@ -58,7 +59,9 @@ def _default_scale(scores: Tensor, features: Size) -> Any:
     return filled((), features, scores.dtype).rsqrt()
 
 
-@composite(reference=_reference, samples=_samples, tolerance=64, precision="low")
+@composite(
+    reference=_reference, samples=_samples, tolerance=64, precision="low", onnx=forms_nn.attention
+)
 def scaled_dot_product_attention_(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, seed: Tensor | None,
     draw: Tensor | None, dropout_p: float, is_causal: bool, scale: float | None,

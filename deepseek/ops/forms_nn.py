@@ -192,6 +192,33 @@ def instance_norm(b: Any, node: Node, *inputs: str) -> Any:
     return b.node("InstanceNormalization", x, scale, shift, epsilon=node.attrs["eps"])
 
 
+@form("Attention")
+def attention(b: Any, node: Node, *inputs: str) -> Any:
+    """Attention on (batch, heads, length, features), or without heads; nothing else broadcasts."""
+    a = node.attrs
+    query, key, value, mask = given(node, inputs, "query", "key", "value", "attn_mask")
+    q, k, v = types_of(node)[:3]
+    rank = q.rank
+    lead = [(x, y) for t in (k, v) for x, y in zip(q.shape[:-2], t.shape[:-2], strict=False)]
+    alike = k.rank == v.rank == rank and all(x is y or x == y for x, y in lead)
+    if a["dropout_p"] or rank not in (3, 4) or not alike or not _alike(node):
+        return None
+    if q.dtype.bits not in (16, 32):
+        return None  # onnxruntime has none of float64
+    if mask is not None:
+        seen = types_of(node)[3]
+        if seen.rank > rank or not seen.rank or seen.shape[-1] != k.shape[-2]:
+            return None
+        if rank == 3 and seen.rank == 3:
+            mask = b.node("Unsqueeze", mask, b.array([1]))
+    heads = {"q_num_heads": 1, "kv_num_heads": 1} if rank == 3 else {}
+    scale = {} if a["scale"] is None else {"scale": a["scale"]}
+    return b.node(
+        "Attention", query, key, value, *([mask] if mask else []),
+        is_causal=int(a["is_causal"]), **heads, **scale,
+    )  # fmt: skip
+
+
 def pool(operator: str, **names: str) -> Form:
     """MaxPool or AveragePool; an axis is put in front where there is no batch."""
 
