@@ -38,9 +38,15 @@ from deepseek.ir.graph import Value
 from deepseek.ops import *  # noqa: F403
 
 if TYPE_CHECKING:
-    from deepseek import cache, debug, nn, onnx, optim  # noqa: F401
+    from deepseek import amp, cache, data, debug, nn, onnx, optim  # noqa: F401
+    from deepseek.checkpoints import (  # noqa: F401
+        latest_checkpoint,
+        load_checkpoint,
+        save_checkpoint,
+    )
     from deepseek.compiler.caches import counters  # noqa: F401
     from deepseek.compiler.function import jit  # noqa: F401
+    from deepseek.data.bar import progress  # noqa: F401
     from deepseek.debug import explain  # noqa: F401
     from deepseek.memory import (  # noqa: F401
         empty_cache,
@@ -50,6 +56,7 @@ if TYPE_CHECKING:
         set_memory_limit,
         set_num_threads,
     )
+    from deepseek.recompute import checkpoint  # noqa: F401
     from deepseek.serialize import load, save  # noqa: F401
 
 __version__ = "0.1.0"
@@ -57,9 +64,13 @@ bool = bool_  # the array API's name  # noqa: A001
 
 # Where a name is found that is not loaded yet; a module's own name stands for the module.
 _ON_DEMAND = {
+    "deepseek.amp": ("amp",),
     "deepseek.cache": ("cache",),
+    "deepseek.checkpoints": ("latest_checkpoint", "load_checkpoint", "save_checkpoint"),
     "deepseek.compiler.caches": ("counters",),
     "deepseek.compiler.function": ("jit",),
+    "deepseek.data": ("data",),
+    "deepseek.data.bar": ("progress",),
     "deepseek.debug": ("debug", "explain"),
     "deepseek.memory": (
         "empty_cache", "get_num_threads", "memory_stats", "memory_summary", "set_memory_limit",
@@ -68,6 +79,7 @@ _ON_DEMAND = {
     "deepseek.nn": ("nn",),
     "deepseek.onnx": ("onnx",),
     "deepseek.optim": ("optim",),
+    "deepseek.recompute": ("checkpoint",),
     "deepseek.serialize": ("load", "save"),
 }  # fmt: skip
 _HOME = {name: module for module, names in _ON_DEMAND.items() for name in names}
