@@ -290,10 +290,9 @@ def sort(b: Any, node: Node, x: str) -> Any:
 def convolution(b: Any, node: Node, x: str, w: str) -> Any:
     a = node.attrs
     pads = [side[i] for i in (0, 1) for side in a["padding"]]
-    window = list(types_of(node)[1].shape[2:])
     return b.node(
         "Conv", x, w, strides=a["stride"], pads=pads, dilations=a["dilation"], group=a["groups"],
-        kernel_shape=window,
+        kernel_shape=list(types_of(node)[1].shape[2:]),
     )  # fmt: skip
 
 
@@ -302,19 +301,33 @@ def convolution_input_grad(b: Any, node: Node, g: str, w: str) -> Any:
     """ConvTranspose; what the strides left over at the end comes as further padding."""
     a = node.attrs
     (cotangent, weight) = types_of(node)
-    sizes = (*a["size"], *cotangent.shape[2:])
-    if not all(isinstance(s, int) for s in sizes):
-        return None
+    n, window = weight.rank - 2, weight.shape[2:]
     left = []
     for i, (low, high) in enumerate(a["padding"]):
-        whole = (cotangent.shape[2 + i] - 1) * a["stride"][i]  # type: ignore[operator]
-        whole += (weight.shape[2 + i] - 1) * a["dilation"][i] + 1  # type: ignore[operator]
-        left.append(a["size"][i] - (whole - low - high))
-    pads = [side[i] for i in (0, 1) for side in a["padding"]]
-    return b.node(
-        "ConvTranspose", g, w, strides=a["stride"], pads=pads, dilations=a["dilation"],
-        group=a["groups"], output_padding=left, kernel_shape=list(weight.shape[2:]),
-    )  # fmt: skip
+        steps = scalar.mul(scalar.sub(as_expr(cotangent.shape[2 + i]), scalar.ONE),
+                           const(a["stride"][i]))  # fmt: skip
+        reach = (int(window[i]) - 1) * a["dilation"][i] + 1 - low - high  # type: ignore[arg-type]
+        covered = scalar.add(steps, const(reach))
+        left.append(simplify(scalar.sub(as_expr(a["size"][i]), covered)))
+    fixed = {"strides": a["stride"], "dilations": a["dilation"], "group": a["groups"],
+             "kernel_shape": list(window)}  # fmt: skip
+    lows, highs = zip(*a["padding"], strict=True)
+    room = [max(s, d) for s, d in zip(a["stride"], a["dilation"], strict=True)]
+    fits = all(isinstance(v, int) and 0 <= v < r for v, r in zip(left, room, strict=True))
+    if fits and min(*lows, *highs) >= 0:
+        return b.node("ConvTranspose", g, w, pads=[*lows, *highs], output_padding=left, **fixed)
+    # The whole reach with room around it; the window is cut out of that.
+    whole = b.node("ConvTranspose", g, w, **fixed)
+    before = [max(0, -low) for low in lows]
+    behind = [max(0, -high) + s for high, s in zip(highs, a["stride"], strict=True)]
+    wide = b.node("Pad", whole, b.array([0, 0, *before, 0, 0, *behind]),
+                  b.number(0, cotangent.dtype))  # fmt: skip
+    starts = [low + more for low, more in zip(lows, before, strict=True)]
+    ends = tuple(
+        simplify(scalar.add(as_expr(size), const(start)))
+        for size, start in zip(a["size"], starts, strict=True)
+    )
+    return b.node("Slice", wide, b.array(starts), b.shape(ends), b.array(np.arange(2, 2 + n)))
 
 
 @form("Conv")
