@@ -47,6 +47,13 @@ def reduced(operator: str) -> Form:
 # ------------------------------------------------------------------------------------ activations
 
 
+@form("ReduceL2")
+def vector_norm(b: Any, node: Node, x: str) -> Any:
+    """ReduceL2 or ReduceL1 over some axes; other orders are expanded."""
+    operator = {1: "ReduceL1", 2: "ReduceL2"}.get(node.attrs["ord"])
+    return None if operator is None else reduced(operator)(b, node, x)
+
+
 @form("Softplus")
 def softplus(b: Any, node: Node, x: str) -> Any:
     """Softplus, which agrees with x itself to the last digit beyond a threshold as high as that."""

@@ -14,6 +14,7 @@ import numpy as np
 from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.op import Sample
+from deepseek.ops import forms_nn
 from deepseek.ops.activation import floating, widened
 from deepseek.ops.define import axes_of, composite, converted, describe, method
 from deepseek.ops.elementwise import abs, pow_, where
@@ -46,6 +47,7 @@ def _vector_norm_reference(x: Any, ord: float, axis: Any, keepdims: bool) -> Any
     ],
     tolerance=32,
     precision="high",
+    onnx=forms_nn.vector_norm,
 )
 def vector_norm(
     x: Tensor,
