@@ -350,5 +350,7 @@ def scalar_dtype(name: str) -> DType:
 
 
 def snapshot(x: Any) -> Any:
-    """A state as it is now: a tensor that later steps do not change."""
+    """A state as it is now: a tensor that later steps do not change, or a list of them."""
+    if isinstance(x, list):
+        return [snapshot(part) for part in x]
     return Tensor(leaf_like(x._computed(), False)) if isinstance(x, Tensor) else x
