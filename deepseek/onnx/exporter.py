@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,9 +51,10 @@ def export(
 
     `args` are one tensor or a tuple, perhaps nested; what is not a tensor is fixed. `dynamic` names
     sizes that may differ when the model runs: `{"x": {0: "batch"}}`, by the input's name or
-    position; they are at least 1. A Module is exported as in evaluation. `opset` is 13 to 26; what
-    it lacks is written in operators that it has. `external_data` puts the weights into a file
-    beside the model: True, False, or None for models of 2 GB and more.
+    position; they are at least 1. A Module, or one that a function calls, is exported as in
+    evaluation. `opset` is 13 to 26; what it lacks is written in operators that it has.
+    `external_data` puts the weights into a file beside the model: True, False, or None for models
+    of 2 GB and more.
 
     With `check` onnxruntime (or, where that is missing or lacks a kernel, ONNX's own evaluator)
     runs the model on `args` and at two other sizes where some are dynamic, and the results must be
@@ -83,7 +84,7 @@ def export(
         out = _flat(model(*_rebuilt(args, map(asarray, arrays))))
         return [t.numpy() for t in out.values()]
 
-    with evaluating(model), no_grad():
+    with evaluating(roots(model).values()), no_grad():
         proto, report, b = _translated(model, args, inputs, dims, output_names, opset)
         report.path = os.fspath(path)
         held = {t.name: b.held[t.name] for t in proto.graph.initializer}
@@ -209,9 +210,9 @@ def _names(option: str, wanted: Sequence[str] | None, names: list[str]) -> list[
 
 
 @contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """A Module in evaluation mode for a while."""
-    modules = list(model.modules()) if isinstance(model, Module) else []
+def evaluating(models: Iterable[Module]) -> Iterator[None]:
+    """Modules in evaluation mode for a while."""
+    modules = [m for model in models for m in model.modules()]
     training = [m for m in modules if m.training]
     for module in training:
         module.training = False

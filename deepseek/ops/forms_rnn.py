@@ -48,6 +48,8 @@ def layer(operator: str, order: Sequence[int], states: Sequence[str], **fixed: A
         def gates(value: str) -> str:
             return ordered(b, value, hidden, order)
 
+        if lengths is not None:  # as here, a longer one is as good as the whole
+            lengths = b.cast(b.node("Min", lengths, b.size(types_of(node)[0].shape[0])), int32)
         bias = ""
         if any(biases):
             none = b.array(np.zeros(hidden * len(order)), dtype)
@@ -58,7 +60,7 @@ def layer(operator: str, order: Sequence[int], states: Sequence[str], **fixed: A
         activation = {"activations": [a["nonlinearity"].title()]} if "nonlinearity" in a else {}
         out, *last = b.node(
             operator, b.cast(x, carried), direction(gates(w_ih)), direction(gates(w_hh)), bias,
-            "" if lengths is None else b.cast(lengths, int32), *ends, outputs=1 + len(ends),
+            lengths or "", *ends, outputs=1 + len(ends),
             hidden_size=hidden, direction="reverse" if a["reverse"] else "forward",
             **activation, **fixed,
         )  # fmt: skip
