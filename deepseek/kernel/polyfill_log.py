@@ -196,7 +196,8 @@ def _pow64(form: Form, size: Expr, y: Expr) -> Expr:
     p_rest = fma(y, log_rest, p_rest)
     p = _product_with(form, size, log_, y, p)
     low, top = form.exp_range
-    p_rest = where(lt(call("abs", p_rest), form.one), p_rest, form.c(0.0))
+    # Beside a p beyond the range it is no small rest, and would bring the result back into it.
+    p_rest = where(lt(call("abs", p_rest), form.c(2.0**-20)), p_rest, form.c(0.0))
     p = at_least(at_most(p, form.c(top)), form.c(low))
     return _exp_of_sum(form, p, p_rest)
 

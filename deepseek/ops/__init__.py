@@ -8,12 +8,14 @@ from deepseek.ops import (
     attend,
     axes,
     contract,
+    contracting,
     control,
     conv,
     create,
     diagonals,
     distances,
     elementwise,
+    exponentials,
     grids,
     host,
     index,
@@ -27,14 +29,17 @@ from deepseek.ops import (
     ordering,
     pooling,
     prefix,
+    products,
     random,
     rectifiers,
+    recurrent,
     reduce,
     scattering,
     slicing,
     splitting,
     statistics,
     transcendental,
+    trigonometry,
     vector_norms,
     view,
     window,
@@ -43,12 +48,14 @@ from deepseek.ops.activation import *
 from deepseek.ops.attend import *
 from deepseek.ops.axes import *
 from deepseek.ops.contract import *
+from deepseek.ops.contracting import *
 from deepseek.ops.control import *
 from deepseek.ops.conv import *
 from deepseek.ops.create import *
 from deepseek.ops.diagonals import *
 from deepseek.ops.distances import *
 from deepseek.ops.elementwise import *
+from deepseek.ops.exponentials import *
 from deepseek.ops.grids import *
 from deepseek.ops.host import *
 from deepseek.ops.index import *
@@ -62,6 +69,7 @@ from deepseek.ops.normalization import *
 from deepseek.ops.ordering import *
 from deepseek.ops.pooling import *
 from deepseek.ops.prefix import *
+from deepseek.ops.products import *
 from deepseek.ops.random import *
 from deepseek.ops.rectifiers import *
 from deepseek.ops.recurrent import *
@@ -72,6 +80,7 @@ from deepseek.ops.spelling import in_both_spellings
 from deepseek.ops.splitting import *
 from deepseek.ops.statistics import *
 from deepseek.ops.transcendental import *
+from deepseek.ops.trigonometry import *
 from deepseek.ops.vector_norms import *
 from deepseek.ops.view import *
 from deepseek.ops.window import *
@@ -81,12 +90,14 @@ __all__ += activation.__all__
 __all__ += attend.__all__
 __all__ += axes.__all__
 __all__ += contract.__all__
+__all__ += contracting.__all__
 __all__ += control.__all__
 __all__ += conv.__all__
 __all__ += create.__all__
 __all__ += distances.__all__
 __all__ += diagonals.__all__
 __all__ += elementwise.__all__
+__all__ += exponentials.__all__
 __all__ += grids.__all__
 __all__ += host.__all__
 __all__ += index.__all__
@@ -100,6 +111,7 @@ __all__ += normalization.__all__
 __all__ += ordering.__all__
 __all__ += pooling.__all__
 __all__ += prefix.__all__
+__all__ += products.__all__
 __all__ += random.__all__
 __all__ += rectifiers.__all__
 __all__ += recurrent.__all__
@@ -109,6 +121,7 @@ __all__ += slicing.__all__
 __all__ += splitting.__all__
 __all__ += statistics.__all__
 __all__ += transcendental.__all__
+__all__ += trigonometry.__all__
 __all__ += vector_norms.__all__
 __all__ += view.__all__
 __all__ += window.__all__
