@@ -42,7 +42,7 @@ Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
 
 
-def _axes(prefix: str, sizes: Sequence[Size]) -> tuple[Expr, ...]:
+def index_variables(prefix: str, sizes: Sequence[Size]) -> tuple[Expr, ...]:
     """One index variable for each size."""
     return tuple(var(f"{prefix}{i}", low=0, extent=as_expr(s)) for i, s in enumerate(sizes))
 
@@ -60,8 +60,8 @@ def _matmul_infer(a: TensorType, b: TensorType) -> Types:
 
 
 def _matmul_meaning(inputs: Types, out: TensorType) -> Contraction:
-    axes = _axes("i", out.shape)
-    (k,) = _axes("k", inputs[0].shape[-1:])
+    axes = index_variables("i", out.shape)
+    (k,) = index_variables("k", inputs[0].shape[-1:])
     *batch, i, j = axes
     return Contraction(axes, (k,), Operand((*batch, i, k)), Operand((*batch, k, j)))
 
@@ -199,8 +199,8 @@ def _convolution_meaning(
     inputs: Types, out: TensorType, *, stride: Ints, padding: Pairs, dilation: Ints, groups: int
 ) -> Contraction:
     x, w = inputs
-    axes = _axes("i", out.shape)
-    folded = _axes("k", w.shape[1:])
+    axes = index_variables("i", out.shape)
+    folded = index_variables("k", w.shape[1:])
     (b, o, *y), (c, *k) = axes, folded
     channel = _of_group(o, c, quotient(w.shape[0], groups), w.shape[1])
     at, inside = _spatial_index(y, k, x.shape[2:], stride, padding, dilation)
@@ -293,9 +293,9 @@ def _input_grad_meaning(
     groups: int,
 ) -> Contraction:  # fmt: skip
     g, w = inputs
-    axes = _axes("i", out.shape)
+    axes = index_variables("i", out.shape)
     per_group = quotient(w.shape[0], groups)
-    folded = _axes("k", (per_group, *w.shape[2:]))
+    folded = index_variables("k", (per_group, *w.shape[2:]))
     (b, c, *p), (o, *k) = axes, folded
     at, inside = [], TRUE
     for i, j, n, s, (low, _), d in zip(p, k, g.shape[2:], stride, padding, dilation, strict=True):
@@ -403,8 +403,8 @@ def _weight_grad_meaning(
     groups: int,
 ) -> Contraction:  # fmt: skip
     x, g = inputs
-    axes = _axes("i", out.shape)
-    folded = _axes("k", (g.shape[0], *g.shape[2:]))
+    axes = index_variables("i", out.shape)
+    folded = index_variables("k", (g.shape[0], *g.shape[2:]))
     (o, c, *k), (b, *y) = axes, folded
     channel = _of_group(o, c, quotient(g.shape[1], groups), out.shape[1])
     at, inside = _spatial_index(y, k, x.shape[2:], stride, padding, dilation)
