@@ -11,6 +11,7 @@ from deepseek.data.dataset import (
     random_split,
 )
 from deepseek.data.loader import DataLoader
+from deepseek.data.readers import from_sklearn, read_idx
 from deepseek.data.sampler import (
     BatchSampler,
     RandomSampler,
@@ -25,5 +26,5 @@ __all__ = [
     "BatchSampler", "ChainDataset", "ConcatDataset", "DataLoader", "Dataset", "IterableDataset",
     "RandomSampler", "Sampler", "SequentialSampler", "Subset", "SubsetRandomSampler",
     "TensorDataset", "WeightedRandomSampler", "WorkerError", "WorkerInfo", "default_collate",
-    "default_convert", "get_worker_info", "random_split",
+    "default_convert", "from_sklearn", "get_worker_info", "random_split", "read_idx",
 ]  # fmt: skip

@@ -243,6 +243,9 @@ class DataLoader(Generic[T_co]):
         except GeneratorExit:
             healthy = True
             raise
+        except KeyboardInterrupt:
+            pool.terminate()
+            raise
         finally:
             if not self.persistent_workers or not healthy:
                 pool.close()

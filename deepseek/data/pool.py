@@ -14,6 +14,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from multiprocessing import connection as connections
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -102,15 +103,21 @@ class Pool:
                 continue
             yield answer
 
+    def terminate(self) -> None:
+        """Let the workers end in the middle of what they do."""
+        for process in self.processes:
+            process.terminate()
+
     def _tell(self, worker: int, message: Any) -> None:
-        """Send, without ever waiting for a worker that waits for us to read."""
+        """Send, without ever waiting for a worker that waits for us to read.
+
+        That a worker is dead shows where its answer is wanted: those it gave before come first.
+        """
         connection = self.connections[worker]
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):
             while not wait_writable(connection):
                 self._take(worker)
             send(connection, message)
-        except (BrokenPipeError, ConnectionResetError):
-            raise self._died(worker) from None
 
     def _answer(self, worker: int, epoch: int) -> Any:
         """A worker's next answer of this epoch; raises what the worker raised."""
