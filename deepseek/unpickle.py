@@ -197,7 +197,8 @@ class Machine:
         """Give an object attributes: only what PyTorch notes in a state dict is known."""
         state = self.stack.pop()
         target = self.stack[-1]
-        if type(target) is not OrderedDict or type(state) is not dict or {*state} > {"_metadata"}:
+        known = type(target) is OrderedDict and type(state) is dict
+        if not known or not {*state} <= {"_metadata"}:
             raise Refused(
                 f"{self.path}: its pickle gives a {type(target).__name__} attributes, "
                 "which data does not have"
