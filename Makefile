@@ -27,7 +27,7 @@ demo_ready := $(VENV)/.installed-demo
 test_ready := $(VENV)/.installed-test
 endif
 
-.PHONY: demo test quick lint sanitize generated clean
+.PHONY: demo test quick lint sanitize generated oracle clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -66,6 +66,23 @@ fixed_addresses = $(shell setarch --addr-no-randomize true 2> /dev/null && echo 
 # Safe path: `python -m` would otherwise find the sources, which have no compiled runtime beside them.
 generated: $(test_ready)
 	PYTHONSAFEPATH=1 $(bin)/python -m deepseek generate
+
+# Our ops, layers and optimizers against PyTorch's databases of them, in a virtual environment of its
+# own; writes docs/conformance.md. PyTorch's build for CPUs alone is a tenth the size of the other:
+# pip takes it where it finds it, or from the index that TORCH_INDEX names.
+#   make OPS=softmax,conv2d oracle     run a part (patterns such as linalg.* and module:* too)
+#   make RESUME=1 oracle               go on with an unfinished run
+ORACLE_VENV ?= .venv-oracle
+oracle: $(ORACLE_VENV)/.installed
+	$(ORACLE_VENV)/bin/python tests/oracle --jobs $(JOBS) $(if $(OPS),--ops '$(OPS)') \
+		$(if $(SAMPLES),--samples $(SAMPLES)) $(if $(RESUME),--resume)
+
+oracle_pip := $(ORACLE_VENV)/bin/python -m pip --disable-pip-version-check -q
+$(ORACLE_VENV)/.installed: $(sources)
+	test -x $(ORACLE_VENV)/bin/python || $(PYTHON) -m venv $(ORACLE_VENV)
+	$(oracle_pip) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) 'torch==2.13.0'
+	$(oracle_pip) install '.[oracle]'
+	touch $@
 
 $(VENV)/.installed-demo: $(sources) | $(VENV)/.created
 	$(pip) install '.[demo]'

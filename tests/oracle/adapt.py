@@ -196,6 +196,13 @@ class Ours:
             return tuple(value)
         if isinstance(value, torch.Generator):
             return None
+        if isinstance(value, torch.nn.Module):
+            return layer(value)
+        if callable(value) and not isinstance(value, type):
+            ours = find(getattr(value, "__name__", ""))
+            if ours is None:
+                raise LeftOut("a function of PyTorch's as an argument")
+            return ours
         return value
 
     @staticmethod
@@ -208,6 +215,25 @@ class Ours:
         if x.requires_grad and x.is_floating_point():
             made.requires_grad_()
         return made
+
+
+def layer(made: torch.nn.Module) -> Any:
+    """A layer of PyTorch's that is an argument of another one."""
+    if isinstance(made, torch.nn.TransformerEncoderLayer):
+        return ds.nn.TransformerEncoderLayer(
+            made.linear1.in_features,
+            made.self_attn.num_heads,
+            made.linear1.out_features,
+            made.dropout.p,
+            find(made.activation.__name__),
+            made.norm1.eps,
+            made.self_attn.batch_first,
+            made.norm_first,
+            made.linear1.bias is not None,
+        )
+    if list(made.parameters()) or not hasattr(ds.nn, type(made).__name__):
+        raise LeftOut("a layer of PyTorch's as an argument")
+    return getattr(ds.nn, type(made).__name__)()
 
 
 class Wide:

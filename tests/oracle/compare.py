@@ -16,7 +16,7 @@ import torch
 from adapt import as_numpy
 
 EPSILONS = 32.0
-MARGIN = 2.0
+MARGIN = 4.0
 
 
 def is_float(dtype: Any) -> bool:

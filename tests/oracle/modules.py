@@ -10,18 +10,18 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+import reference
 import torch
+from adapt import LeftOut, Ours, Wide, as_numpy, leaves, mapped, matches
+from compare import difference
+from ops import Result, described, failure, refused_by_signature, spread
+from reference import SEED
+from table import DIFFERENT, ERRORS
 from torch.testing._internal.common_modules import ModuleErrorEnum, module_db
 from torch.testing._internal.opinfo.core import SampleInput
 
 import deepseek as ds
-import reference
-from adapt import LeftOut, Ours, Wide, as_numpy, leaves, mapped, matches
-from compare import difference
 from deepseek.errors import DeepseekError
-from ops import Result, described, failure, refused_by_signature, spread
-from reference import SEED
-from table import DIFFERENT, ERRORS, MODULES
 
 HOW = ("device", "dtype")  # how a layer of PyTorch's is made, rather than what it is
 
@@ -69,7 +69,8 @@ def words(case: Any, training: bool) -> str:
         SampleInput(None, args=tuple(call.args), kwargs=call.kwargs)
     )  # fmt: skip
     mode = "train" if training else "eval"
-    return f"({given}) on ({taken}), {mode}".replace("(None, ", "(").replace("(None)", "()")
+    text = f"({given}) on ({taken}), {mode}".replace("(None, ", "(").replace("(None)", "()")
+    return " ".join(text.split())
 
 
 def constructed(info: Any, case: Any) -> Any:
@@ -78,9 +79,7 @@ def constructed(info: Any, case: Any) -> Any:
     convert = Ours()
     kwargs = {k: mapped(v, convert) for k, v in made.kwargs.items() if k not in HOW}
     name = info.name.removeprefix("nn.")
-    adapted = MODULES.get(name)
-    arguments = [mapped(v, convert) for v in made.args]
-    return adapted(*arguments, **kwargs) if callable(adapted) else ours_of(name)(*arguments, **kwargs)
+    return ours_of(name)(*(mapped(v, convert) for v in made.args), **kwargs)
 
 
 def called(layer: Any, call: Any, convert: Ours) -> Any:

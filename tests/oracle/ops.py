@@ -10,8 +10,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 import reference
+import torch
 from adapt import Entry, LeftOut, Ours, Wide, automatic, caller, leaves, mapped, matches
 from reference import SEED
 from table import DIFFERENT, ERRORS, TABLE

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.testing._internal.common_optimizers import optim_db
-
-import deepseek as ds
 from adapt import LeftOut, Ours, as_numpy, mapped, matches
 from compare import difference
-from deepseek.errors import DeepseekError
 from ops import Result, failure, refused_by_signature, spread
 from reference import SEED
 from table import ERRORS, OPTIMIZER_ERRORS
+from torch.testing._internal.common_optimizers import optim_db
+
+import deepseek as ds
+from deepseek.errors import DeepseekError
 
 SHAPES = ((3, 4), (5,), (2, 3, 4))
 STEPS = 5

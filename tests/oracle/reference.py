@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-
-import deepseek as ds
 from adapt import Wide, as_numpy, leaves
 from compare import difference
+
+import deepseek as ds
 
 SEED = 20260
 

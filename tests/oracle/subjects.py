@@ -8,6 +8,7 @@ from typing import Any
 import modules
 import ops
 import optimizers
+import suites
 from adapt import Entry, no
 from table import MODULES, OPTIMIZERS
 
@@ -16,6 +17,7 @@ KINDS: dict[str, Any] = {
     "op": (ops, OPS),
     "module": (modules, modules.database()),
     "optimizer": (optimizers, optimizers.database()),
+    "suite": (suites, suites.database()),
 }
 
 
@@ -36,7 +38,7 @@ def entry(subject: str) -> Entry:
     kind, name = subject.split(":", 1)
     if kind == "op":
         return ops.entry_for(name)
-    reasons = MODULES if kind == "module" else OPTIMIZERS
+    reasons = {"module": MODULES, "optimizer": OPTIMIZERS}.get(kind, {})
     if isinstance(reasons.get(name), str):
         return no(reasons[name])
     if KINDS[kind][0].ours_of(name) is None:

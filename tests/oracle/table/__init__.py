@@ -41,6 +41,8 @@ ERRORS = {
     "^$": "an op on numbers alone gives a tensor without dims",
     "exceeds the maximum|only tensors with up to 64 dims": "no limit of 64 dims",
     "unsupported operation": "shared memory: deepseek's tensors are values",
+    "RNN input dtype|both floats or both Tensors": "types promote",
+    "should be of type bool": "what is true counts as True",
     "(type|bias type|bias) .*should be the same|^should be the same": "types promote",
     "(same|different) device": "deepseek has one device",
     "complex": "complex numbers",

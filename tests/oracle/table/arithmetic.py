@@ -28,6 +28,10 @@ def divided(x: Any, y: Any, rounding_mode: str | None = None) -> Any:
     return ds.trunc(ds.divide(x, y)) if rounding_mode == "trunc" else ds.divide(x, y)
 
 
+def times(x: Any, alpha: Any) -> Any:
+    return x if alpha == 1 else ds.multiply(x, alpha)
+
+
 def clamped(x: Any, min: Any = None, max: Any = None) -> Any:  # noqa: A002
     return ds.clip(x, min, max)
 
@@ -55,9 +59,9 @@ ENTRIES: dict[str, Entry] = {
     "round.decimals_0": via("round", rounded),
     "round.decimals_3": via("round", rounded),
     "round.decimals_neg_3": via("round", rounded),
-    "add": via("add multiply", lambda x, y, alpha=1: ds.add(x, y if alpha == 1 else ds.multiply(y, alpha))),
-    "sub": via("subtract multiply", lambda x, y, alpha=1: ds.subtract(x, y if alpha == 1 else ds.multiply(y, alpha))),
-    "rsub": via("subtract multiply", lambda x, y, alpha=1: ds.subtract(y, x if alpha == 1 else ds.multiply(x, alpha))),
+    "add": via("add multiply", lambda x, y, alpha=1: ds.add(x, times(y, alpha))),
+    "sub": via("subtract multiply", lambda x, y, alpha=1: ds.subtract(x, times(y, alpha))),
+    "rsub": via("subtract multiply", lambda x, y, alpha=1: ds.subtract(y, times(x, alpha))),
     "mul": same("multiply"),
     "true_divide": same("divide"),
     "div.no_rounding_mode": via("divide", divided),
@@ -70,9 +74,13 @@ ENTRIES: dict[str, Entry] = {
     "__rmod__": via("remainder", lambda x, y: y % x),
     "__rpow__": via("pow", lambda x, y: y**x),
     "__rmatmul__": via("matmul", lambda x, y: y @ x),
-    "float_power": via("pow astype", lambda x, y: ds.pow(
-        ds.asarray(x).astype(ds.float64),
-        y.astype(ds.float64) if isinstance(y, ds.Tensor) else y)),
+    "float_power": via(
+        "pow astype",
+        lambda x, y: ds.pow(
+            ds.asarray(x).astype(ds.float64),
+            y.astype(ds.float64) if isinstance(y, ds.Tensor) else y,
+        ),
+    ),
     "eq": same("equal"),
     "ne": same("not_equal"),
     "lt": same("less"),
@@ -80,16 +88,22 @@ ENTRIES: dict[str, Entry] = {
     "gt": same("greater"),
     "ge": same("greater_equal"),
     "equal": via("equal all", lambda x, y: x.shape == y.shape and bool(ds.all(ds.equal(x, y)))),
-    "allclose": via("isclose all", lambda x, y, rtol=1e-5, atol=1e-8, equal_nan=False: bool(ds.all(
-        ds.isclose(x, y, rtol=rtol, atol=atol, equal_nan=equal_nan)))),
+    "allclose": via(
+        "isclose all",
+        lambda x, y, rtol=1e-5, atol=1e-8, equal_nan=False: bool(
+            ds.all(ds.isclose(x, y, rtol=rtol, atol=atol, equal_nan=equal_nan))
+        ),
+    ),
     "max.binary": same("maximum"),
     "min.binary": same("minimum"),
     "clamp": via("clip", clamped),
     "clamp_min": via("clip", lambda x, min: ds.clip(x, min)),
     "clamp_max": via("clip", lambda x, max: ds.clip(x, None, max)),
     "addcmul": via("add multiply", lambda x, a, b, value=1: product_sum(x, a, b, value)),
-    "addcdiv": via("add multiply divide", lambda x, a, b, value=1: ds.add(
-        x, ds.multiply(value, ds.divide(a, b)))),
+    "addcdiv": via(
+        "add multiply divide",
+        lambda x, a, b, value=1: ds.add(x, ds.multiply(value, ds.divide(a, b))),
+    ),
     "float": via("astype", lambda x, **_: x.astype(ds.float32)),
     "double": via("astype", lambda x, **_: x.astype(ds.float64)),
     "half": via("astype", lambda x, **_: x.astype(ds.float16)),
@@ -101,7 +115,10 @@ ENTRIES: dict[str, Entry] = {
     "int": via("astype", lambda x, **_: x.astype(ds.int32)),
     "long": via("astype", lambda x, **_: x.astype(ds.int64)),
     "item": via("Tensor.item", lambda x: x.item()),
-    "masked_fill": via("where", lambda x, mask, value: ds.where(mask, value, x),
-                       lenient={"0-dimensional value": "where broadcasts what it chooses from"}),
+    "masked_fill": via(
+        "where",
+        lambda x, mask, value: ds.where(mask, value, x),
+        lenient={"0-dimensional value": "where broadcasts what it chooses from"},
+    ),
     "where": via("where", lambda a, cond, b: ds.where(cond, a, b)),
 }

@@ -1,4 +1,4 @@
-"""Created tensors: constants, ranges, random numbers. Random ones are compared by shape and dtype."""
+"""Created tensors: constants, ranges, and random numbers, which are compared by shape and dtype."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def shape_like(a: Any, b: Any) -> Any:
     return ds.broadcast_arrays(ds.asarray(a), ds.asarray(b))[0].shape
 
 
+def spaced(start: Any, end: Any, steps: int, base: float = 10.0, dtype: Any = None,
+           **_: Any) -> Any:  # fmt: skip
+    return ds.logspace(start, end, steps, base=base, dtype=dtype)
+
+
 ENTRIES: dict[str, Entry] = {
     "zeros_like": via("zeros_like", lambda x, dtype=None, **_: ds.zeros_like(x, dtype=dtype)),
     "ones_like": via("ones_like", lambda x, dtype=None, **_: ds.ones_like(x, dtype=dtype)),
@@ -36,23 +41,46 @@ ENTRIES: dict[str, Entry] = {
     "full": via("full", lambda s, v, dtype=None, **_: ds.full(s, v, dtype=dtype)),
     "empty": typed("empty", lambda *s, dtype=ds.float32, **_: ds.empty(*s, dtype=dtype)),
     "eye": via("eye", lambda n, m=None, dtype=ds.float32, **_: ds.eye(n, m, dtype=dtype)),
-    "arange": via("arange", lambda start, end=None, step=1, dtype=None, **_: ds.arange(
-        start, end, step, dtype=dtype),
-        lenient={"inconsistent with step": "an empty range, as the array API says"}),
+    "arange": via(
+        "arange",
+        lambda start, end=None, step=1, dtype=None, **_: ds.arange(start, end, step, dtype=dtype),
+        lenient={
+            "inconsistent with step": "an empty range, as the array API says",
+            "step must be nonzero": "an int64 result is not asked for",
+        },
+    ),
+    "logspace": via("logspace", spaced),
+    "logspace.tensor_overload": via("logspace", spaced),
     "scalar_tensor": via("asarray", lambda v, dtype=ds.float32, **_: ds.asarray(v, dtype=dtype)),
     "fill": via("full_like", lambda x, value: ds.full_like(x, value)),
-    "multinomial": typed("multinomial", lambda p, n, replacement=False, **_: ds.multinomial(
-        p, n, replacement)),
-    "bernoulli": typed("bernoulli", lambda x, p=None, **_: ds.bernoulli(
-        x if p is None else ds.full_like(x, p))),
-    "normal": typed("randn", lambda mean, std=1.0, **_: mean + std * ds.randn(*shape_like(mean, std))),
-    "normal.number_mean": typed("randn", lambda mean, std, size=None, **_: (
-        mean + std * ds.randn(*(std.shape if size is None else size)))),
-    "randint_like": typed("randint", lambda x, *a, dtype=None, **_: ds.randint(
-        *(a if len(a) > 1 else (0, *a)), x.shape).astype(dtype or x.dtype)),
+    "multinomial": typed(
+        "multinomial", lambda p, n, replacement=False, **_: ds.multinomial(p, n, replacement)
+    ),
+    "bernoulli": typed(
+        "bernoulli", lambda x, p=None, **_: ds.bernoulli(x if p is None else ds.full_like(x, p))
+    ),
+    "normal": typed(
+        "randn", lambda mean, std=1.0, **_: mean + std * ds.randn(*shape_like(mean, std))
+    ),
+    "normal.number_mean": typed(
+        "randn",
+        lambda mean, std, size=None, **_: (
+            mean + std * ds.randn(*(std.shape if size is None else size))
+        ),
+    ),
+    "randint_like": typed(
+        "randint",
+        lambda x, *a, dtype=None, **_: ds.randint(*(a if len(a) > 1 else (0, *a)), x.shape).astype(
+            dtype or x.dtype
+        ),
+    ),
     "randn": typed("randn", lambda *s, dtype=None, **_: ds.randn(*s, dtype=dtype)),
     "rand_like": typed("rand_like", lambda x, dtype=None, **_: ds.rand_like(x, dtype=dtype)),
     "randn_like": typed("randn_like", lambda x, dtype=None, **_: ds.randn_like(x, dtype=dtype)),
-    "randint": typed("randint", lambda *a, dtype=ds.int64, **_: ds.randint(
-        *(a if len(a) > 2 else (0, *a)), dtype=ds.int64).astype(dtype)),
+    "randint": typed(
+        "randint",
+        lambda *a, dtype=ds.int64, **_: ds.randint(
+            *(a if len(a) > 2 else (0, *a)), dtype=ds.int64
+        ).astype(dtype),
+    ),
 }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import deepseek as ds
 from adapt import Entry, LeftOut, same, via
+
+import deepseek as ds
 
 CONVERTED = {"dtype to be equal to src.dtype": "what is put there is converted"}
 QUIRK = "PyTorch lets an empty index of any shape pass"
@@ -47,20 +48,28 @@ def found(edges: Any, x: Any, right: bool = False, side: str | None = None, sort
 
 ENTRIES: dict[str, Entry] = {
     "__getitem__": via("getitem", lambda x, key: x[key]),
-    "gather": same("gather", left_out=odd_empty, lenient={
-        "Size does not match": "dims of size 1 broadcast, as the array API says"}),
+    "gather": same(
+        "gather",
+        left_out=odd_empty,
+        lenient={"Size does not match": "dims of size 1 broadcast, as the array API says"},
+    ),
     "take_along_dim": via("take_along_axis", along),
-    "index_select": via("take", lambda x, dim, index: ds.take(
-        x, ds.reshape(index, (-1,)), axis=dim)),
+    "index_select": via(
+        "take", lambda x, dim, index: ds.take(x, ds.reshape(index, (-1,)), axis=dim)
+    ),
     "take": via("take", lambda x, index: ds.take(ds.reshape(x, (-1,)), index, axis=0)),
     "scatter_add": same("scatter_add", left_out=odd_empty, lenient=CONVERTED),
     "scatter": same("scatter", left_out=odd_empty, lenient=CONVERTED),
     "index_put": via("setitem index_add", put),
-    "masked_select": via("getitem nonzero", lambda x, mask: ds.broadcast_arrays(x, mask)[0][
-        ds.broadcast_arrays(x, mask)[1]]),
+    "masked_select": via(
+        "getitem nonzero",
+        lambda x, mask: ds.broadcast_arrays(x, mask)[0][ds.broadcast_arrays(x, mask)[1]],
+    ),
     "nonzero": via("nonzero stack", places),
     "argwhere": via("nonzero stack", places),
     "searchsorted": via("searchsorted", found),
-    "bucketize": via("searchsorted", lambda x, edges, right=False, out_int32=False: found(
-        edges, x, right, out_int32=out_int32)),
+    "bucketize": via(
+        "searchsorted",
+        lambda x, edges, right=False, out_int32=False: found(edges, x, right, out_int32=out_int32),
+    ),
 }

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import deepseek as ds
 from adapt import Entry, same, via
+
+import deepseek as ds
 
 F = ds.nn.functional
 
@@ -40,8 +41,10 @@ def sampled(x: Any, grid: Any, mode: int, padding: int, align_corners: bool) -> 
     )  # fmt: skip
 
 
-def looked_up(weight: Any, index: Any, max_norm: Any = None, norm_type: float = 2.0,
-              scale_grad_by_freq: bool = False, sparse: bool = False, **rest: Any) -> Any:  # fmt: skip
+def looked_up(
+    weight: Any, index: Any, max_norm: Any = None, norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False, sparse: bool = False, **rest: Any,
+) -> Any:  # fmt: skip
     return F.embedding(index, weight, **rest)
 
 
@@ -54,6 +57,14 @@ def not_in_place(weight: Any, *_: Any, max_norm: Any = None, scale_grad_by_freq:
 
 def grouped(x: Any, weight: Any, bias: Any, n: int, c: int, hw: int, group: int, eps: float) -> Any:
     return F.group_norm(x, group, weight, bias, eps)
+
+
+def no_channels(x: Any, *_: Any, **__: Any) -> str | None:
+    return "a batch without channels" if x.ndim < 2 else None
+
+
+def no_dims(x: Any, *_: Any, **__: Any) -> str | None:
+    return "one class, given without dims" if x.ndim == 0 else None
 
 
 ENTRIES: dict[str, Entry] = {
@@ -80,6 +91,9 @@ ENTRIES: dict[str, Entry] = {
                       align_corners=True))),
     "nn.functional.embedding": via("embedding", looked_up, left_out=not_in_place, lenient={
         "must be 2-D": "what is looked up may have any shape"}),
+    "nn.functional.batch_norm": same("batch_norm", left_out=no_channels),
+    "nn.functional.multi_margin_loss": same("multi_margin_loss", left_out=no_dims),
+    "nn.functional.multilabel_margin_loss": same("multilabel_margin_loss", left_out=no_dims),
     "grid_sampler_2d": via("grid_sample", sampled),
     "grid_sampler_3d": via("grid_sample", sampled),
     "native_layer_norm": via("layer_norm", lambda x, shape, weight, bias, eps: F.layer_norm(

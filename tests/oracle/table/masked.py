@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import deepseek as ds
 from adapt import Entry, via
+
+import deepseek as ds
 
 
 def hidden(x: Any, mask: Any, value: Any) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import deepseek as ds
 from adapt import Entry, same, via
+
+import deepseek as ds
 
 
 def scaled(x: Any, product: Any, beta: float, alpha: float) -> Any:

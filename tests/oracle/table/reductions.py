@@ -86,8 +86,13 @@ ENTRIES: dict[str, Entry] = {
     "nanmean": via("nanmean", summed("nanmean")),
     "amax": via("max", lambda x, dim=None, keepdim=False: every_axis(ds.max)(x, dim, keepdim)),
     "amin": via("min", lambda x, dim=None, keepdim=False: every_axis(ds.min)(x, dim, keepdim)),
-    "aminmax": via("min max", lambda x, dim=None, keepdim=False: (
-        ds.min(x, axis=dim, keepdims=keepdim), ds.max(x, axis=dim, keepdims=keepdim))),
+    "aminmax": via(
+        "min max",
+        lambda x, dim=None, keepdim=False: (
+            ds.min(x, axis=dim, keepdims=keepdim),
+            ds.max(x, axis=dim, keepdims=keepdim),
+        ),
+    ),
     "max.reduction_no_dim": same("max"),
     "min.reduction_no_dim": same("min"),
     "max.reduction_with_dim": via("max argmax", extreme("max")),
@@ -104,9 +109,21 @@ ENTRIES: dict[str, Entry] = {
     "std_mean.unbiased": via("std mean", with_mean("std")),
     "sort": via("sort argsort", ordered),
     "msort": via("sort", lambda x: ds.sort(x, axis=0)),
-    "argsort": via("argsort", lambda x, dim=-1, descending=False, stable=False: ds.argsort(
-        x, axis=dim, descending=descending)),
+    "argsort": via(
+        "argsort",
+        lambda x, dim=-1, descending=False, stable=False: ds.argsort(
+            x, axis=dim, descending=descending
+        ),
+    ),
     "logsumexp": same("logsumexp"),
+    "trace": same("trace", lenient={"expected a matrix": "takes stacks of matrices too"}),
+    "cdist": via("cdist", lambda x, y, p=2.0, compute_mode=None: ds.cdist(x, y, p)),
     "count_nonzero": via("count_nonzero", every_axis_of("count_nonzero")),
+    "linalg.norm": via(
+        "linalg.norm",
+        lambda x, ord=None, dim=None, keepdim=False, dtype=None: ds.linalg.norm(
+            x if dtype is None else x.astype(dtype), ord, dim, keepdim
+        ),
+    ),
     "dist": via("norm subtract", lambda x, y, p=2: ds.norm(ds.subtract(x, y), p)),
 }

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from adapt import Entry, same, via
 
-import torch
-
 import deepseek as ds
-
 
 ANY_RANK = {"<= 2": "turns the dims round, however many there are"}
 OLD_EMPTY = "PyTorch lets a tensor of shape (0,) pass whatever the others' shapes"
@@ -39,8 +37,9 @@ def transposed(x: Any) -> Any:
 def expanded(x: Any, *shape: Any) -> Any:
     shape = sizes(shape)
     lead = len(shape) - x.ndim
-    return ds.broadcast_to(x, tuple(
-        x.shape[i - lead] if s == -1 and i >= lead else s for i, s in enumerate(shape)))
+    return ds.broadcast_to(
+        x, tuple(x.shape[i - lead] if s == -1 and i >= lead else s for i, s in enumerate(shape))
+    )
 
 
 def selected(x: Any, dim: int, index: int) -> Any:
@@ -114,8 +113,13 @@ ENTRIES: dict[str, Entry] = {
     "unsqueeze_copy": same("unsqueeze"),
     "unbind": via("unstack", unbound),
     "unbind_copy": via("unstack", unbound),
-    "cat": via("concat", joined, left_out=lambda xs, *_, **__: OLD_EMPTY if any(
-        x.shape == (0,) for x in xs) and any(x.ndim != 1 for x in xs) else None),
+    "cat": via(
+        "concat",
+        joined,
+        left_out=lambda xs, *_, **__: (
+            OLD_EMPTY if any(x.shape == (0,) for x in xs) and any(x.ndim != 1 for x in xs) else None
+        ),
+    ),
     "stack": via("stack", lambda xs, dim=0: ds.stack(xs, axis=dim)),
     "chunk": same("chunk"),
     "unsafe_chunk": same("chunk"),
@@ -130,27 +134,48 @@ ENTRIES: dict[str, Entry] = {
     "fliplr": via("flip", lambda x: ds.flip(x, 1)),
     "flipud": via("flip", lambda x: ds.flip(x, 0)),
     "select": via("take", selected),
-    "slice": via("getitem", lambda x, dim=0, start=None, end=None, step=1: x[
-        (slice(None),) * (dim % x.ndim) + (slice(start, end, step),)]),
+    "slice": via(
+        "getitem",
+        lambda x, dim=0, start=None, end=None, step=1: x[
+            (slice(None),) * (dim % x.ndim) + (slice(start, end, step),)
+        ],
+    ),
     "repeat": via("tile", lambda x, *s: ds.tile(x, sizes(s))),
     "tile": via("tile", lambda x, *s: ds.tile(x, sizes(s))),
-    "repeat_interleave": via("repeat", lambda x, n, dim=None, **_: ds.repeat(x, n, axis=dim)),
+    "repeat_interleave": via(
+        "repeat", lambda x, repeats, dim=None, **_: ds.repeat(x, repeats, axis=dim)
+    ),
     "unfold": via("Tensor.unfold", lambda x, *a: x.unfold(*a)),
     "unfold_copy": via("Tensor.unfold", lambda x, *a: x.unfold(*a)),
     "diagonal": via("diagonal", lambda x, *a, **k: diagonals(x, *a, **k)),
     "diagonal_copy": via("diagonal", lambda x, *a, **k: diagonals(x, *a, **k)),
-    "linalg.diagonal": via("diagonal", lambda x, offset=0, dim1=-2, dim2=-1: ds.diagonal(
-        x, offset, dim1, dim2)),
+    "linalg.diagonal": via(
+        "diagonal", lambda x, offset=0, dim1=-2, dim2=-1: ds.diagonal(x, offset, dim1, dim2)
+    ),
     "rot90": via("rot90", lambda x, k=1, dims=(0, 1): ds.rot90(x, k, dims)),
-    "meshgrid.variadic_tensors": via("meshgrid", lambda *xs, indexing="ij": ds.meshgrid(
-        *xs, indexing=indexing)),
-    "meshgrid.list_of_tensors": via("meshgrid", lambda xs, indexing="ij": ds.meshgrid(
-        *xs, indexing=indexing)),
+    "meshgrid.variadic_tensors": via(
+        "meshgrid", lambda *xs, indexing="ij": ds.meshgrid(*xs, indexing=indexing)
+    ),
+    "meshgrid.list_of_tensors": via(
+        "meshgrid", lambda xs, indexing="ij": ds.meshgrid(*xs, indexing=indexing)
+    ),
     "tril": via("tril", lambda x, diagonal=0: ds.tril(x, k=diagonal)),
     "triu": via("triu", lambda x, diagonal=0: ds.triu(x, k=diagonal)),
     "to": via("astype", cast),
-    "sum_to_size": via("sum", lambda x, *shape: ds.reshape(ds.sum(x, axis=tuple(
-        i for i, s in enumerate(x.shape)
-        if i < x.ndim - len(sizes(shape)) or sizes(shape)[i - x.ndim + len(sizes(shape))] == 1 != s
-    ), keepdims=True), sizes(shape))),
+    "sum_to_size": via(
+        "sum",
+        lambda x, *shape: ds.reshape(
+            ds.sum(
+                x,
+                axis=tuple(
+                    i
+                    for i, s in enumerate(x.shape)
+                    if i < x.ndim - len(sizes(shape))
+                    or sizes(shape)[i - x.ndim + len(sizes(shape))] == 1 != s
+                ),
+                keepdims=True,
+            ),
+            sizes(shape),
+        ),
+    ),
 }
