@@ -22,9 +22,9 @@ from deepseek.ops.loss_distance import *
 from deepseek.ops.loss_margin import *
 from deepseek.ops.nn import *
 from deepseek.ops.normalization import *
+from deepseek.ops.padding import pad
 from deepseek.ops.pooling import *
 from deepseek.ops.rectifiers import *
-from deepseek.ops.slicing import pad
 from deepseek.ops.spelling import in_both_spellings
 from deepseek.ops.transcendental import sigmoid, tanh
 from deepseek.ops.view import flatten

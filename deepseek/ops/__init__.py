@@ -27,6 +27,7 @@ from deepseek.ops import (
     nn,
     normalization,
     ordering,
+    padding,
     pooling,
     prefix,
     products,
@@ -67,6 +68,7 @@ from deepseek.ops.loss_margin import *
 from deepseek.ops.nn import *
 from deepseek.ops.normalization import *
 from deepseek.ops.ordering import *
+from deepseek.ops.padding import *
 from deepseek.ops.pooling import *
 from deepseek.ops.prefix import *
 from deepseek.ops.products import *
@@ -109,6 +111,7 @@ __all__ += loss_margin.__all__
 __all__ += nn.__all__
 __all__ += normalization.__all__
 __all__ += ordering.__all__
+__all__ += padding.__all__
 __all__ += pooling.__all__
 __all__ += prefix.__all__
 __all__ += products.__all__

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
+from deepseek.errors import ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir import scalar
 from deepseek.ir.op import Kind, Sample
@@ -39,7 +39,7 @@ from deepseek.ops.define import (
 )
 from deepseek.ops.view import concat
 
-__all__ = ["flip", "fliplr", "flipud", "narrow", "pad", "roll", "rot90", "slice_update"]
+__all__ = ["flip", "fliplr", "flipud", "narrow", "roll", "rot90", "slice_update"]
 
 Index = tuple[Expr, ...]
 Types = tuple[TensorType, ...]
@@ -269,37 +269,31 @@ def _pad_vjp(
         Sample(((0, 3),), {"padding": ((2, 1), (0, 0))}),
         Sample(((),), {"padding": ()}),
     ],
-    method="pad",
     onnx=forms.padded,
 )
-def pad(
-    x: Tensor, /, padding: Sequence[Any], mode: str = "constant", value: float = 0,
-    interior: Sequence[int] | None = None,
-) -> Tensor:  # fmt: skip
-    """x with `value` around it; negative amounts crop.
-
-    `padding` has a pair (before, after) for each axis as in NumPy, or is flat and starts from the
-    last axis as in PyTorch. `interior` puts so many values between neighbours on each axis.
-    """
+def pad_(
+    x: Tensor, /, padding: Sequence[Any], value: float = 0, interior: Sequence[int] | None = None
+) -> Tensor:
+    """x with `value` around it, and between neighbours; negative amounts crop."""
     x = as_tensor(x, "pad")
-    if mode != "constant":
-        raise op_error(ArgumentError, "pad", f"mode {mode!r}", "mode 'constant'", user_line())
-    pairs = _padding_pairs(x, list(padding))
+    pairs = padding_pairs(x, padding)
     low, high = (tuple(size_of(p[side]) for p in pairs) for side in (0, 1))
     return padded(x, low, high, tuple(interior or (0,) * x.ndim), value)
 
 
-def _padding_pairs(x: Tensor, padding: list[Any]) -> list[Any]:
-    if padding and isinstance(padding[0], int):
-        pairs = [(padding[i], padding[i + 1]) for i in range(0, len(padding) - 1, 2)]
+def padding_pairs(x: Tensor, padding: Sequence[Any]) -> list[Any]:
+    """A pair (before, after) for each axis, from such pairs or a flat list from the last axis."""
+    given = list(padding)
+    if given and not isinstance(given[0], (tuple, list)):
+        pairs = [(given[i], given[i + 1]) for i in range(0, len(given) - 1, 2)]
         pairs = [(0, 0)] * (x.ndim - len(pairs)) + pairs[::-1]
-        fits = len(padding) % 2 == 0 and len(pairs) == x.ndim
+        fits = len(given) % 2 == 0 and len(pairs) == x.ndim
     else:
-        pairs = [tuple(p) for p in padding]
+        pairs = [tuple(p) for p in given]
         fits = len(pairs) == x.ndim and all(len(p) == 2 for p in pairs)
     if not fits:
         raise op_error(
-            ShapeError, "pad", f"{describe(x)} and padding {padding}",
+            ShapeError, "pad", f"{describe(x)} and padding {given}",
             "a pair for each axis, or a flat list of pairs from the last axis on", user_line(),
         )  # fmt: skip
     return pairs
@@ -312,7 +306,7 @@ def padded(
     interior = interior or (0,) * len(low)
     if all(is_size(s, 0) for s in (*low, *high, *interior)):
         return x
-    out: Tensor = record(op_of(pad), x, low=low, high=high, interior=interior, value=value)
+    out: Tensor = record(op_of(pad_), x, low=low, high=high, interior=interior, value=value)
     return out
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import deepseek as ds
+from deepseek.errors import ArgumentError
 
 RNG = np.random.default_rng(0)
 
@@ -134,3 +135,27 @@ def test_solving_undoes_multiplying() -> None:
     x = ds.solve(ds.asarray(a), ds.asarray(b))
     assert np.allclose((ds.asarray(a) @ x).numpy(), b)
     assert np.allclose(ds.inv(ds.asarray(a)).numpy() @ a, np.eye(4))
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular", "symmetric"])
+def test_padding_by_elements_crops_first_and_is_one_kernel(mode: str) -> None:
+    x = np.arange(30.0, dtype=np.float32).reshape(1, 5, 6)
+    t = ds.asarray(x)
+    numpys = {"replicate": "edge", "circular": "wrap"}.get(mode, mode)
+    wanted = np.pad(x[:, 1:], ((0, 0), (0, 2), (3, 0)), mode=numpys)
+    assert np.array_equal(ds.pad(t, (3, 0, -1, 2), mode=mode).numpy(), wanted)
+    explained = ds.explain(ds.jit(lambda x: ds.pad(x * 2, (3, 1, 2, 2), mode=mode) + 1), t)
+    assert explained.counts["launches"] <= 2
+    compiled = ds.jit(lambda x: ds.pad(x, (2, 1), mode=mode))
+    for columns in (4, 7, 3, 12):
+        y = np.arange(2.0 * columns).reshape(2, columns)
+        traces = ds.counters.traces
+        assert np.array_equal(
+            compiled(ds.asarray(y)).numpy(), np.pad(y, ((0, 0), (2, 1)), mode=numpys)
+        )
+    assert ds.counters.traces == traces, "traced again for the fourth size"
+
+
+def test_unknown_padding_modes_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="did you mean 'reflect'"):
+        ds.pad(ds.ones(3), (1, 1), mode="reflct")
