@@ -23,6 +23,7 @@ from deepseek.frontend.tracer import Trace, begin
 from deepseek.ir.graph import Graph
 from deepseek.ir.shape import Shape, active
 from deepseek.nn.module import Module
+from deepseek.onnx.builder import KNOWN
 from deepseek.onnx.dims import Dims
 from deepseek.onnx.finish import assembled
 from deepseek.onnx.finish import check as check_model
@@ -261,10 +262,13 @@ def initializers(
     """A name for everything that the trace read from outside, state-dict keys where there are."""
     names = []
     for h in trace.hidden.values():
-        key = keys.get(id(h.handle), "")
+        key, array = keys.get(id(h.handle), ""), view_of(h.value)
+        if not key and array.size <= KNOWN:  # nobody's parameter: as good as written down
+            names.append(b.array(array, h.value.type.dtype))
+            continue
         if not key or key in taken or key in b.held:
             key = b.name(key or "captured")
-        names.append(b.initializer(key, view_of(h.value), h.value.type.dtype))
+        names.append(b.initializer(key, array, h.value.type.dtype))
     for n in trace.numbers.values():
         names.append(b.number(n.number.current, n.placeholder.type.dtype))
     for d in trace.draws.values():

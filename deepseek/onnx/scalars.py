@@ -63,9 +63,17 @@ def _checked(b: Any, dtype: DType, y: str) -> tuple[str | None, str, str]:
     return none, zero, b.node("Where", none, b.number(1, dtype), y)
 
 
+def _float_rest(b: Any, dtype: DType, x: str, y: str) -> tuple[str, str]:
+    """The remainder with x's sign, exact, and whether it has to move up by y to have y's."""
+    rest, zero = b.node("Mod", x, y, fmod=1), b.number(0, dtype)
+    signs = b.node("Xor", b.node("Less", rest, zero), b.node("Less", y, zero))
+    return rest, b.node("And", signs, b.node("Not", b.node("Equal", rest, zero)))
+
+
 def _mod(b: Any, dtype: DType, x: str, y: str) -> str:
     if dtype.is_float:
-        return str(b.node("Sub", x, b.node("Mul", b.node("Floor", b.node("Div", x, y)), y)))
+        rest, below = _float_rest(b, dtype, x, y)
+        return str(b.node("Where", below, b.node("Add", rest, y), rest))
     none, zero, divisor = _checked(b, dtype, y)
     rest = b.node("Mod", x, divisor)
     return str(rest if none is None else b.node("Where", none, zero, rest))
@@ -73,7 +81,11 @@ def _mod(b: Any, dtype: DType, x: str, y: str) -> str:
 
 def _floordiv(b: Any, dtype: DType, x: str, y: str) -> str:
     if dtype.is_float:
-        return str(b.node("Floor", b.node("Div", x, y)))
+        rest, below = _float_rest(b, dtype, x, y)
+        whole = b.node("Round", b.node("Div", b.node("Sub", x, rest), y))
+        quotient = b.node("Where", below, b.node("Sub", whole, b.number(1, dtype)), whole)
+        by_zero = b.node("Equal", y, b.number(0, dtype))
+        return str(b.node("Where", by_zero, b.node("Div", x, y), quotient))
     none, zero, divisor = _checked(b, dtype, y)
     # ONNX rounds towards zero; what the remainder takes off leaves a whole multiple.
     whole = b.node("Sub", x, b.node("Mod", x, divisor))

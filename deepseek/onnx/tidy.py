@@ -25,7 +25,7 @@ def tidy(b: Builder, nodes: Sequence[Any], results: Sequence[str]) -> list[Any]:
             conv = producers.get(value)
             if conv is None or conv.op_type != "Conv" or len(conv.input) > 2 or uses[value] > 1:
                 continue
-            bias = per_channel(b, producers.get(other), conv)
+            bias = per_channel(b, other, producers.get(other), conv)
             if bias is not None:
                 conv.input.append(bias)
                 conv.output[0] = node.output[0]
@@ -34,15 +34,19 @@ def tidy(b: Builder, nodes: Sequence[Any], results: Sequence[str]) -> list[Any]:
     return [n for n in nodes if n.name not in gone]
 
 
-def per_channel(b: Builder, node: Any, conv: Any) -> str | None:
-    """The vector that a node reshapes to a value for each channel of a Conv, if it does that."""
+def per_channel(b: Builder, value: str, node: Any, conv: Any) -> str | None:
+    """The vector that a value, or the node that made it, adds to the channels of a Conv, if so."""
+    ones = tuple(1 for a in conv.attribute if a.name == "kernel_shape" for _ in a.ints)
+    held = b.held.get(value)
+    if held is not None:
+        count = held.size
+        if held.shape not in ((count, *ones), (1, count, *ones)):
+            return None
+        return b.array(held.reshape(-1), b.dtypes[value])
     if node is None or node.op_type != "Reshape" or node.input[0] not in b.held:
         return None
-    (window,) = (a.ints for a in conv.attribute if a.name == "kernel_shape")
-    vector = b.held[node.input[0]]
-    target = b.known.get(node.input[1])
-    wanted = [*vector.shape, *(1 for _ in window)]
-    if target is None or vector.ndim != 1 or target.tolist() != wanted:
+    vector, target = b.held[node.input[0]], b.known.get(node.input[1])
+    if target is None or vector.ndim != 1 or target.tolist() != [*vector.shape, *ones]:
         return None
     return str(node.input[0])
 

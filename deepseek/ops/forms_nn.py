@@ -199,9 +199,20 @@ def instance_norm(b: Any, node: Node, *inputs: str) -> Any:
     return b.node("InstanceNormalization", x, scale, shift, epsilon=node.attrs["eps"])
 
 
+def _leaves_something(mask: Any) -> bool:
+    """Whether a mask (truth values, or what is added) is known and every row sees something."""
+    if mask is None or not mask.size:
+        return False
+    seen = mask if mask.dtype == bool else np.isfinite(mask)
+    return bool(seen.any(axis=-1).all())
+
+
 @form("Attention")
 def attention(b: Any, node: Node, *inputs: str) -> Any:
-    """Attention on (batch, heads, length, features), or without heads; nothing else broadcasts."""
+    """Attention on (batch, heads, length, features), or without heads; nothing else broadcasts.
+
+    Of rows that a mask hides whole ONNX says nothing, so a mask has to be known and to have none.
+    """
     a = node.attrs
     query, key, value, mask = given(node, inputs, "query", "key", "value", "attn_mask")
     q, k, v = types_of(node)[:3]
@@ -215,6 +226,8 @@ def attention(b: Any, node: Node, *inputs: str) -> Any:
     if mask is not None:
         seen = types_of(node)[3]
         if seen.rank > rank or not seen.rank or seen.shape[-1] != k.shape[-2]:
+            return None
+        if not _leaves_something(b.held.get(mask)):
             return None
         if rank == 3 and seen.rank == 3:
             mask = b.node("Unsqueeze", mask, b.array([1]))
