@@ -6,6 +6,7 @@ float32.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from deepseek.ir.dtype import DTYPES, dtype_of
 from deepseek.ir.op import Kind, Sample
 from deepseek.ir.scalar import Expr, call, const
 from deepseek.ir.shape import TensorType, tensor_type
-from deepseek.ops import forms
+from deepseek.ops import forms, forms_math
 from deepseek.ops.define import (
     ALL,
     BOOLEAN,
@@ -28,6 +29,7 @@ from deepseek.ops.define import (
     converted,
     describe,
     elementwise,
+    elementwise_samples,
     method,
     op_of,
     primitive,
@@ -38,8 +40,8 @@ __all__ = [
     "abs", "add", "astype", "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or",
     "bitwise_right_shift", "bitwise_xor", "clip", "detach", "divide", "equal", "floor_divide",
     "greater", "greater_equal", "less", "less_equal", "logical_and", "logical_not",
-    "logical_or", "maximum", "minimum", "multiply", "negative", "not_equal", "positive", "pow",
-    "remainder", "sign", "square", "stop_gradient", "subtract", "where",
+    "logical_or", "logical_xor", "maximum", "minimum", "multiply", "negative", "not_equal",
+    "positive", "pow", "remainder", "sign", "square", "stop_gradient", "subtract", "where",
 ]  # fmt: skip
 
 # ------------------------------------------------------------------ mixed types: cast and choose
@@ -156,41 +158,48 @@ def divide(a: Expr, b: Expr) -> Expr:
     return call("div", a, b)
 
 
-def _floor_divide_reference(a: Any, b: Any) -> Any:
-    if np.asarray(a).dtype.kind == "f":
-        return np.floor(np.divide(a, b))
-    return np.where(b == 0, 0, np.floor_divide(a, np.where(b == 0, 1, b)))
+def _divided_reference(divide: Callable[..., Any]) -> Callable[..., Any]:
+    """A division of NumPy's that gives 0 where an integer is divided by zero."""
+
+    def reference(a: Any, b: Any) -> Any:
+        if np.asarray(a).dtype.kind == "f":
+            return divide(a, b)
+        return np.where(b == 0, 0, divide(a, np.where(b == 0, 1, b)))
+
+    return reference
+
+
+def _division_samples() -> list[Sample]:
+    edges = np.array([-np.inf, -7.0, -0.5, -0.0, 0.0, 2.5, np.inf, np.nan], np.float32)
+    return [*elementwise_samples(2, (0.5, 9.0)), Sample((edges, edges.reshape((8, 1))))]
 
 
 @elementwise(
-    reference=_floor_divide_reference,
+    reference=_divided_reference(np.floor_divide),
     method=("__floordiv__", "__rfloordiv__", "floor_divide"),
-    domain=(0.5, 9.0),
+    samples=_division_samples,
 )
 def floor_divide(a: Expr, b: Expr) -> Expr:
-    """The largest integer not above a / b; integers divided by zero give 0."""
-    if a.dtype.is_float:
-        return call("floor", call("div", a, b))
+    """The largest integer not above a / b; integers divided by zero give 0.
+
+    >>> ds.floor_divide(ds.asarray([7, -7, 7]), ds.asarray([2, 2, 0]))
+    tensor([ 3, -4,  0])
+    """
     return call("floordiv", a, b)
 
 
-def _remainder_reference(a: Any, b: Any) -> Any:
-    if np.asarray(a).dtype.kind == "f":
-        return a - np.floor(np.divide(a, b)) * b
-    return np.where(b == 0, 0, np.mod(a, np.where(b == 0, 1, b)))
-
-
 @elementwise(
-    reference=_remainder_reference,
+    reference=_divided_reference(np.mod),
     vjp=lambda g, y, a, b: (g, -g * floor_divide(a, b)),
     method=("__mod__", "__rmod__", "remainder"),
-    domain=(0.5, 9.0),
-    tolerance=32,
+    samples=_division_samples,
 )
 def remainder(a: Expr, b: Expr) -> Expr:
-    """a - floor(a / b) * b: the sign of b; integers modulo zero give 0."""
-    if a.dtype.is_float:
-        return call("sub", a, call("mul", call("floor", call("div", a, b)), b))
+    """What floor division leaves: 0 or of the sign of b, exact; integers modulo zero give 0.
+
+    >>> ds.remainder(ds.asarray([5.5, -5.5]), 2)
+    tensor([1.5, 0.5])
+    """
     return call("mod", a, b)
 
 
@@ -343,22 +352,57 @@ def greater_equal(a: Expr, b: Expr) -> Expr:
     return call("le", b, a)
 
 
-@elementwise(takes=BOOLEAN, reference=np.logical_and, method="logical_and", onnx="And")
+def _truth(x: Expr) -> Expr:
+    """Whether x is not 0."""
+    return x if x.dtype.is_bool else call("ne", x, const(0, x.dtype))
+
+
+@elementwise(
+    takes=ALL, reference=np.logical_and, method="logical_and", onnx=forms_math.of_truths("And")
+)
 def logical_and(a: Expr, b: Expr) -> Expr:
-    """a and b."""
-    return call("bitand", a, b)
+    """Whether both are true, or not 0.
+
+    >>> ds.logical_and(ds.asarray([True, True]), ds.asarray([True, False]))
+    tensor([ True, False])
+    """
+    return call("bitand", _truth(a), _truth(b))
 
 
-@elementwise(takes=BOOLEAN, reference=np.logical_or, method="logical_or", onnx="Or")
+@elementwise(
+    takes=ALL, reference=np.logical_or, method="logical_or", onnx=forms_math.of_truths("Or")
+)
 def logical_or(a: Expr, b: Expr) -> Expr:
-    """a or b."""
-    return call("bitor", a, b)
+    """Whether one of them is true, or not 0.
+
+    >>> ds.logical_or(ds.asarray([True, False]), ds.asarray([False, False]))
+    tensor([ True, False])
+    """
+    return call("bitor", _truth(a), _truth(b))
 
 
-@elementwise(takes=BOOLEAN, reference=np.logical_not, method="logical_not", onnx="Not")
+@elementwise(
+    takes=ALL, reference=np.logical_xor, method="logical_xor", onnx=forms_math.of_truths("Xor")
+)
+def logical_xor(a: Expr, b: Expr) -> Expr:
+    """Whether just one of them is true, or not 0.
+
+    >>> ds.logical_xor(ds.asarray([True, False]), ds.asarray([True, True]))
+    tensor([False,  True])
+    """
+    return call("bitxor", _truth(a), _truth(b))
+
+
+@elementwise(
+    takes=ALL, reference=np.logical_not, method="logical_not", onnx=forms_math.of_truths("Not")
+)
 def logical_not(x: Expr) -> Expr:
-    """not x."""
-    return scalar.not_(x)
+    """Whether x is false, or 0.
+
+    >>> ds.logical_not(ds.asarray([0, 3]))
+    tensor([ True, False])
+    """
+    return scalar.not_(_truth(x))
 
 
 @elementwise(
