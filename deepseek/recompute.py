@@ -12,14 +12,17 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from deepseek.autograd import copied_as_recorded, pullback
+from deepseek.config import options, override
 from deepseek.errors import ArgumentError, ShapeError, user_line
 from deepseek.frontend.tensor import Tensor, record, state
 from deepseek.ir import graph
 from deepseek.ir.graph import Graph, Node, Value, input_value
 from deepseek.ir.op import Kind, Op, internal
+from deepseek.ir.rewrite import Rewriter, Rule, inline
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import TensorType
 
@@ -55,7 +58,9 @@ def _checkpoint_vjp(g: Any, y: Any, *xs: Tensor, body: Graph) -> Gradients:
     """The body's gradient, on the body computed again as soon as the cotangents are there."""
     given = g if isinstance(g, tuple) else (g,)
     arrived = [t for t in given if t is not None]
-    return pullback(body, [record(LATE, x, *arrived) for x in xs], given)
+    # With ops run one at a time, the body's values would be computed before they have a gradient.
+    with override(eager=False) if options.eager else nullcontext():
+        return pullback(body, [record(LATE, x, *arrived) for x in xs], given)
 
 
 CHECKPOINT = internal(
@@ -66,6 +71,18 @@ CHECKPOINT = internal(
         doc="A part whose gradient computes it again.",
     )
 )  # fmt: skip
+
+
+_opener = Rewriter(
+    [Rule(CHECKPOINT.name, lambda n: inline(n.attrs["body"], n.inputs, n.line), "open", True)]
+)
+
+
+def opened(graph: Graph) -> Graph:
+    """The graph with the bodies of checkpoints in their place: what runs op by op."""
+    while any(node.op is CHECKPOINT for node in graph.nodes):
+        graph = _opener.run(graph)
+    return graph
 
 
 def checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,7 +109,7 @@ def checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:
             "  help: write ds.checkpoint(function)(x)"
         )
 
-    @functools.wraps(function)
+    @functools.wraps(function, updated=())  # a module's __dict__ is not the wrapper's
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         if not state.grad:
             return function(*args, **kwargs)

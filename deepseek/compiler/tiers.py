@@ -27,6 +27,7 @@ from deepseek.ir.rewrite import inline
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Sizes, active
 from deepseek.ops import ones_like
+from deepseek.recompute import opened
 
 PROMOTED_AT = 3  # the time a pending graph is met at which it is compiled as a whole
 _met: dict[Any, int] = {}
@@ -82,7 +83,7 @@ def run(nodes: Sequence[Node], outputs: list[Value]) -> None:
         for value in node.inputs:
             if value.data is not None:
                 leaves.setdefault(value)
-    graph = Graph(leaves, outputs)
+    graph = opened(Graph(leaves, outputs))
     backend = backends.load(options.backend)
     if backend.interprets:
         results = compile_graph(self_contained(graph), backend).run([v.data for v in leaves])

@@ -134,6 +134,11 @@ def is_alias(node: Node) -> bool:
     return same_count and linear(reads[0][0], source.shape) is linear(index, out.shape)
 
 
+def is_late(node: Node) -> bool:
+    """Whether a node is its first input, but not before the others are there."""
+    return len(node.inputs) > 1 and is_alias(node)
+
+
 def row_index(domain: Index, folded: tuple[int, ...]) -> Index:
     """The index of a reduction's result, in its domain's variables."""
     return tuple(x for i, x in enumerate(domain) if i not in folded)

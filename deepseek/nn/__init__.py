@@ -7,6 +7,7 @@ from deepseek.nn import (
     activation,
     attention,
     basic,
+    checkpointing,
     container,
     conv,
     functional,
@@ -24,6 +25,7 @@ from deepseek.nn import (
 from deepseek.nn.activation import *
 from deepseek.nn.attention import *
 from deepseek.nn.basic import *
+from deepseek.nn.checkpointing import *
 from deepseek.nn.container import *
 from deepseek.nn.conv import *
 from deepseek.nn.fusion import *
@@ -39,6 +41,7 @@ __all__ = ["functional", "init", "utils"]
 __all__ += activation.__all__
 __all__ += attention.__all__
 __all__ += basic.__all__
+__all__ += checkpointing.__all__
 __all__ += container.__all__
 __all__ += conv.__all__
 __all__ += fusion.__all__

@@ -6,6 +6,7 @@ depends on, directly or not, as bits; it is kept closed under every change.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deepseek.errors import CompileError
@@ -16,11 +17,13 @@ from deepseek.ir.access import (
     axes_of,
     inlined,
     is_alias,
+    is_late,
     read_at,
     row_position,
 )
 from deepseek.ir.graph import Graph, Node, Value, make_node
 from deepseek.ir.op import Kind, Op, internal
+from deepseek.ir.rewrite import with_inputs
 from deepseek.ir.shape import Shape, TensorType, exprs
 from deepseek.passes.order import without_waiting
 
@@ -82,6 +85,12 @@ class Grouping:
         self.group_of: dict[Node, Group] = {}
         self.inputs = set(graph.inputs)
         self.uses = graph.uses()
+        self.late: dict[Value, Value] = {}  # what may not come before something else: what it is
+        for node in graph.nodes:
+            if is_late(node):
+                self.late[node.outputs[0]] = self.late.get(node.inputs[0], node.inputs[0])
+                for value in node.inputs[1:]:
+                    self.uses[value].remove(node)
         self._reads: dict[tuple[Node, Index], list[Access]] = {}
         self.must_store = self.values_needed_in_memory()
 
@@ -217,10 +226,13 @@ class Grouping:
         }
         for group in self.frugal(self.in_order(), outputs):
             if group.form != "alone":
-                self.emit(group, outputs[group], done)
+                self.emit(group, outputs, done)
                 continue
             node = group.nodes[0]
             inputs = tuple([done.get(v, v) for v in node.inputs])
+            if node.outputs[0] in self.late:  # its place in the order is all there is to it
+                done[node.outputs[0]] = inputs[0]
+                continue
             copy = make_node(node.op, inputs, node.attrs, [v.type for v in node.outputs], node.line)
             done.update(zip(node.outputs, copy.outputs, strict=True))
         return Graph(self.graph.inputs, [done.get(v, v) for v in self.graph.outputs])
@@ -252,7 +264,7 @@ class Grouping:
         writes: dict[Group, set[Value]] = {}
         for group in order:
             alone = group.form == "alone"
-            read = group.nodes[0].inputs if alone else self.region_inputs(group, outputs[group])
+            read = group.nodes[0].inputs if alone else self.region_parts(group, outputs[group])[0]
             reads[group] = {self.owner(v) for v in read} - kept
             writes[group] = {v for v in outputs[group] if self.owner(v) is v} - kept
         return without_waiting(order, reads, writes)
@@ -263,28 +275,50 @@ class Grouping:
             value = value.node.inputs[0]
         return value
 
-    def emit(self, group: Group, outputs: list[Value], done: dict[Value, Value]) -> None:
+    def emit(
+        self, group: Group, written: Mapping[Group, list[Value]], done: dict[Value, Value]
+    ) -> None:
+        outputs = written[group]
         for value in outputs:
             if not group.stores(value):
                 raise CompileError(f"{value} is computed at {group.at[value]}: a wrong fusion")
-        inputs = self.region_inputs(group, outputs)
-        body = Graph(inputs, outputs)
+        inputs, nodes, first = self.region_parts(group, outputs)
+        # What it waits for is an input that nothing in it reads.
+        inputs += [v for g in first for v in written[g][:1] if v not in inputs]
+        body = Graph(inputs, self.without_late(nodes, outputs))
         attrs = {"body": body, "form": group.form, "shape": group.shape, "folded": group.folded}
         outer = tuple(done.get(v, v) for v in inputs)
         made = make_node(REGION, outer, attrs, [v.type for v in outputs], group.nodes[-1].line)
         done.update(zip(outputs, made.outputs, strict=True))
 
-    def region_inputs(self, group: Group, outputs: list[Value]) -> list[Value]:
-        """What the group reads from memory, in order of first use."""
+    def without_late(self, nodes: Iterable[Node], outputs: Sequence[Value]) -> list[Value]:
+        """The outputs, where the nodes read what late values are."""
+        done = dict(self.late)
+        for node in sorted(nodes, key=lambda n: n.sequence):
+            if node.outputs[0] not in self.late:
+                made = with_inputs(node, tuple([done.get(v, v) for v in node.inputs]))
+                done.update(zip(node.outputs, made.outputs, strict=True))
+        return [done[v] for v in outputs]
+
+    def region_parts(
+        self, group: Group, outputs: Sequence[Value]
+    ) -> tuple[list[Value], set[Node], list[Group]]:
+        """What the group reads from memory, in order of first use; the nodes it computes; and the
+        groups that it only waits for.
+        """
         found: dict[Value, None] = {}
         seen: set[Node] = set()
+        first: dict[Group, None] = {}
         stack = [v.node for v in reversed(outputs)]
         while stack:
             node = stack.pop()
             if node in seen:
                 continue
             seen.add(node)
-            for value in node.inputs:
+            late = node.outputs[0] in self.late
+            if late:
+                first.update(dict.fromkeys(self.groups_behind(node.inputs[1:], group)))
+            for value in node.inputs[:1] if late else node.inputs:
                 inside = value not in self.inputs and (
                     self.group_of.get(value.node) is group or inlined(value)
                 )
@@ -292,6 +326,23 @@ class Grouping:
                     stack.append(value.node)
                 else:
                     found.setdefault(value)
+        return list(found), seen, list(first)
+
+    def groups_behind(self, values: Iterable[Value], group: Group) -> list[Group]:
+        """The groups that values come from and a group depends on."""
+        found: dict[Group, None] = {}
+        seen: set[Value] = set(self.inputs)
+        stack = list(values)
+        while stack:
+            value = stack.pop()
+            if value in seen:
+                continue
+            seen.add(value)
+            source = self.group_of.get(value.node)
+            if source is not None and group.before >> source.number & 1:
+                found[source] = None
+            else:
+                stack.extend(value.node.inputs)
         return list(found)
 
 
