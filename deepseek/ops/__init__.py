@@ -5,6 +5,7 @@ Importing it fills the registry and gives Tensor its methods.
 
 from deepseek.ops import (
     activation,
+    arithmetic,
     attend,
     axes,
     contract,
@@ -16,6 +17,7 @@ from deepseek.ops import (
     distances,
     elementwise,
     exponentials,
+    float_parts,
     grids,
     host,
     index,
@@ -46,6 +48,7 @@ from deepseek.ops import (
     window,
 )
 from deepseek.ops.activation import *
+from deepseek.ops.arithmetic import *
 from deepseek.ops.attend import *
 from deepseek.ops.axes import *
 from deepseek.ops.contract import *
@@ -57,6 +60,7 @@ from deepseek.ops.diagonals import *
 from deepseek.ops.distances import *
 from deepseek.ops.elementwise import *
 from deepseek.ops.exponentials import *
+from deepseek.ops.float_parts import *
 from deepseek.ops.grids import *
 from deepseek.ops.host import *
 from deepseek.ops.index import *
@@ -89,6 +93,7 @@ from deepseek.ops.window import *
 
 __all__: list[str] = []
 __all__ += activation.__all__
+__all__ += arithmetic.__all__
 __all__ += attend.__all__
 __all__ += axes.__all__
 __all__ += contract.__all__
@@ -100,6 +105,7 @@ __all__ += distances.__all__
 __all__ += diagonals.__all__
 __all__ += elementwise.__all__
 __all__ += exponentials.__all__
+__all__ += float_parts.__all__
 __all__ += grids.__all__
 __all__ += host.__all__
 __all__ += index.__all__
