@@ -15,7 +15,8 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,9 +180,7 @@ def checksum_of(content: Any) -> str:
 
 def versions() -> dict[str, str]:
     """What wrote the checkpoint."""
-    from importlib.metadata import version
-
-    return {"deepseek": version("deepseek"), "numpy": np.__version__}
+    return {"deepseek": sys.modules["deepseek"].__version__, "numpy": np.__version__}
 
 
 def make_folders(folder: Path) -> None:
@@ -353,21 +352,31 @@ def read_tensors(folder: Path, name: str, file: Mapping[str, Any]) -> dict[str, 
 
 def apply(path: Path, parts: Mapping[str, Any], states: Mapping[str, Any]) -> None:
     """Load every state into its object, or, where one does not fit, none."""
-    undo: list[Callable[[], None]] = []
+    before: dict[str, Any] = {}
     for name, part in parts.items():
-        before = copy.deepcopy(state_of(part))
-        undo.append(lambda part=part, before=before: put_state(part, before))  # type: ignore[misc]
+        before[name] = copy.deepcopy(state_of(part))
         try:
             put_state(part, states[name])
         except BaseException as error:
-            for restore in reversed(undo):
-                restore()
+            stuck = put_back(parts, before)
             if not isinstance(error, Exception) or isinstance(error, MemoryError):
                 raise
+            then = f"{', '.join(stuck)} could not be put back" if stuck else "nothing was changed"
             raise ArgumentError(
                 f"load_checkpoint: the part {name!r} of {path} does not fit the "
-                f"{type(part).__name__}; nothing was changed\n{type(error).__name__}: {error}"
+                f"{type(part).__name__}; {then}\n{type(error).__name__}: {error}"
             ) from error
+
+
+def put_back(parts: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    """Give parts the state they had; returns the names of those that do not take it."""
+    stuck = []
+    for name, state in before.items():
+        try:
+            put_state(parts[name], state)
+        except Exception:  # of an object that is not ours; the others get theirs all the same
+            stuck.append(name)
+    return stuck
 
 
 # ------------------------------------------------------------------------------------------- parts
