@@ -61,7 +61,7 @@ class Builder:
         self.held: dict[str, np.ndarray[Any, Any]] = {}  # the initializers' elements
         self.dtypes: dict[str, DType] = {}
         self.known: dict[str, np.ndarray[Any, Any]] = {}
-        self.expanded: dict[str, tuple[str, Shape]] = {}
+        self.expanded: dict[str, tuple[str, Shape, Shape]] = {}  # its source, and both shapes
         self.sizes: dict[Expr, str] = {}
         self.constants: dict[Any, str] = {}
         self.line: Line | None = None
@@ -185,6 +185,9 @@ class Builder:
         """The value in another dtype."""
         if self.dtypes[value] is dtype:
             return value
+        if value in self.expanded:  # stays one that need not be
+            source, shape, target = self.expanded[value]
+            return self.expand(self.cast(source, dtype), shape, target)
         if value in self.known:
             return self.array(scalar.convert(self.known[value], dtype), dtype)
         made = self.name("cast")
@@ -302,12 +305,13 @@ class Builder:
             for axis, size in enumerate(target)
         )
         made = str(self.node("Expand", value, self.shape(written)))
-        self.expanded[made] = (value, source)
+        self.expanded[made] = (value, source, target)
         return made
 
     def unexpanded(self, values: Sequence[str], shapes: Sequence[Shape], out: Shape) -> list[str]:
         """The values with broadcasts undone where the operator's own gives the same shape."""
-        sources = [self.expanded.get(v, (v, s)) for v, s in zip(values, shapes, strict=True)]
+        pairs = zip(values, shapes, strict=True)
+        sources = [self.expanded.get(v, (v, s))[:2] for v, s in pairs]
         if _broadcast([s for _, s in sources]) == out:
             return [v for v, _ in sources]
         for kept in range(len(values)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,12 +72,23 @@ def pruned(
     """The nodes that the outputs depend on, some values under other names."""
     for node in nodes:
         rename(node, renamed)
-    needed = {*wanted, *outputs}
+    return needed_for({*wanted, *outputs}, nodes)
+
+
+def needed_for(wanted: set[str], nodes: Sequence[Any]) -> list[Any]:
+    """The nodes that some values depend on, in bodies too."""
     kept = []
     for node in reversed(nodes):
-        if needed.intersection(node.output):
-            kept.append(node)
-            needed |= reads(node)
+        if not wanted.intersection(node.output):
+            continue
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                inner = needed_for({o.name for o in attribute.g.output}, attribute.g.node)
+                inner = [copy.deepcopy(n) for n in inner]
+                del attribute.g.node[:]
+                attribute.g.node.extend(inner)
+        kept.append(node)
+        wanted |= reads(node)
     return kept[::-1]
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from deepseek.onnx.builder import Builder
 
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+
 
 def tidy(b: Builder, nodes: Sequence[Any], results: Sequence[str]) -> list[Any]:
     """The nodes with biases moved into convolutions."""
@@ -23,7 +25,9 @@ def tidy(b: Builder, nodes: Sequence[Any], results: Sequence[str]) -> list[Any]:
             continue
         for value, other in (tuple(node.input), tuple(node.input)[::-1]):
             conv = producers.get(value)
-            if conv is None or conv.op_type != "Conv" or len(conv.input) > 2 or uses[value] > 1:
+            if conv is None or conv.op_type not in CONVOLUTIONS:
+                continue
+            if len(conv.input) > 2 or uses[value] > 1:
                 continue
             bias = per_channel(b, other, producers.get(other), conv)
             if bias is not None:

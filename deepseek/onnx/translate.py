@@ -102,7 +102,7 @@ class Translator(Builder):
             self.module = self.places.of(node)
         with self.inside(node.op.name, node.line):
             try:
-                made = self.computed(node, inputs) or self.written(node, inputs)
+                made = self.folded(node, inputs) or self.written(node, inputs)
             except DeepseekError as error:
                 if "\n  at " in str(error):
                     raise
@@ -121,8 +121,28 @@ class Translator(Builder):
             self.line, remedy,
         )  # fmt: skip
 
-    def computed(self, node: Node, inputs: Sequence[str]) -> list[str] | None:
-        """Constants, where all inputs are known and there is little to compute."""
+    def folded(self, node: Node, inputs: Sequence[str]) -> list[str] | None:
+        """Constants, where all inputs are known and there is little to compute.
+
+        What is one number all over is that number, broadcast.
+        """
+        results = self.computed(node, inputs)
+        if results is None:
+            return None
+        made = []
+        for array, value in zip(results, node.outputs, strict=True):
+            if array.size > 1 and (array == array.flat[0]).all():
+                one = self.array(array.reshape(-1)[0], value.type.dtype)
+                made.append(self.expand(one, (), array.shape))
+                self.known[made[-1]] = array
+            elif node.op.kind is Kind.VIEW and array.size > sum(self.known[n].size for n in inputs):
+                return None  # a broadcast, which the operator that reads it may do itself
+            else:
+                made.append(self.array(array, value.type.dtype))
+        return made
+
+    def computed(self, node: Node, inputs: Sequence[str]) -> Sequence[Any] | None:
+        """The elements of a node's outputs, where inputs are known and there is little to do."""
         types = [v.type for v in (*node.inputs, *node.outputs)]
         small = all(t.static and t.numel <= KNOWN for t in types)  # type: ignore[operator]
         pure = node.op.kind not in (Kind.RANDOM, Kind.HOST, Kind.COLLECTIVE, Kind.CONTROL)
@@ -130,8 +150,7 @@ class Translator(Builder):
             return None
         if any(_is_symbolic(v) for v in node.attrs.values()):
             return None
-        results = interpret_node(node, [self.known[n] for n in inputs])
-        return [self.array(r, v.type.dtype) for r, v in zip(results, node.outputs, strict=True)]
+        return interpret_node(node, [self.known[n] for n in inputs])
 
     def written(self, node: Node, inputs: list[str]) -> list[str]:
         """The outputs by the first of the ways there is."""
