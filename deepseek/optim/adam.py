@@ -34,7 +34,7 @@ class Adam(Optimizer):
     >>> optimizer = ds.optim.Adam([p], lr=0.5)
     >>> (p * p).sum().backward()
     >>> optimizer.step()
-    >>> p.tolist()
+    >>> [round(x, 4) for x in p.tolist()]
     [0.5, 0.5]
     """
 
@@ -83,7 +83,7 @@ class AdamW(Adam):
     >>> optimizer = ds.optim.AdamW([p], lr=0.5, weight_decay=0.5)
     >>> (p * p).sum().backward()
     >>> optimizer.step()
-    >>> p.tolist()
+    >>> [round(x, 4) for x in p.tolist()]
     [0.25, 0.25]
     """
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from deepseek.errors import ArgumentError, DTypeError, unknown
-from deepseek.frontend.tensor import Tensor, enable_grad, leaf_like, no_grad, state
+from deepseek.frontend.tensor import Tensor, enable_grad, leaf_like, no_grad, tracing
 from deepseek.ir.dtype import DType, float32, float64
 from deepseek.nn.module import clear_grad, loaded
 from deepseek.nn.parameter import assign, computed_full, settle
@@ -170,8 +170,8 @@ class Optimizer:
         gradients = []
         with no_grad():
             for group in self.param_groups:
-                if state.trace is None:
-                    self._make_state(group)  # a hyper-parameter may ask for more than before
+                with tracing(None):  # what a changed hyper-parameter asks for exists outside
+                    self._make_state(group)
                 parameters = [p for p in group["params"] if p.grad is not None]
                 gradients += [p.grad for p in parameters]
                 if parameters:
@@ -295,7 +295,7 @@ class Optimizer:
                 continue
             is_scalar = name in self.scalars
             like = self._scalar(name) if is_scalar else self.initial(name, group, p)
-            if not isinstance(x, (Tensor, np.ndarray, int, float)):
+            if not isinstance(x, (Tensor, np.ndarray, np.generic, int, float)):
                 problems.append(f"parameter {number}, {name}: got {x!r}; wanted a tensor")
             elif np.shape(x) != like.shape:
                 text = f"got shape {np.shape(x)}; wanted shape {like.shape}"

@@ -86,8 +86,8 @@ class SGD(Optimizer):
 class ASGD(Optimizer):
     """Averaged SGD (Polyak and Juditsky, 1992): p -= eta * (g + lambd * p); `ax` averages p.
 
-    eta = lr / (1 + lambd * lr * t)^alpha; from step `t0` on, `ax` in the state is the mean of the
-    values since, before it is the value.
+    eta = lr / (1 + lambd * lr * t)^alpha. `ax` in the state is the value up to step t0 + 2, and
+    then the mean of the values from there on.
 
     >>> p = ds.nn.Parameter(ds.ones(2))
     >>> optimizer = ds.optim.ASGD([p], lr=0.25, lambd=0.0)
