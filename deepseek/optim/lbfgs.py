@@ -50,6 +50,7 @@ class LBFGS(Optimizer):
     True
     """
 
+    _ds_children_ = ("param_groups",)  # a compiled closure clears gradients, no more
     scalars = {}
 
     def __init__(
