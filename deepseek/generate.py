@@ -22,6 +22,7 @@ from deepseek.frontend.tensor import Tensor, no_grad
 from deepseek.ir.dtype import DTYPES, DType, dtype_of
 from deepseek.ir.graph import Graph, Node, input_value
 from deepseek.ir.op import REGISTRY, Kind, Op
+from deepseek.onnx.translate import UNSPEAKABLE
 from deepseek.onnx.versions import OPSETS, forms_of, since
 from deepseek.ops.define import ALL, BOOLEAN, FLOATS, INTEGERS, NUMERIC, isolated
 
@@ -99,9 +100,9 @@ def gradient_of(op: Op) -> str:
 
 def onnx_form(op: Op) -> str:
     """How an op is written in ONNX: operators with their first opsets, what else, or why not."""
-    names: dict[str, int] = {}
+    names: dict[str, int] = {}  # each with the least opset, the newest form first
     for one in sorted(forms_of(op.onnx), key=since, reverse=True):
-        names.setdefault(one if isinstance(one, str) else one.operator, since(one))
+        names[one if isinstance(one, str) else one.operator] = since(one)
     found = [n if at == OPSETS.start else f"{n} from {at}" for n, at in names.items()]
     why = "" if found else unspeakable(op)
     if why:
@@ -116,18 +117,10 @@ def onnx_form(op: Op) -> str:
     return ", else ".join(dict.fromkeys(needed))
 
 
-SILENT = {
-    Kind.RANDOM: "draws random numbers",
-    Kind.HOST: "calls Python",
-    Kind.COLLECTIVE: "talks to other processes",
-}
-"""Why ONNX cannot say ops of a kind."""
-
-
 def unspeakable(op: Op) -> str:
     """Why ONNX cannot say an op, if it cannot: what it is, or what its expansion comes to."""
     if op.expand is None:
-        return SILENT.get(op.kind, "")
+        return UNSPEAKABLE.get(op.kind, "")
     node = next(recorded(op), None)
     if node is None:
         return ""

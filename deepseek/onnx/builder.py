@@ -53,6 +53,12 @@ class Builder:
             )
         import onnx
 
+        newest = onnx.defs.onnx_opset_version()
+        if opset > newest:
+            raise BackendError(
+                f"export to opset {opset} needs a newer onnx package: {onnx.__version__} knows "
+                f"opsets to {newest}\n  help: pip install -U onnx, or pass opset={newest}"
+            )
         self.onnx = onnx
         self.opset = opset
         opsets = [onnx.helper.make_opsetid("", opset)]

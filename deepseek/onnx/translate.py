@@ -31,6 +31,13 @@ from deepseek.ops import forms
 
 POINTWISE = (Kind.CREATE, Kind.VIEW, Kind.INDEX)
 
+UNSPEAKABLE = {
+    Kind.RANDOM: "it draws random numbers",
+    Kind.HOST: "it calls Python",
+    Kind.COLLECTIVE: "it talks to other processes",
+}
+"""Why ONNX cannot say ops of a kind: a model has no generator, no interpreter, no others."""
+
 _REMEDIES = {
     Kind.RANDOM: "switch modules to eval(); draw random numbers outside, and pass them in",
     Kind.HOST: "call it outside, and pass the result in",
@@ -167,7 +174,8 @@ class Translator(Builder):
             self.undo(before)
         if missing:  # the last one was the most general
             raise self.refused(node, str(missing[-1]), missing[-1].since)
-        raise self.refused(node, f"a {node.op.kind.value} op without an ONNX form")
+        why = UNSPEAKABLE.get(node.op.kind, f"a {node.op.kind.value} op without an ONNX form")
+        raise self.refused(node, why)
 
     def ways(self, node: Node) -> Iterator[Callable[[Node, list[str]], Any]]:
         """How a node may be written: in ONNX's own words first."""

@@ -239,23 +239,49 @@ def attention(b: Any, node: Node, *inputs: str) -> Any:
     )  # fmt: skip
 
 
+def _overhang(size: Any, window: int, stride: int, padding: int, dilation: int) -> int | None:
+    """How far a last window, which has to begin inside, reaches beyond the padding in ceil mode."""
+    if not isinstance(size, int):
+        return None
+    room = size + 2 * padding - dilation * (window - 1) - 1
+    steps = -(-room // stride)
+    steps -= steps * stride >= size + padding
+    return max(0, steps * stride - room)
+
+
 def pool(operator: str, **names: str) -> Form:
-    """MaxPool or AveragePool; an axis is put in front where there is no batch."""
+    """MaxPool or AveragePool; an axis is put in front where there is no batch.
+
+    Before opset 22 ceil mode lets windows begin in the padding; there the ends are padded instead.
+    """
 
     @form(operator)
     def write(b: Any, node: Node, x: str) -> Any:
         (type_,), a = types_of(node), node.attrs
-        lead = len(a["kernel_size"]) + 2 - type_.rank
+        window, pads = a["kernel_size"], a["padding"]
+        lead = len(window) + 2 - type_.rank
         axes = b.array(np.arange(lead))
+        further = {k: int(a[n]) if isinstance(a[n], bool) else a[n] for k, n in names.items()}
+        ends = pads
+        if further.get("ceil_mode") and b.opset < 22:
+            given = (type_.shape[2 - lead :], window, a["stride"], pads,
+                     a.get("dilation", (1,) * len(window)))  # fmt: skip
+            over = [_overhang(*each) for each in zip(*given, strict=True)]
+            counted = further.get("count_include_pad") and any(pads)
+            ends = [p + (o or 0) for p, o in zip(pads, over, strict=True)]
+            small = all(e < k for e, k in zip(ends, window, strict=True))
+            if None in over or counted or not small:
+                return None
+            further["ceil_mode"] = 0
+            if "count_include_pad" in further:
+                further["count_include_pad"] = 0
         if lead > 0:
             x = b.node("Unsqueeze", x, axes)
         elif lead < 0:
             return None
-        further = {k: int(a[n]) if isinstance(a[n], bool) else a[n] for k, n in names.items()}
         out = b.node(
-            operator, x, kernel_shape=a["kernel_size"], strides=a["stride"],
-            pads=(*a["padding"], *a["padding"]), **further,
-        )  # fmt: skip
+            operator, x, kernel_shape=window, strides=a["stride"], pads=(*pads, *ends), **further
+        )
         return b.node("Squeeze", out, axes) if lead > 0 else out
 
     return write

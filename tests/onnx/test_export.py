@@ -423,7 +423,7 @@ def test_random_numbers_are_an_error_at_their_line(path: Path) -> None:
 
 
 def test_host_functions_are_an_error(path: Path) -> None:
-    with pytest.raises(CompileError, match=r"op 'inv'.*host op"):
+    with pytest.raises(CompileError, match=r"op 'inv'.*it calls Python"):
         export(lambda x: ds.inv(x + ds.eye(3)), randn(3, 3), path)
 
 
@@ -441,6 +441,17 @@ def test_changing_a_tensor_from_outside_is_an_error(path: Path) -> None:
 def test_a_branch_on_a_value_is_an_error(path: Path) -> None:
     with pytest.raises(TraceError, match="not known"):
         export(lambda x: x if x.sum() > 0 else -x, randn(3), path, check=False)
+
+
+def test_an_opset_that_the_package_does_not_know(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx.defs, "onnx_opset_version", lambda: 22)
+    export(lambda x: x + 1, randn(2), path, opset=22)
+    with pytest.raises(
+        BackendError, match=r"(?s)opset 23 needs a newer onnx.*pip install -U"
+    ):
+        export(lambda x: x + 1, randn(2), path, opset=23)
 
 
 def test_onnx_has_to_be_installed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
