@@ -240,8 +240,8 @@ def pow(a: Tensor | float, b: Tensor | float, /) -> Tensor:  # noqa: A001
                 "an exponent that is not negative", user_line(), "write x.astype(ds.float32) ** n",
             )  # fmt: skip
         if 1 <= b <= 4 and not a.dtype.is_bool:
-            half = a if b < 3 else multiply(a, a)
-            return a if b == 1 else multiply(half, a if b == 3 else half)
+            half = a if b < 3 else square(a)
+            return a if b == 1 else multiply(half, a) if b == 3 else square(half)
     return pow_(a, b)
 
 
@@ -281,7 +281,10 @@ def abs(x: Expr) -> Expr:  # noqa: A001
     return x if x.dtype.kind == "u" else call("abs", x)
 
 
-@elementwise(reference=np.square, vjp=lambda g, y, x: (2 * g * x,), method="square", onnx=None)
+@elementwise(
+    reference=np.square, vjp=lambda g, y, x: (2 * g * x,), method="square", precision="high",
+    onnx=None,
+)  # fmt: skip
 def square(x: Expr) -> Expr:
     """x * x."""
     return call("mul", x, x)

@@ -145,7 +145,7 @@ def cbrt(x: Expr) -> Expr:
 
 
 @elementwise(
-    takes=FLOATS, reference=np.reciprocal, vjp=lambda g, y, x: (-g * y * y,),
+    takes=FLOATS, precision="high", reference=np.reciprocal, vjp=lambda g, y, x: (-g * y * y,),
     method="reciprocal", onnx="Reciprocal", samples=lambda: edge_samples(domain=(0.5, 2.0)),
 )  # fmt: skip
 def reciprocal(x: Expr) -> Expr:

@@ -413,7 +413,6 @@ def _bilinear_reference(x1: Any, x2: Any, weight: Any, bias: Any) -> Any:
         Sample(((0, 3), (0, 4), (2, 3, 4), (2,))),
     ],
     tolerance=32,
-    precision="low",
 )
 def bilinear(x1: Tensor, x2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """out[..., k] = sum over i and j of x1[..., i] * weight[k, i, j] * x2[..., j], plus a bias.

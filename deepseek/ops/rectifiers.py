@@ -164,6 +164,7 @@ def _prelu_reference(x: Any, weight: Any) -> Any:
         Sample(((2, 3, 5, 1), (1,))),
         Sample(((0, 3), (3,))),
     ],
+    precision="low",
     onnx=forms_nn.prelu,
 )
 def prelu(x: Tensor, weight: Tensor) -> Tensor:

@@ -59,8 +59,8 @@ def edge_samples(arity: int = 1, domain: tuple[float, float] = (-2.0, 2.0)) -> l
 
 
 @elementwise(
-    takes=FLOATS, reference=np.tan, vjp=lambda g, y, x: (g * (1 + y * y),), method="tan",
-    onnx="Tan", domain=(-1.5, 1.5),
+    takes=FLOATS, precision="high", reference=np.tan, vjp=lambda g, y, x: (g * (1 + y * y),),
+    method="tan", onnx="Tan", domain=(-1.5, 1.5),
 )  # fmt: skip
 @in_float64
 def tan(x: Expr) -> Expr:
@@ -74,7 +74,7 @@ def tan(x: Expr) -> Expr:
 
 @elementwise(
     takes=FLOATS, reference=np.arcsin, vjp=lambda g, y, x: (g * rsqrt((1 - x) * (1 + x)),),
-    method="asin", onnx="Asin", samples=lambda: edge_samples(domain=(-0.9, 0.9)),
+    method="asin", precision="high", onnx="Asin", samples=lambda: edge_samples(domain=(-0.9, 0.9)),
 )  # fmt: skip
 @in_float64
 def asin(x: Expr) -> Expr:
@@ -88,7 +88,7 @@ def asin(x: Expr) -> Expr:
 
 @elementwise(
     takes=FLOATS, reference=np.arccos, vjp=lambda g, y, x: (-g * rsqrt((1 - x) * (1 + x)),),
-    method="acos", onnx="Acos", samples=lambda: edge_samples(domain=(-0.9, 0.9)),
+    method="acos", precision="high", onnx="Acos", samples=lambda: edge_samples(domain=(-0.9, 0.9)),
 )  # fmt: skip
 @in_float64
 def acos(x: Expr) -> Expr:
