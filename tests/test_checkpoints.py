@@ -137,6 +137,31 @@ def test_a_model_and_its_optimizer(tmp_path: Path) -> None:
         assert {k: v.tolist() for k, v in a.items()} == {k: v.tolist() for k, v in b.items()}
 
 
+def test_schedulers_and_scalers(tmp_path: Path) -> None:
+    def parts() -> dict[str, Any]:
+        optimizer = ds.optim.SGD(ds.nn.Linear(2, 2).parameters(), lr=1.0)
+        schedules = ds.optim.lr_scheduler
+        return {
+            "optimizer": optimizer,
+            "scheduler": schedules.CosineAnnealingLR(optimizer, T_max=9),
+            "plateau": schedules.ReduceLROnPlateau(optimizer),
+            "scaler": ds.amp.GradScaler(init_scale=8.0),
+        }
+
+    first, second = parts(), parts()
+    for _ in range(3):
+        first["scheduler"].step()
+    first["plateau"].step(0.5)
+    first["scaler"].scale(ds.ones(()))
+    first["scaler"].update(2.0)
+    save_checkpoint(tmp_path, **first)
+    load_checkpoint(tmp_path, **second)
+    for name in ("scheduler", "plateau", "scaler"):
+        assert second[name].state_dict() == first[name].state_dict(), name
+        assert second[name].state_dict() != parts()[name].state_dict(), name
+    assert second["optimizer"].param_groups[0]["lr"] == first["optimizer"].param_groups[0]["lr"] < 1
+
+
 def test_a_part_is_a_safetensors_file(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, model=model_of(3))
     (file,) = tmp_path.glob("model-*.safetensors")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any, Generic, TextIO, TypeVar
 
 from deepseek.frontend.tensor import Tensor
@@ -40,7 +40,7 @@ def progress(
     ...     bar.set_postfix(loss=loss)  # doctest: +ELLIPSIS
     train: 2/2, ... it/s, loss 0.25
     """
-    if total is None and hasattr(iterable, "__len__"):
+    if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     file = sys.stderr if file is None else file
     terminal = getattr(file, "isatty", bool)()
@@ -172,14 +172,14 @@ def terminal_bar(desc: str, total: int | None, unit: str, file: TextIO) -> Any:
     except ImportError:
         return None
 
-    class Columns(tqdm):  # type: ignore[type-arg]
+    class Columns(tqdm):  # type: ignore[misc]
         # No thread that redraws: it would look at tensors while the program computes them.
         monitor_interval = 0
         text: Any = staticmethod(str)
 
         @property
         def format_dict(self) -> dict[str, Any]:
-            return super().format_dict | {"postfix": self.text()}
+            return {**super().format_dict, "postfix": self.text()}
 
     bar_format = None if total is None else FORMAT + "{postfix}"
     return Columns(desc=desc, total=total, unit=unit, file=file, bar_format=bar_format)

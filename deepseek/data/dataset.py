@@ -39,7 +39,7 @@ class Dataset(Generic[T_co]):
     def __getitem__(self, index: Any) -> T_co:
         raise NotImplementedError(f"{type(self).__name__} does not define __getitem__()")
 
-    def __add__(self, other: Dataset[Any]) -> ConcatDataset:
+    def __add__(self, other: Dataset[Any]) -> ConcatDataset[Any]:
         return ConcatDataset([self, other])
 
 
@@ -53,7 +53,7 @@ class IterableDataset(Dataset[T_co]):
     def __iter__(self) -> Iterator[T_co]:
         raise NotImplementedError(f"{type(self).__name__} does not define __iter__()")
 
-    def __add__(self, other: Dataset[Any]) -> ChainDataset:  # type: ignore[override]
+    def __add__(self, other: Dataset[Any]) -> ChainDataset[Any]:  # type: ignore[override]
         return ChainDataset([self, other])
 
 
@@ -174,7 +174,7 @@ def random_split(
     [8, 2]
     """
     size = len(dataset)
-    counts = list(lengths)
+    counts: list[Any] = list(lengths)
     if all(0 <= n <= 1 for n in counts) and math.isclose(sum(counts), 1):
         counts = [math.floor(size * n) for n in counts]
         for i in range(size - sum(counts)):

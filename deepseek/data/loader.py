@@ -11,8 +11,9 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Generator as Generator_
 from contextlib import closing
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from deepseek.data.collate import default_collate, default_convert
 from deepseek.data.dataset import IterableDataset
@@ -30,6 +31,7 @@ from deepseek.ops.random import Generator, default_generator
 
 T_co = TypeVar("T_co", covariant=True)
 WORKERS_AHEAD = 2
+Made: TypeAlias = Generator_[Any, None, None]
 
 
 class DataLoader(Generic[T_co]):
@@ -150,7 +152,7 @@ class DataLoader(Generic[T_co]):
                     generator.set_state(state)
         return tasks, seed, self.position
 
-    def _batches(self, tasks: Iterator[Any], seed: int, skip: int) -> Iterator[Any]:
+    def _batches(self, tasks: Iterator[Any], seed: int, skip: int) -> Made:
         """The batches after the first `skip`."""
         if not self.iterable:  # else they have to be made to get past them
             for _ in range(skip):
@@ -165,9 +167,9 @@ class DataLoader(Generic[T_co]):
         with closing(made):
             yield from itertools.islice(made, skip - first, None)
 
-    def _counted(self, batches: Iterator[Any], iteration: int) -> Iterator[Any]:
+    def _counted(self, batches: Made, iteration: int) -> Made:
         """The batches, with the position kept for `state_dict`."""
-        with closing(batches):  # type: ignore[type-var]
+        with closing(batches):
             for batch in batches:
                 if iteration == self._iterations:
                     self.position += 1
@@ -177,7 +179,7 @@ class DataLoader(Generic[T_co]):
             self.position = 0
             self._begun = None
 
-    def _from_here(self, tasks: Iterator[Any], seed: int, first: int) -> Iterator[Any]:
+    def _from_here(self, tasks: Iterator[Any], seed: int, first: int) -> Made:
         fetch = None
         for number, task in enumerate(tasks, first):
             try:
@@ -188,7 +190,7 @@ class DataLoader(Generic[T_co]):
                 return
             yield batch
 
-    def _from_thread(self, tasks: Iterator[Any], ahead: int) -> Iterator[Any]:
+    def _from_thread(self, tasks: Iterator[Any], ahead: int) -> Made:
         ready: queue.Queue[tuple[str, Any]] = queue.Queue(ahead)
         stop = threading.Event()
         recipe = self.recipe
@@ -228,7 +230,7 @@ class DataLoader(Generic[T_co]):
             stop.set()
             thread.join()
 
-    def _from_workers(self, tasks: Iterator[Any], seed: int, first: int) -> Iterator[Any]:
+    def _from_workers(self, tasks: Iterator[Any], seed: int, first: int) -> Made:
         pool = self._pool
         if pool is None or not pool.close.alive:
             pool = Pool(

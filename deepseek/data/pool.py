@@ -49,7 +49,7 @@ class Pool:
         self.close = weakref.finalize(
             self, end_processes, os.getpid(), self.connections, self.processes
         )
-        made = multiprocessing.get_context(context)
+        made: Any = multiprocessing.get_context(context)
         # A worker ignores Ctrl-C; until it does, the signal waits.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:

@@ -49,7 +49,7 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is not Tensor:
             return NotImplemented
-        memory = pickle.PickleBuffer(obj.numpy().reshape(-1).view(np.uint8))
+        memory = pickle.PickleBuffer(obj.numpy().reshape(-1).view(np.uint8).data)
         self.of_tensors[id(memory)] = memory
         return _tensor, (memory, obj.dtype.name, obj.shape)
 
@@ -94,7 +94,7 @@ def receive(connection: Connection) -> Any:
         end = aligned(length)
         buffers = []
         for size, of_tensor in zip(sizes, belongs, strict=True):
-            memory = Buffer.allocate(size, "batch") if of_tensor else bytearray(size)
+            memory: Any = Buffer.allocate(size, "batch") if of_tensor else bytearray(size)
             if size:
                 with memory.writable_view() if of_tensor else memoryview(memory) as view:
                     read_all(descriptor, view, end)

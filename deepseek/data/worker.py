@@ -149,14 +149,15 @@ def seeded(base: int, batch: int) -> Iterator[None]:
     nothing had been drawn.
     """
     seed = derived(base, batch)
-    before = random.getstate(), np.random.get_bit_generator(), default_generator.get_state()
-    np.random.set_bit_generator(_own_bits)
+    numpys: Any = np.random
+    before = random.getstate(), numpys.get_bit_generator(), default_generator.get_state()
+    numpys.set_bit_generator(_own_bits)
     seed_all(seed)
     try:
         yield
     finally:
         random.setstate(before[0])
-        np.random.set_bit_generator(before[1])
+        numpys.set_bit_generator(before[1])
         default_generator.set_state(before[2])
 
 
