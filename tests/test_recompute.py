@@ -402,3 +402,26 @@ def test_every_pass_keeps_the_meaning():
     with config.override(verify=2):
         _, _, entry = planned(checkpoint, deep_mlp(2), (8, 64))
     assert entry.in_runtime
+
+
+def test_under_autocast():
+    """What is computed again has the dtypes that it had."""
+
+    def grads(wrap, jit):
+        ds.manual_seed(0)
+        model = mlp(0.2)
+
+        def run(x):
+            model.zero_grad()
+            with ds.amp.autocast("cpu"):
+                out = wrap(model)(x)
+            (out.astype(ds.float32) ** 2).sum().backward()
+            return [p.grad for p in model.parameters()]
+
+        out = (ds.jit(run) if jit else run)(array(8, 16))
+        assert all(g.dtype is ds.float32 for g in out)
+        return [g.numpy().copy() for g in out]
+
+    for jit in (False, True):
+        for a, b in zip(grads(checkpoint, jit), grads(plain, jit), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0.05, atol=0.02 * np.abs(b).max())
