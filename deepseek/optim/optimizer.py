@@ -42,7 +42,8 @@ class Optimizer:
     hyper-parameters out of range; DTypeError for parameters that are not floats.
     """
 
-    _ds_children_ = ("param_groups", "state")  # what a compiled function's guards look at
+    # What a compiled function's guards look at.
+    _ds_children_: ClassVar[tuple[str, ...]] = ("param_groups", "state")
 
     # [low, high) of hyper-parameters; None: no bound. Elements of tuples are looked at one by one.
     bounds: ClassVar[dict[str, tuple[float, float | None]]] = {"lr": (0, None)}
@@ -63,7 +64,7 @@ class Optimizer:
         given = [params] if isinstance(params, (Tensor, Mapping)) else list(params)
         if not given:
             raise ArgumentError(f"{type(self).__name__}: got no parameters; wanted at least one")
-        groups = given if isinstance(given[0], Mapping) else [{"params": given}]
+        groups: Any = given if isinstance(given[0], Mapping) else [{"params": given}]
         for group in groups:
             self.add_param_group(group)
 

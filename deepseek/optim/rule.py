@@ -76,7 +76,8 @@ def hyper(group: Group, name: str, index: int | None = None) -> Any:
     A number becomes a symbolic one, which stands beside tensors like a Python number. Inside
     `@ds.jit` its value is read anew at each call; outside, no kernel depends on it.
     """
-    container, key = (group[name], index) if index is not None else (group, name)
+    container: Any = group if index is None else group[name]
+    key: Any = name if index is None else index
     current = container[key]
     if isinstance(current, bool) or not isinstance(current, (int, float)):
         return current

@@ -68,7 +68,8 @@ class AveragedModel(Module):
 
     def update_parameters(self, model: Module) -> None:
         """Take in the weights that `model` has now."""
-        mine, new = list(self.module.parameters()), list(model.parameters())
+        mine: list[Tensor] = list(self.module.parameters())
+        new: list[Tensor] = list(model.parameters())
         copied = list(zip(self.module.buffers(), model.buffers(), strict=True))
         if len(mine) != len(new):
             raise ArgumentError(
