@@ -448,9 +448,7 @@ def test_an_opset_that_the_package_does_not_know(
 ) -> None:
     monkeypatch.setattr(onnx.defs, "onnx_opset_version", lambda: 22)
     export(lambda x: x + 1, randn(2), path, opset=22)
-    with pytest.raises(
-        BackendError, match=r"(?s)opset 23 needs a newer onnx.*pip install -U"
-    ):
+    with pytest.raises(BackendError, match=r"(?s)opset 23 needs a newer onnx.*pip install -U"):
         export(lambda x: x + 1, randn(2), path, opset=23)
 
 
