@@ -23,6 +23,7 @@ from deepseek.ops import (
     index,
     indexing,
     joining,
+    logic,
     loss,
     loss_distance,
     loss_margin,
@@ -31,14 +32,18 @@ from deepseek.ops import (
     ordering,
     padding,
     pooling,
+    pooling_sized,
     prefix,
     products,
     random,
     rectifiers,
     recurrent,
     reduce,
+    regions,
     scattering,
     slicing,
+    special,
+    special_gamma,
     splitting,
     statistics,
     transcendental,
@@ -46,6 +51,7 @@ from deepseek.ops import (
     vector_norms,
     view,
     window,
+    windowed,
 )
 from deepseek.ops.activation import *
 from deepseek.ops.arithmetic import *
@@ -66,6 +72,7 @@ from deepseek.ops.host import *
 from deepseek.ops.index import *
 from deepseek.ops.indexing import *
 from deepseek.ops.joining import *
+from deepseek.ops.logic import *
 from deepseek.ops.loss import *
 from deepseek.ops.loss_distance import *
 from deepseek.ops.loss_margin import *
@@ -74,14 +81,18 @@ from deepseek.ops.normalization import *
 from deepseek.ops.ordering import *
 from deepseek.ops.padding import *
 from deepseek.ops.pooling import *
+from deepseek.ops.pooling_sized import *
 from deepseek.ops.prefix import *
 from deepseek.ops.products import *
 from deepseek.ops.random import *
 from deepseek.ops.rectifiers import *
 from deepseek.ops.recurrent import *
 from deepseek.ops.reduce import *
+from deepseek.ops.regions import *
 from deepseek.ops.scattering import *
 from deepseek.ops.slicing import *
+from deepseek.ops.special import *
+from deepseek.ops.special_gamma import *
 from deepseek.ops.spelling import in_both_spellings
 from deepseek.ops.splitting import *
 from deepseek.ops.statistics import *
@@ -90,6 +101,7 @@ from deepseek.ops.trigonometry import *
 from deepseek.ops.vector_norms import *
 from deepseek.ops.view import *
 from deepseek.ops.window import *
+from deepseek.ops.windowed import *
 
 __all__: list[str] = []
 __all__ += activation.__all__
@@ -111,6 +123,7 @@ __all__ += host.__all__
 __all__ += index.__all__
 __all__ += indexing.__all__
 __all__ += joining.__all__
+__all__ += logic.__all__
 __all__ += loss.__all__
 __all__ += loss_distance.__all__
 __all__ += loss_margin.__all__
@@ -119,14 +132,18 @@ __all__ += normalization.__all__
 __all__ += ordering.__all__
 __all__ += padding.__all__
 __all__ += pooling.__all__
+__all__ += pooling_sized.__all__
 __all__ += prefix.__all__
 __all__ += products.__all__
 __all__ += random.__all__
 __all__ += rectifiers.__all__
 __all__ += recurrent.__all__
 __all__ += reduce.__all__
+__all__ += regions.__all__
 __all__ += scattering.__all__
 __all__ += slicing.__all__
+__all__ += special.__all__
+__all__ += special_gamma.__all__
 __all__ += splitting.__all__
 __all__ += statistics.__all__
 __all__ += transcendental.__all__
@@ -134,6 +151,7 @@ __all__ += trigonometry.__all__
 __all__ += vector_norms.__all__
 __all__ += view.__all__
 __all__ += window.__all__
+__all__ += windowed.__all__
 
 for _name in __all__:
     globals()[_name] = in_both_spellings(globals()[_name])

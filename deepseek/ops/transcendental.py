@@ -1,23 +1,28 @@
 """Elementary functions and rounding, elementwise on floats.
 
-The body of each function is its scalar meaning; integers are taken as float32.
+The body of each function is its scalar meaning. Integers are taken as float32, but where they are
+their own result.
 """
 
 from __future__ import annotations
 
+import builtins
 import math
 from typing import Any
 
 import numpy as np
 
+from deepseek.frontend.tensor import Tensor
 from deepseek.ir import scalar
 from deepseek.ir.op import Sample
 from deepseek.ir.scalar import Expr, call, const
-from deepseek.ops.define import FLOATS, elementwise, elementwise_samples
+from deepseek.ops import forms_math
+from deepseek.ops.define import ALL, FLOATS, elementwise, elementwise_samples, method
 
 __all__ = [
-    "ceil", "cos", "erf", "exp", "expm1", "floor", "isfinite", "isinf", "isnan", "log", "log1p",
-    "logaddexp", "round", "rsqrt", "sigmoid", "sin", "sqrt", "tanh", "trunc",
+    "ceil", "cos", "erf", "exp", "expm1", "floor", "isfinite", "isinf", "isnan", "isneginf",
+    "isposinf", "log", "log1p", "logaddexp", "round", "rsqrt", "sigmoid", "sin", "sqrt", "tanh",
+    "trunc",
 ]  # fmt: skip
 
 
@@ -152,52 +157,129 @@ def sigmoid(x: Expr) -> Expr:
 # ------------------------------------------------------------------------------------- rounding
 
 
+def _of_floats(name: str, x: Expr) -> Expr:
+    """A rounding function; integers are whole."""
+    return call(name, x) if x.dtype.is_float else x
+
+
+def _rounding_reference(function: Any) -> Any:
+    return lambda x: function(x) if np.asarray(x).dtype.kind not in "iu" else np.asarray(x)
+
+
 @elementwise(
-    takes=FLOATS, reference=np.floor, vjp=lambda g, y, x: (None,), method="floor", onnx="Floor"
-)
+    reference=_rounding_reference(np.floor), vjp=lambda g, y, x: (None,), method="floor",
+    onnx=forms_math.of_floats("Floor"),
+)  # fmt: skip
 def floor(x: Expr) -> Expr:
-    """The largest integer not above x."""
-    return call("floor", x)
+    """The largest integer not above x.
+
+    >>> ds.floor(ds.asarray([2.7, -2.7]))
+    tensor([ 2., -3.])
+    """
+    return _of_floats("floor", x)
 
 
 @elementwise(
-    takes=FLOATS, reference=np.ceil, vjp=lambda g, y, x: (None,), method="ceil", onnx="Ceil"
-)
+    reference=_rounding_reference(np.ceil), vjp=lambda g, y, x: (None,), method="ceil",
+    onnx=forms_math.of_floats("Ceil"),
+)  # fmt: skip
 def ceil(x: Expr) -> Expr:
-    """The smallest integer not below x."""
-    return call("ceil", x)
+    """The smallest integer not below x.
 
-
-@elementwise(takes=FLOATS, reference=np.trunc, vjp=lambda g, y, x: (None,), method="trunc")
-def trunc(x: Expr) -> Expr:
-    """x without its fraction."""
-    return call("trunc", x)
+    >>> ds.ceil(ds.asarray([2.7, -2.7]))
+    tensor([ 3., -2.])
+    """
+    return _of_floats("ceil", x)
 
 
 @elementwise(
-    takes=FLOATS, reference=np.rint, vjp=lambda g, y, x: (None,), method="round", onnx="Round"
+    reference=_rounding_reference(np.trunc), vjp=lambda g, y, x: (None,), method=("trunc", "fix")
 )
-def round(x: Expr) -> Expr:  # noqa: A001
+def trunc(x: Expr) -> Expr:
+    """x without its fraction.
+
+    >>> ds.trunc(ds.asarray([2.7, -2.7]))
+    tensor([ 2., -2.])
+    """
+    return _of_floats("trunc", x)
+
+
+@elementwise(
+    reference=_rounding_reference(np.rint), vjp=lambda g, y, x: (None,),
+    onnx=forms_math.of_floats("Round"),
+)  # fmt: skip
+def round_(x: Expr) -> Expr:
     """The nearest integer, halves to even."""
-    return call("round", x)
+    return _of_floats("round", x)
+
+
+@method("round")
+def round(x: Tensor, /, decimals: int = 0) -> Tensor:  # noqa: A001
+    """The nearest integer, or the nearest number with so many decimals; halves to even.
+
+    Fewer than 0 decimals round to tens, hundreds and so on.
+
+    >>> ds.round(ds.asarray([0.5, 1.5, -2.5])), ds.round(ds.asarray([3.14159]), decimals=2)
+    (tensor([ 0.,  2., -2.]), tensor([3.14]))
+    """
+    if not decimals:
+        return round_(x)
+    unit = 10.0 ** builtins.abs(decimals)
+    return round_(x * unit) / unit if decimals > 0 else round_(x / unit) * unit
 
 
 # ----------------------------------------------------------------------------- kinds of numbers
 
 
-@elementwise(takes=FLOATS, reference=np.isnan, method="isnan", onnx="IsNaN")
+@elementwise(takes=ALL, reference=np.isnan, method="isnan", onnx=forms_math.of_floats("IsNaN"))
 def isnan(x: Expr) -> Expr:
-    """Whether x is not a number."""
-    return call("ne", x, x)
+    """Whether x is not a number.
+
+    >>> ds.isnan(ds.asarray([np.nan, np.inf, 1.0]))
+    tensor([ True, False, False])
+    """
+    return call("ne", x, x) if x.dtype.is_float else scalar.FALSE
 
 
-@elementwise(takes=FLOATS, reference=np.isfinite, method="isfinite")
+@elementwise(takes=ALL, reference=np.isfinite, method="isfinite")
 def isfinite(x: Expr) -> Expr:
-    """Whether x is neither infinite nor NaN."""
-    return call("eq", call("sub", x, x), const(0, x.dtype))
+    """Whether x is neither infinite nor NaN.
+
+    >>> ds.isfinite(ds.asarray([np.nan, np.inf, 1.0]))
+    tensor([False, False,  True])
+    """
+    return call("eq", call("sub", x, x), const(0, x.dtype)) if x.dtype.is_float else scalar.TRUE
 
 
-@elementwise(takes=FLOATS, reference=np.isinf, method="isinf", onnx="IsInf")
+def _is_infinite(x: Expr, sign: float) -> Expr:
+    return call("eq", x, const(sign * math.inf, x.dtype)) if x.dtype.is_float else scalar.FALSE
+
+
+@elementwise(takes=ALL, reference=np.isinf, method="isinf", onnx=forms_math.of_floats("IsInf"))
 def isinf(x: Expr) -> Expr:
-    """Whether x is an infinity."""
-    return call("eq", call("abs", x), const(float("inf"), x.dtype))
+    """Whether x is an infinity.
+
+    >>> ds.isinf(ds.asarray([np.nan, np.inf, 1.0]))
+    tensor([False,  True, False])
+    """
+    return _is_infinite(call("abs", x), 1) if x.dtype.is_float else scalar.FALSE
+
+
+@elementwise(takes=ALL, reference=lambda x: x == np.inf, method="isposinf")
+def isposinf(x: Expr) -> Expr:
+    """Whether x is positive infinity.
+
+    >>> ds.isposinf(ds.asarray([-np.inf, np.inf]))
+    tensor([False,  True])
+    """
+    return _is_infinite(x, 1)
+
+
+@elementwise(takes=ALL, reference=lambda x: x == -np.inf, method="isneginf")
+def isneginf(x: Expr) -> Expr:
+    """Whether x is negative infinity.
+
+    >>> ds.isneginf(ds.asarray([-np.inf, np.inf]))
+    tensor([ True, False])
+    """
+    return _is_infinite(x, -1)
