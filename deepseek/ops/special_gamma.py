@@ -44,7 +44,7 @@ from deepseek.ops.scalar_forms import where as choose
 from deepseek.ops.special import by_number, with_edges
 from deepseek.ops.special_tables import BESSEL_I0, BESSEL_I1, LGAMMA
 
-__all__ = ["digamma", "i0", "i1", "lgamma", "polygamma"]
+__all__ = ["digamma", "i0", "bessel_i1", "lgamma", "polygamma"]
 
 BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510,
              43867 / 798, -174611 / 330)  # fmt: skip
@@ -226,7 +226,7 @@ def _polygamma_of(n: int, x: float) -> float:
     tail = z ** (1 - s) / (s - 1) + z**-s / 2 + s * z ** (-s - 1) / 12
     tail -= s * (s + 1) * (s + 2) * z ** (-s - 3) / 720
     terms = [(x + k) ** -s for k in range(shift)]
-    return (-1) ** (n + 1) * math.factorial(n) * math.fsum([tail, *terms])
+    return float((-1) ** (n + 1) * math.factorial(n)) * math.fsum([tail, *terms])
 
 
 def _polygamma_samples() -> list[Sample]:
@@ -288,7 +288,7 @@ def _bessel(x: Expr, order: int) -> Expr:
 
 @elementwise(
     takes=FLOATS, precision="high", reference=lambda x: np.i0(x), method="i0",
-    vjp=lambda g, y, x: (g * i1(x),), samples=lambda: with_edges(-8.0, 0.0, 7.5, 30.0, 80.0),
+    vjp=lambda g, y, x: (g * bessel_i1(x),), samples=lambda: with_edges(-8.0, 0.0, 7.5, 30.0, 80.0),
     tolerance=8,
 )  # fmt: skip
 @in_float64
@@ -317,14 +317,14 @@ def _i1_vjp(g: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor]:
 
 
 @elementwise(
-    takes=FLOATS, precision="high", reference=by_number(_i1_of), method="i1", vjp=_i1_vjp,
+    takes=FLOATS, precision="high", reference=by_number(_i1_of), method="bessel_i1", vjp=_i1_vjp,
     samples=lambda: with_edges(-8.0, 0.0, 7.5, 30.0, 80.0), tolerance=8,
 )  # fmt: skip
 @in_float64
-def i1(x: Expr) -> Expr:
+def bessel_i1(x: Expr) -> Expr:
     """The modified Bessel function of the first kind and order 1.
 
-    >>> ds.i1(ds.asarray([0.0, 1.0]))
+    >>> ds.bessel_i1(ds.asarray([0.0, 1.0]))
     tensor([0.       , 0.5651591])
     """
     out = _bessel(size(x), 1)
