@@ -425,3 +425,37 @@ def test_under_autocast():
     for jit in (False, True):
         for a, b in zip(grads(checkpoint, jit), grads(plain, jit), strict=True):
             np.testing.assert_allclose(a, b, rtol=0.05, atol=0.02 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+def test_a_compiled_part(jit):
+    w = array(4, 4).requires_grad_()
+    part = ds.jit(lambda x: (x @ w).tanh() @ w)
+
+    def run(x, call):
+        w.grad = None
+        loss = call(x).square().sum()
+        loss.backward()
+        return loss, w.grad
+
+    x = array(3, 4, seed=1)
+    wanted = [t.numpy().copy() for t in run(x, part)]
+    step = ds.jit(lambda x: run(x, checkpoint(part))) if jit else lambda x: run(x, checkpoint(part))
+    for got, value in zip(step(x), wanted, strict=True):
+        np.testing.assert_allclose(got.numpy(), value, rtol=1e-5)
+
+
+def test_inside_a_loop_nothing_changes():
+    """The gradient of a loop computes its body again anyway."""
+    w = array(4, 4).requires_grad_()
+
+    def loop(wrap):
+        def body(h, _):
+            return wrap(lambda h: (h @ w).tanh())(h), None
+
+        w.grad = None
+        h, _ = ds.scan(body, array(4, seed=1), length=3)
+        h.sum().backward()
+        return w.grad.numpy().copy()
+
+    np.testing.assert_array_equal(loop(checkpoint), loop(plain))
