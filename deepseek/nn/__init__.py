@@ -16,6 +16,7 @@ from deepseek.nn import (
     loss,
     module,
     normalization,
+    padding,
     parameter,
     pooling,
     recurrent,
@@ -32,6 +33,7 @@ from deepseek.nn.fusion import *
 from deepseek.nn.loss import *
 from deepseek.nn.module import *
 from deepseek.nn.normalization import *
+from deepseek.nn.padding import *
 from deepseek.nn.parameter import *
 from deepseek.nn.pooling import *
 from deepseek.nn.recurrent import *
@@ -48,6 +50,7 @@ __all__ += fusion.__all__
 __all__ += loss.__all__
 __all__ += module.__all__
 __all__ += normalization.__all__
+__all__ += padding.__all__
 __all__ += parameter.__all__
 __all__ += pooling.__all__
 __all__ += recurrent.__all__

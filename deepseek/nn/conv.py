@@ -1,4 +1,4 @@
-"""Convolution over one, two or three axes."""
+"""Convolution and transposed convolution over one, two or three axes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from deepseek.errors import ArgumentError, unknown
+from deepseek.errors import ArgumentError, ShapeError, op_error, unknown, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.nn import functional as F
 from deepseek.nn import init
 from deepseek.nn.basic import new_parameter
 from deepseek.nn.module import Module
 
-__all__ = ["Conv1d", "Conv2d", "Conv3d"]
+__all__ = [
+    "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d",
+]  # fmt: skip
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 Spread = int | Sequence[int]
 
@@ -26,13 +30,14 @@ def spread(value: Spread, rank: int) -> tuple[int, ...]:
 class _Conv(Module):
     """Cross-correlation with weight (out, in / groups, *kernel_size), plus a bias for each channel.
 
-    Padding is with zeros: numbers, or "same" or "valid".
+    Padding is numbers, or "same" or "valid"; `padding_mode` says what with.
     """
 
     rank: ClassVar[int]
     function: ClassVar[Callable[..., Tensor]]
 
-    settings = ("stride", "padding", "dilation", "groups")
+    settings = ("stride", "padding", "dilation", "groups", "padding_mode", "kernel_size")
+    padding_modes: ClassVar[tuple[str, ...]] = PADDING_MODES
 
     def __init__(
         self,
@@ -55,8 +60,8 @@ class _Conv(Module):
                 f"{name}: got in_channels={in_channels}, out_channels={out_channels}, "
                 f"groups={groups}; wanted channels that are multiples of groups"
             )
-        if padding_mode != "zeros":
-            raise unknown("padding_mode", padding_mode, ["zeros"])
+        if padding_mode not in self.padding_modes:
+            raise unknown("padding_mode", padding_mode, self.padding_modes)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = spread(kernel_size, self.rank)
@@ -65,10 +70,13 @@ class _Conv(Module):
         self.dilation = spread(dilation, self.rank)
         self.groups = groups
         self.padding_mode = padding_mode
-        shape = (out_channels, in_channels // groups, *self.kernel_size)
-        self.weight = new_parameter(shape, dtype, device)
+        self.weight = new_parameter(self.weight_shape(), dtype, device)
         self.bias = new_parameter((out_channels,), dtype, device) if bias else None
         self.reset_parameters()
+
+    def weight_shape(self) -> tuple[int, ...]:
+        """(out_channels, in_channels / groups, *kernel_size)."""
+        return (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
 
     def reset_parameters(self) -> None:
         """Draw weight and bias evenly over [-b, b), b = 1 / sqrt(inputs of one output)."""
@@ -79,10 +87,23 @@ class _Conv(Module):
             init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            x, padding = F.pad(x, self.amounts(), mode=self.padding_mode), 0
         convolve = type(self).function
-        return convolve(
-            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
-        )
+        return convolve(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+    def amounts(self) -> tuple[int, ...]:
+        """The padding as `F.pad` takes it: before and after each axis, from the last one on."""
+        out: list[int] = []
+        for axis in reversed(range(self.rank)):
+            if isinstance(self.padding, str):
+                total = self.dilation[axis] * (self.kernel_size[axis] - 1)
+                total = total if self.padding == "same" else 0
+                out += [total // 2, total - total // 2]
+            else:
+                out += [self.padding[axis]] * 2
+        return tuple(out)
 
     def extra_repr(self) -> str:
         text = (
@@ -95,6 +116,8 @@ class _Conv(Module):
             text += f", dilation={self.dilation}"
         if self.groups != 1:
             text += f", groups={self.groups}"
+        if self.padding_mode != "zeros":
+            text += f", padding_mode={self.padding_mode!r}"
         return text if self.bias is not None else text + ", bias=False"
 
 
@@ -117,3 +140,86 @@ class Conv3d(_Conv):
 
     rank = 3
     function = F.conv3d
+
+
+class _ConvTranspose(_Conv):
+    """The gradient of a convolution with respect to its input, weight (in, out / groups,
+    *kernel_size), plus a bias for each channel.
+
+    `output_padding` makes the result longer where a stride leaves its size open; `output_size`,
+    given to the call, says the size itself.
+    """
+
+    settings = ("output_padding",)
+    padding_modes = ("zeros",)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Spread,
+        stride: Spread = 1,
+        padding: Spread = 0,
+        output_padding: Spread = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Spread = 1,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
+                         bias, padding_mode, device, dtype)  # fmt: skip
+        self.output_padding = spread(output_padding, self.rank)
+
+    def weight_shape(self) -> tuple[int, ...]:
+        return (self.in_channels, self.out_channels // self.groups, *self.kernel_size)
+
+    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        extra = self.output_padding
+        if output_size is not None:
+            extra = self.missing(x, tuple(output_size)[-self.rank :])
+        return type(self).function(
+            x, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation
+        )
+
+    def missing(self, x: Tensor, wanted: tuple[int, ...]) -> tuple[int, ...]:
+        """The output padding that gives the wanted sizes. Raises ShapeError."""
+        out = []
+        for axis, size in enumerate(wanted):
+            step, width = self.stride[axis], self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
+            least = (x.shape[axis - self.rank] - 1) * step - 2 * int(self.padding[axis]) + width
+            if not least <= size < least + step:
+                raise op_error(
+                    ShapeError, type(self).__name__, f"output_size {wanted}",
+                    f"{least} to {least + step - 1} on axis {axis - self.rank}", user_line(),
+                )  # fmt: skip
+            out.append(size - least)
+        return tuple(out)
+
+    def extra_repr(self) -> str:
+        text = super().extra_repr()
+        if self.output_padding != (0,) * self.rank:
+            text += f", output_padding={self.output_padding}"
+        return text
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """Transposed convolution of (batch, channels, length)."""
+
+    rank = 1
+    function = F.conv_transpose1d
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """Transposed convolution of (batch, channels, height, width)."""
+
+    rank = 2
+    function = F.conv_transpose2d
+
+
+class ConvTranspose3d(_ConvTranspose):
+    """Transposed convolution of (batch, channels, depth, height, width)."""
+
+    rank = 3
+    function = F.conv_transpose3d

@@ -18,7 +18,7 @@ from deepseek.ops.loss import REDUCTIONS
 __all__ = ["Function", "Loss"]
 
 # What a repr leaves out while it has this value.
-PLAIN = {"inplace": False, "reduction": "mean"}
+PLAIN = {"inplace": False, "reduction": "mean", "return_indices": False}
 
 
 @dataclass_transform()
@@ -65,6 +65,10 @@ class Function(Module):
                 self.register_buffer(name, value)
             else:
                 setattr(self, name, value)
+        self.settle()
+
+    def settle(self) -> None:
+        """Work out settings that follow from others, and check them; called once all are set."""
 
     def forward(self, *inputs: Tensor) -> Any:
         settings = {name: getattr(self, name) for name in self.passed}

@@ -127,8 +127,8 @@ def test_convolution_same_padding_and_its_words() -> None:
     assert "padding='same'" in repr(layer)
     with pytest.raises(ArgumentError, match="multiples of groups"):
         nn.Conv2d(3, 4, 3, groups=2)
-    with pytest.raises(ArgumentError, match="unknown padding_mode 'reflect'; valid: zeros"):
-        nn.Conv2d(1, 1, 3, padding_mode="reflect")
+    with pytest.raises(ArgumentError, match="unknown padding_mode 'mirror'; valid: zeros, reflect"):
+        nn.Conv2d(1, 1, 3, padding_mode="mirror")
 
 
 # -------------------------------------------------------------------------------------- pooling

@@ -1,0 +1,153 @@
+"""Padding of one, two or three axes as modules; sizes are one number, or before and after each axis
+from the last one on, as in PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from deepseek.frontend.tensor import Tensor
+from deepseek.nn import functional as F
+from deepseek.nn.simple import Function
+
+__all__ = [
+    "CircularPad1d", "CircularPad2d", "CircularPad3d", "ConstantPad1d", "ConstantPad2d",
+    "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d", "ReplicationPad1d",
+    "ReplicationPad2d", "ReplicationPad3d", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d",
+]  # fmt: skip
+
+
+class _Pad(Function):
+    """Elements before and after each of the last `rank` axes."""
+
+    mode: ClassVar[str] = "constant"
+    rank: ClassVar[int]
+    padding: int | Sequence[int]
+
+    def settle(self) -> None:
+        if isinstance(self.padding, int):
+            self.padding = (self.padding,) * (2 * self.rank)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        value = getattr(self, "value", 0.0) if self.mode == "constant" else None
+        return F.pad(x, tuple(self.padding), mode=self.mode, value=value)
+
+
+class _ConstantPad(_Pad):
+    """A number around x."""
+
+    padding: int | Sequence[int]
+    value: float
+
+
+class _ZeroPad(_Pad):
+    """Zeros around x."""
+
+
+class _ReflectionPad(_Pad):
+    """x mirrored at its borders, which are not repeated."""
+
+    mode = "reflect"
+
+
+class _ReplicationPad(_Pad):
+    """x's borders repeated."""
+
+    mode = "replicate"
+
+
+class _CircularPad(_Pad):
+    """x followed by itself."""
+
+    mode = "circular"
+
+
+class ConstantPad1d(_ConstantPad):
+    """A number around (batch, channels, length)."""
+
+    rank = 1
+
+
+class ConstantPad2d(_ConstantPad):
+    """A number around (batch, channels, height, width)."""
+
+    rank = 2
+
+
+class ConstantPad3d(_ConstantPad):
+    """A number around (batch, channels, depth, height, width)."""
+
+    rank = 3
+
+
+class ZeroPad1d(_ZeroPad):
+    """Zeros around (batch, channels, length)."""
+
+    rank = 1
+
+
+class ZeroPad2d(_ZeroPad):
+    """Zeros around (batch, channels, height, width)."""
+
+    rank = 2
+
+
+class ZeroPad3d(_ZeroPad):
+    """Zeros around (batch, channels, depth, height, width)."""
+
+    rank = 3
+
+
+class ReflectionPad1d(_ReflectionPad):
+    """A mirror image around (batch, channels, length)."""
+
+    rank = 1
+
+
+class ReflectionPad2d(_ReflectionPad):
+    """A mirror image around (batch, channels, height, width)."""
+
+    rank = 2
+
+
+class ReflectionPad3d(_ReflectionPad):
+    """A mirror image around (batch, channels, depth, height, width)."""
+
+    rank = 3
+
+
+class ReplicationPad1d(_ReplicationPad):
+    """Repeated borders around (batch, channels, length)."""
+
+    rank = 1
+
+
+class ReplicationPad2d(_ReplicationPad):
+    """Repeated borders around (batch, channels, height, width)."""
+
+    rank = 2
+
+
+class ReplicationPad3d(_ReplicationPad):
+    """Repeated borders around (batch, channels, depth, height, width)."""
+
+    rank = 3
+
+
+class CircularPad1d(_CircularPad):
+    """The other side's elements around (batch, channels, length)."""
+
+    rank = 1
+
+
+class CircularPad2d(_CircularPad):
+    """The other side's elements around (batch, channels, height, width)."""
+
+    rank = 2
+
+
+class CircularPad3d(_CircularPad):
+    """The other side's elements around (batch, channels, depth, height, width)."""
+
+    rank = 3
