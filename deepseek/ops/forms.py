@@ -312,14 +312,14 @@ def convolution_input_grad(b: Any, node: Node, g: str, w: str) -> Any:
     fixed = {"strides": a["stride"], "dilations": a["dilation"], "group": a["groups"],
              "kernel_shape": list(window)}  # fmt: skip
     lows, highs = zip(*a["padding"], strict=True)
-    room = [max(s, d) for s, d in zip(a["stride"], a["dilation"], strict=True)]
-    fits = all(isinstance(v, int) and 0 <= v < r for v, r in zip(left, room, strict=True))
+    fits = all(isinstance(v, int) and 0 <= v < s for v, s in zip(left, a["stride"], strict=True))
     if fits and min(*lows, *highs) >= 0:
         return b.node("ConvTranspose", g, w, pads=[*lows, *highs], output_padding=left, **fixed)
     # The whole reach with room around it; the window is cut out of that.
     whole = b.node("ConvTranspose", g, w, **fixed)
     before = [max(0, -low) for low in lows]
-    behind = [max(0, -high) + s for high, s in zip(highs, a["stride"], strict=True)]
+    room = [max(s, d) for s, d in zip(a["stride"], a["dilation"], strict=True)]
+    behind = [max(0, -high) + r for high, r in zip(highs, room, strict=True)]
     wide = b.node("Pad", whole, b.array([0, 0, *before, 0, 0, *behind]),
                   b.number(0, cotangent.dtype))  # fmt: skip
     starts = [low + more for low, more in zip(lows, before, strict=True)]
