@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from deepseek.ir import scalar
 from deepseek.ir.dtype import float64, int64
 from deepseek.ir.graph import Node
-from deepseek.ir.shape import Shape
+from deepseek.ir.shape import Shape, exprs, simplify
 from deepseek.ops.forms import Form, form, types_of, uniform
 
 
@@ -249,10 +250,11 @@ def _overhang(size: Any, window: int, stride: int, padding: int, dilation: int) 
     return max(0, steps * stride - room)
 
 
-def pool(operator: str, **names: str) -> Form:
+def pool(operator: str, where: bool = False, **names: str) -> Form:
     """MaxPool or AveragePool; an axis is put in front where there is no batch.
 
-    Before opset 22 ceil mode lets windows begin in the padding; there the ends are padded instead.
+    `where` gives MaxPool's places instead, in the last axes flattened. Before opset 22 ceil mode
+    lets windows begin in the padding; there the ends are padded instead.
     """
 
     @form(operator)
@@ -280,8 +282,12 @@ def pool(operator: str, **names: str) -> Form:
         elif lead < 0:
             return None
         out = b.node(
-            operator, x, kernel_shape=window, strides=a["stride"], pads=(*pads, *ends), **further
-        )
+            operator, x, kernel_shape=window, strides=a["stride"], pads=(*pads, *ends), **further,
+            outputs=2 if where else 1,
+        )  # fmt: skip
+        if where:  # ONNX counts through batch and channels
+            count = b.size(simplify(scalar.product(exprs(type_.shape[-len(window) :]))))
+            out = b.node("Mod", out[1], b.node("Squeeze", count))
         return b.node("Squeeze", out, axes) if lead > 0 else out
 
     return write
