@@ -11,6 +11,7 @@ from deepseek.ops import (
     nn,
     normalization,
     pooling,
+    pooling_sized,
     rectifiers,
 )
 from deepseek.ops.activation import *
@@ -24,6 +25,7 @@ from deepseek.ops.nn import *
 from deepseek.ops.normalization import *
 from deepseek.ops.padding import pad
 from deepseek.ops.pooling import *
+from deepseek.ops.pooling_sized import *
 from deepseek.ops.rectifiers import *
 from deepseek.ops.spelling import in_both_spellings
 from deepseek.ops.transcendental import sigmoid, tanh
@@ -40,6 +42,7 @@ __all__ += loss_margin.__all__
 __all__ += nn.__all__
 __all__ += normalization.__all__
 __all__ += pooling.__all__
+__all__ += pooling_sized.__all__
 __all__ += rectifiers.__all__
 
 for _name in __all__:

@@ -1,4 +1,7 @@
-"""PyTorch's convolution functions: arguments brought into the form the contraction takes."""
+"""PyTorch's convolution functions: arguments brought into the form the contractions take.
+
+A transposed convolution is the gradient of a convolution by its input, taken as a function.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ from typing import Any
 
 from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
-from deepseek.ops.contract import convolution
-from deepseek.ops.define import FLOATS, describe, promoted, shape_of
+from deepseek.ir.shape import Size, same
+from deepseek.ops.contract import convolution, convolution_input_grad
+from deepseek.ops.define import FLOATS, describe, minus, plus, promoted, shape_of, times
 
-__all__ = ["conv1d", "conv2d", "conv3d"]
+__all__ = [
+    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+]  # fmt: skip
 
 Spread = int | Sequence[int]
 
@@ -46,6 +52,11 @@ def _pairs(
             )  # fmt: skip
         totals = [d * (k - 1) for k, d in zip(window, dilation, strict=True)]
         return tuple((t // 2, t - t // 2) for t in totals)
+    return _numbers(op, padding, rank)
+
+
+def _numbers(op: str, padding: Any, rank: int) -> tuple[tuple[int, int], ...]:
+    """Padding before and after each axis, given as one number, one for each, or pairs."""
     if isinstance(padding, str):
         raise op_error(
             ArgumentError, op, f"padding={padding!r}", "'same', 'valid' or numbers", user_line()
@@ -84,6 +95,51 @@ def _convolve(
     return out.reshape(shape_of(out)[1:]) if alone else out
 
 
+def _convolve_transposed(
+    op: str, rank: int, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Spread,
+    padding: Any, output_padding: Spread, groups: int, dilation: Spread,
+) -> Tensor:  # fmt: skip
+    x, weight, *rest = promoted(op, (x, weight) if bias is None else (x, weight, bias), FLOATS)
+    alone = x.ndim == rank + 1
+    if weight.ndim != rank + 2 or x.ndim not in (rank + 1, rank + 2):
+        raise op_error(
+            ShapeError, op, (describe(x), describe(weight)),
+            f"(batch, channels, {rank} sizes) and (channels, out / groups, {rank} sizes)",
+            user_line(),
+        )  # fmt: skip
+    channels = shape_of(x)[-rank - 1]
+    if not same(channels, shape_of(weight)[0]) or int(weight.shape[0]) % groups:
+        raise op_error(
+            ShapeError, op, f"{describe(x)}, weight {describe(weight)} and {groups} groups",
+            "channels that are the weight's first size, and divisible by groups", user_line(),
+        )  # fmt: skip
+    steps, spacing = spatial(op, "stride", stride, rank), spatial(op, "dilation", dilation, rank)
+    pads = _numbers(op, padding, rank)
+    more = spatial(op, "output_padding", output_padding, rank, 0)
+    if any(m >= max(s, d) for m, s, d in zip(more, steps, spacing, strict=True)):
+        raise op_error(
+            ArgumentError, op, f"output_padding={output_padding}",
+            f"less than the stride {steps} or the dilation {spacing}", user_line(),
+        )  # fmt: skip
+    size: list[Size] = []
+    for n, k, s, d, p, m in zip(
+        shape_of(x)[-rank:], weight.shape[2:], steps, spacing, pads, more, strict=True
+    ):
+        size.append(plus(times(minus(n, 1), s), d * (int(k) - 1) + 1 + m - sum(p)))
+    if any(isinstance(n, int) and n < 0 for n in size):
+        raise op_error(
+            ShapeError, op, f"{describe(x)}, weight {describe(weight)} and padding {padding}",
+            "less padding than there is to take away", user_line(),
+        )  # fmt: skip
+    out = convolution_input_grad(
+        x.reshape((1, *shape_of(x))) if alone else x, weight, size=tuple(size), stride=steps,
+        padding=pads, dilation=spacing, groups=int(groups),
+    )  # fmt: skip
+    if rest:
+        out = out + rest[0].reshape((-1,) + (1,) * rank)
+    return out.reshape(shape_of(out)[1:]) if alone else out
+
+
 def conv1d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Spread = 1, padding: Any = 0,
     dilation: Spread = 1, groups: int = 1,
@@ -91,6 +147,9 @@ def conv1d(
     """Cross-correlation of (batch, channels, length) with (out, channels / groups, window).
 
     `padding` is a number, a pair (before, after) in a list, "same" or "valid".
+
+    >>> ds.conv1d(ds.ones(1, 1, 4), ds.ones(1, 1, 2)).tolist()
+    [[[2.0, 2.0, 2.0]]]
     """
     return _convolve("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
 
@@ -102,6 +161,9 @@ def conv2d(
     """Cross-correlation of (batch, channels, height, width) with (out, channels / groups, window).
 
     `padding` is a number, one for each axis, a pair (before, after) for each, "same" or "valid".
+
+    >>> ds.conv2d(ds.ones(1, 3, 8, 8), ds.ones(4, 3, 3, 3), stride=2, padding=1).shape
+    (1, 4, 4, 4)
     """
     return _convolve("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
 
@@ -114,5 +176,62 @@ def conv3d(
     window).
 
     `padding` is a number, one for each axis, a pair (before, after) for each, "same" or "valid".
+
+    >>> ds.conv3d(ds.ones(1, 1, 4, 4, 4), ds.ones(2, 1, 3, 3, 3), padding="same").shape
+    (1, 2, 4, 4, 4)
     """
     return _convolve("conv3d", 3, x, weight, bias, stride, padding, dilation, groups)
+
+
+def conv_transpose1d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Spread = 1, padding: Any = 0,
+    output_padding: Spread = 0, groups: int = 1, dilation: Spread = 1,
+) -> Tensor:  # fmt: skip
+    """The gradient by its input of a convolution with a weight (channels, out / groups, window).
+
+    x is (batch, channels, length). `padding` is taken away from the result, `output_padding`,
+    less than the stride or the dilation, added at its end. Raises ShapeError and ArgumentError for
+    what does not fit.
+
+    >>> ds.conv_transpose1d(ds.ones(1, 1, 2), ds.ones(1, 1, 2), stride=2).tolist()
+    [[[1.0, 1.0, 1.0, 1.0]]]
+    """
+    return _convolve_transposed(
+        "conv_transpose1d", 1, x, weight, bias, stride, padding, output_padding, groups, dilation
+    )
+
+
+def conv_transpose2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Spread = 1, padding: Any = 0,
+    output_padding: Spread = 0, groups: int = 1, dilation: Spread = 1,
+) -> Tensor:  # fmt: skip
+    """The gradient by its input of a convolution with a weight (channels, out / groups, window).
+
+    x is (batch, channels, height, width). `padding` is taken away from the result, `output_padding`,
+    less than the stride or the dilation, added at its end. Raises ShapeError and ArgumentError for
+    what does not fit.
+
+    >>> ds.conv_transpose2d(ds.ones(1, 3, 4, 4), ds.ones(3, 2, 2, 2), stride=2).shape
+    (1, 2, 8, 8)
+    """
+    return _convolve_transposed(
+        "conv_transpose2d", 2, x, weight, bias, stride, padding, output_padding, groups, dilation
+    )
+
+
+def conv_transpose3d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Spread = 1, padding: Any = 0,
+    output_padding: Spread = 0, groups: int = 1, dilation: Spread = 1,
+) -> Tensor:  # fmt: skip
+    """The gradient by its input of a convolution with a weight (channels, out / groups, window).
+
+    x is (batch, channels, depth, height, width). `padding` is taken away from the result, `output_padding`,
+    less than the stride or the dilation, added at its end. Raises ShapeError and ArgumentError for
+    what does not fit.
+
+    >>> ds.conv_transpose3d(ds.ones(1, 1, 2, 2, 2), ds.ones(1, 2, 3, 3, 3)).shape
+    (1, 2, 4, 4, 4)
+    """
+    return _convolve_transposed(
+        "conv_transpose3d", 3, x, weight, bias, stride, padding, output_padding, groups, dilation
+    )
