@@ -17,6 +17,7 @@ from deepseek.ops.elementwise import abs, maximum
 from deepseek.ops.grids import triu_indices
 from deepseek.ops.index import take
 from deepseek.ops.vector_norms import vector_norm
+from deepseek.ops.view import broadcast_arrays
 
 __all__ = ["cdist", "cosine_similarity", "normalize", "pairwise_distance", "pdist"]
 
@@ -57,6 +58,7 @@ def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Te
 
 
 def _cosine_reference(x1: Any, x2: Any, dim: int, eps: float) -> Any:
+    x1, x2 = np.broadcast_arrays(x1, x2)
     lengths = [np.maximum(np.sqrt(np.sum(x * x, axis=dim)), eps) for x in (x1, x2)]
     return np.sum(x1 * x2, axis=dim) / (lengths[0] * lengths[1])
 
@@ -67,6 +69,7 @@ def _cosine_reference(x1: Any, x2: Any, dim: int, eps: float) -> Any:
         Sample(((3, 37), (3, 37))),
         Sample(((2, 3, 5), (5,)), {"dim": -1}),
         Sample(((2, 3), np.zeros((2, 3), np.float32)), {"eps": 1e-3}),
+        Sample(((2, 3), (2, 1))),
         Sample(((3, 0), (3, 0))),
     ],
     tolerance=16,
@@ -75,13 +78,15 @@ def _cosine_reference(x1: Any, x2: Any, dim: int, eps: float) -> Any:
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """The cosine of the angle between vectors along an axis; their lengths count as eps at least.
 
+    The tensors are broadcast first, so that both have as many elements along the axis.
+
     >>> ds.cosine_similarity(ds.asarray([3.0, 0.0]), ds.asarray([-2.0, 0.0]), dim=0)
     tensor(-1.)
     """
     a, b = floating(x1), floating(x2)
     dtype = result_dtype("cosine_similarity", (a, b))
-    a, b = widened(a), widened(b)
-    axis = axis_of("cosine_similarity", a * b, dim) - max(a.ndim, b.ndim)
+    a, b = broadcast_arrays(widened(a), widened(b))
+    axis = axis_of("cosine_similarity", a, dim)
     lengths = [maximum(vector_norm(v, 2, axis, keepdims=True), eps) for v in (a, b)]
     return converted(((a / lengths[0]) * (b / lengths[1])).sum(axis=axis), dtype)
 

@@ -200,6 +200,14 @@ def cross_entropy(
             ShapeError, "cross_entropy", (describe(input), describe(target)),
             "integer class indices, or probabilities of the input's shape", user_line(),
         )  # fmt: skip
+    if not 0 <= label_smoothing <= 1:
+        got = f"label_smoothing={label_smoothing}"
+        raise op_error(ArgumentError, "cross_entropy", got, "a share from 0 to 1", user_line())
+    if ignore_index >= 0 and not target.dtype.is_integer:
+        raise op_error(
+            ArgumentError, "cross_entropy", f"ignore_index={ignore_index} and {describe(target)}",
+            "integer class indices, of which one can be left out", user_line(),
+        )  # fmt: skip
     logs = log_softmax(widened(input), axis)
     if target.dtype.is_integer:
         losses, counted = _nll(logs, target, weight, ignore_index, label_smoothing, "cross_entropy")

@@ -11,9 +11,9 @@ import numpy as np
 from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.op import Sample
-from deepseek.ir.shape import same_shape
+from deepseek.ir.shape import same, same_shape
 from deepseek.ops.activation import floating
-from deepseek.ops.define import composite, converted, describe, filled, shape_of
+from deepseek.ops.define import composite, converted, describe, filled, is_size, shape_of
 from deepseek.ops.elementwise import abs, stop_gradient, where
 from deepseek.ops.loss import reduced_loss, reduced_reference, reduction_samples, wide_floats
 from deepseek.ops.transcendental import exp, log
@@ -229,6 +229,8 @@ def kl_div(
     else:
         losses = where(y == 0, 0, y * log(where(y == 0, 1, y))) - y * x
     dtype = floating(input).dtype
+    if reduction == "batchmean" and losses.ndim == 0:
+        return converted(losses, dtype)  # a batch of one
     if reduction == "batchmean":
         return converted(losses.sum() / filled((), shape_of(input)[0], losses.dtype), dtype)
     return converted(reduced_loss(losses, reduction, "kl_div"), dtype)
@@ -307,7 +309,8 @@ def gaussian_nll_loss(
 ) -> Tensor:  # fmt: skip
     """Minus the log-likelihood of target under normal distributions of mean `input`.
 
-    Variances are at least eps; `var` has the input's shape, or one element for each row of it.
+    Variances are at least eps; `var` has the input's shape (with 1 where it broadcasts), or one
+    element for each row of it.
     `full` adds the constant log(2 pi) / 2. Raises ShapeError for another `var`.
 
     >>> ds.gaussian_nll_loss(ds.asarray([1.0, 2.0]), ds.asarray([1.0, 4.0]), ds.ones(2))
@@ -317,7 +320,13 @@ def gaussian_nll_loss(
     rows = shape_of(input)[:-1]
     if same_shape(shape_of(var), rows) and input.ndim:
         variance = variance.reshape((*rows, 1))
-    elif not any(same_shape(shape_of(var), s) for s in (shape_of(input), (*rows, 1), ())):
+    elif var.ndim and not (
+        var.ndim == input.ndim
+        and all(
+            is_size(v, 1) or same(v, s)
+            for v, s in zip(shape_of(var), shape_of(input), strict=True)
+        )
+    ):
         raise op_error(
             ShapeError, "gaussian_nll_loss", (describe(input), f"var {describe(var)}"),
             "a var of the input's shape, or of its rows", user_line(),

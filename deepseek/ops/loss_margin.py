@@ -333,7 +333,8 @@ def triplet_margin_loss(
 ) -> Tensor:  # fmt: skip
     """max(margin + |anchor - positive| - |anchor - negative|, 0), by p-norms of the last axis.
 
-    `swap` takes |positive - negative| where that is less (Balntas et al., 2016).
+    `swap` takes |positive - negative| where that is less (Balntas et al., 2016). Raises
+    ArgumentError unless the margin is above 0.
 
     >>> a = ds.asarray([[0.0, 0.0]])
     >>> ds.triplet_margin_loss(a, a + 3, a + 3)
@@ -349,6 +350,8 @@ def _triplet(
     distance: Callable[[Tensor, Tensor], Tensor], anchor: Tensor, positive: Tensor,
     negative: Tensor, margin: float, swap: bool, reduction: str, op: str,
 ) -> Tensor:  # fmt: skip
+    if not margin > 0:
+        raise op_error(ArgumentError, op, f"margin={margin}", "a margin above 0", user_line())
     far = distance(anchor, negative)
     if swap:
         far = minimum(far, distance(positive, negative))

@@ -77,7 +77,7 @@ def layer_norm(
     """x with mean 0 and variance 1 over its last axes, times weight, plus bias."""
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     last = shape_of(x)[x.ndim - len(shape) :]
-    if len(shape) > x.ndim or not all(map(same, last, shape)):
+    if not 0 < len(shape) <= x.ndim or not all(map(same, last, shape)):
         raise op_error(
             ShapeError, "layer_norm", f"{describe(x)} and normalized_shape {shape}",
             "the sizes of its last axes", user_line(),

@@ -386,7 +386,7 @@ def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     tensor([[5., 0.],
             [0., 6.]])
     """
-    x, mask = broadcast_arrays(x, mask)
+    x, mask = broadcast_arrays(x, mask_of("masked_scatter", mask))
     flat = source.reshape((-1,))
     if is_size(shape_of(flat)[0], 0):
         return x
