@@ -13,9 +13,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deepseek.errors import ArgumentError
-from deepseek.frontend.number import Number
 from deepseek.frontend.tensor import Tensor, state
-from deepseek.ir.dtype import DType, float64, int64
+from deepseek.ir.dtype import DType, float64
 from deepseek.nn.parameter import assign, computed_full
 
 Group = dict[str, Any]
@@ -82,16 +81,46 @@ def hyper(group: Group, name: str, index: int | None = None) -> Any:
     if isinstance(current, bool) or not isinstance(current, (int, float)):
         return current
     if state.trace is None:
-        return eager_number(current)
+        return Known(current)
     number = getattr(state.trace, "number", None)
     return current if number is None else number(container, key)
 
 
-@functools.lru_cache(maxsize=64, typed=True)
-def eager_number(current: int | float) -> Number:
-    """A number with its value in memory, so that another one is the same graph."""
-    dtype = int64 if isinstance(current, int) else float64
-    return Number(computed_full((), current, dtype), current, lambda: None)
+class Known(float):
+    """A number outside of a trace: arithmetic is done at once, and no graph holds its value."""
+
+    __slots__ = ()
+
+    @property
+    def current(self) -> float:
+        return float(self)
+
+    def _number(self) -> Tensor:
+        """The 0-d tensor that ops take as a weak scalar, as they take a Number's."""
+        return in_memory(float(self))
+
+
+def _arithmetic(name: str) -> None:
+    compute = getattr(float, name)
+
+    def method(self: Known, *others: Any) -> Any:
+        result = compute(self, *others)
+        return Known(result) if isinstance(result, float) else result
+
+    setattr(Known, name, method)
+
+
+for _name in ("add", "sub", "mul", "truediv", "pow"):
+    _arithmetic(f"__{_name}__")
+    _arithmetic(f"__r{_name}__")
+for _name in ("neg", "abs", "pos"):
+    _arithmetic(f"__{_name}__")
+
+
+@functools.lru_cache(maxsize=64)
+def in_memory(value: float) -> Tensor:
+    """A number as a computed tensor: an input of graphs, not a constant in them."""
+    return computed_full((), value, float64)
 
 
 def wide(x: Tensor) -> Tensor:
