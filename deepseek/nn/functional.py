@@ -10,6 +10,7 @@ from deepseek.ops import (
     loss_margin,
     nn,
     normalization,
+    patches,
     pooling,
     pooling_sized,
     rectifiers,
@@ -24,6 +25,7 @@ from deepseek.ops.loss_margin import *
 from deepseek.ops.nn import *
 from deepseek.ops.normalization import *
 from deepseek.ops.padding import pad
+from deepseek.ops.patches import *
 from deepseek.ops.pooling import *
 from deepseek.ops.pooling_sized import *
 from deepseek.ops.rectifiers import *
@@ -41,6 +43,7 @@ __all__ += loss_distance.__all__
 __all__ += loss_margin.__all__
 __all__ += nn.__all__
 __all__ += normalization.__all__
+__all__ += patches.__all__
 __all__ += pooling.__all__
 __all__ += pooling_sized.__all__
 __all__ += rectifiers.__all__

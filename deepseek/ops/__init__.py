@@ -8,6 +8,8 @@ from deepseek.ops import (
     arithmetic,
     attend,
     axes,
+    bitwise,
+    comparison,
     contract,
     contracting,
     control,
@@ -31,6 +33,7 @@ from deepseek.ops import (
     normalization,
     ordering,
     padding,
+    patches,
     pooling,
     pooling_sized,
     prefix,
@@ -41,6 +44,7 @@ from deepseek.ops import (
     reduce,
     regions,
     scattering,
+    searching,
     slicing,
     special,
     special_gamma,
@@ -57,6 +61,8 @@ from deepseek.ops.activation import *
 from deepseek.ops.arithmetic import *
 from deepseek.ops.attend import *
 from deepseek.ops.axes import *
+from deepseek.ops.bitwise import *
+from deepseek.ops.comparison import *
 from deepseek.ops.contract import *
 from deepseek.ops.contracting import *
 from deepseek.ops.control import *
@@ -80,6 +86,7 @@ from deepseek.ops.nn import *
 from deepseek.ops.normalization import *
 from deepseek.ops.ordering import *
 from deepseek.ops.padding import *
+from deepseek.ops.patches import *
 from deepseek.ops.pooling import *
 from deepseek.ops.pooling_sized import *
 from deepseek.ops.prefix import *
@@ -90,6 +97,7 @@ from deepseek.ops.recurrent import *
 from deepseek.ops.reduce import *
 from deepseek.ops.regions import *
 from deepseek.ops.scattering import *
+from deepseek.ops.searching import *
 from deepseek.ops.slicing import *
 from deepseek.ops.special import *
 from deepseek.ops.special_gamma import *
@@ -108,6 +116,8 @@ __all__ += activation.__all__
 __all__ += arithmetic.__all__
 __all__ += attend.__all__
 __all__ += axes.__all__
+__all__ += bitwise.__all__
+__all__ += comparison.__all__
 __all__ += contract.__all__
 __all__ += contracting.__all__
 __all__ += control.__all__
@@ -131,6 +141,7 @@ __all__ += nn.__all__
 __all__ += normalization.__all__
 __all__ += ordering.__all__
 __all__ += padding.__all__
+__all__ += patches.__all__
 __all__ += pooling.__all__
 __all__ += pooling_sized.__all__
 __all__ += prefix.__all__
@@ -141,6 +152,7 @@ __all__ += recurrent.__all__
 __all__ += reduce.__all__
 __all__ += regions.__all__
 __all__ += scattering.__all__
+__all__ += searching.__all__
 __all__ += slicing.__all__
 __all__ += special.__all__
 __all__ += special_gamma.__all__

@@ -190,6 +190,12 @@ REFUSED: list[tuple[Callable[[Any], Any], str]] = [
     (lambda x: x.select(0, 2), "< 2"),
     (lambda x: x.select_scatter(x, 0, 1), "a source of shape"),
     (lambda x: x.diagonal_scatter(x), "a source of shape"),
+    (lambda x: x.unfold(0, 3), "at most 2 elements"),
+    (lambda x: ds.unfold(x[0], 2), "(batch, channels, height, width)"),
+    (lambda x: ds.fold(x, (3, 3), 2), "(batch, channels * 4, 4)"),
+    (lambda x: ds.pixel_shuffle(x, 2), "the factor's square divides"),
+    (lambda x: ds.pixel_unshuffle(x, 2), "that the factor divides"),
+    (lambda x: ds.channel_shuffle(x, 2), "that divide the channels"),
 ]
 
 
@@ -224,3 +230,19 @@ def test_one_trace_serves_every_size(name: str) -> None:
         got, wanted = compiled(x).numpy(), function(x).numpy()
         assert got.shape == wanted.shape and np.allclose(got, wanted, rtol=1e-4, atol=1e-5)
     assert ds.counters.traces == traces, "traced again for the fourth size"
+
+
+def test_slices_along_an_axis_overlap() -> None:
+    got = ds.asarray(A).unfold(1, 2, 1).numpy()
+    wanted = np.lib.stride_tricks.sliding_window_view(A, 2, axis=1)
+    assert np.array_equal(got, wanted)
+    assert np.array_equal(ds.asarray(V).unfold(0, 2, 3).numpy(), [[0, 1], [3, 4]])
+
+
+def test_fold_is_the_adjoint_of_unfold() -> None:
+    options: dict[str, Any] = {"kernel_size": (2, 3), "stride": (2, 1), "padding": 1}
+    x = np.random.default_rng(0).normal(size=(1, 2, 5, 6))
+    columns = ds.unfold(ds.asarray(x), **options)
+    weights = np.random.default_rng(1).normal(size=columns.shape)
+    back = ds.fold(ds.asarray(weights), (5, 6), **options)
+    assert np.sum(columns.numpy() * weights) == pytest.approx(np.sum(back.numpy() * x))
