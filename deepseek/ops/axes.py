@@ -17,6 +17,7 @@ from deepseek.ops.define import as_tensor, axis_of, describe, is_size, method, q
 from deepseek.ops.view import (
     broadcast_arrays,
     broadcast_to,
+    expand_dims,
     flatten,
     matrix_transpose,
     moveaxis,
@@ -26,8 +27,20 @@ from deepseek.ops.view import (
 
 __all__ = [
     "adjoint", "broadcast_shapes", "broadcast_tensors", "movedim", "permute", "ravel",
-    "swapdims", "t", "transpose", "unflatten",
+    "swapdims", "t", "transpose", "unflatten", "unsqueeze",
 ]  # fmt: skip
+
+
+@method("unsqueeze")
+def unsqueeze(x: Tensor, /, dim: int) -> Tensor:
+    """PyTorch's name for `expand_dims`: x with a new axis of size 1 there, in the result.
+
+    Raises ShapeError for an axis that the result does not have.
+
+    >>> ds.unsqueeze(ds.zeros(2, 3), -1).shape
+    (2, 3, 1)
+    """
+    return expand_dims(x, dim)
 
 
 @method("transpose")

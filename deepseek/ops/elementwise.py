@@ -21,9 +21,7 @@ from deepseek.ir.shape import TensorType, tensor_type
 from deepseek.ops import forms, forms_math
 from deepseek.ops.define import (
     ALL,
-    BOOLEAN,
     FLOATS,
-    INTEGERS,
     as_tensor,
     broadcasted,
     converted,
@@ -37,10 +35,8 @@ from deepseek.ops.define import (
 )
 
 __all__ = [
-    "abs", "add", "astype", "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or",
-    "bitwise_right_shift", "bitwise_xor", "clip", "detach", "divide", "equal", "floor_divide",
-    "greater", "greater_equal", "less", "less_equal", "logical_and", "logical_not",
-    "logical_or", "logical_xor", "maximum", "minimum", "multiply", "negative", "not_equal",
+    "abs", "add", "astype", "clip", "detach", "divide", "floor_divide", "logical_and",
+    "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "multiply", "negative",
     "positive", "pow", "remainder", "sign", "square", "stop_gradient", "subtract", "where",
 ]  # fmt: skip
 
@@ -312,47 +308,7 @@ def maximum(a: Expr, b: Expr) -> Expr:
     return call("maximum", a, b)
 
 
-# ------------------------------------------------------------------------- comparison and logic
-
-
-@elementwise(takes=ALL, reference=np.equal, method=("__eq__", "equal"), onnx="Equal")
-def equal(a: Expr, b: Expr) -> Expr:
-    """a == b."""
-    return call("eq", a, b)
-
-
-@elementwise(takes=ALL, reference=np.not_equal, method=("__ne__", "not_equal"))
-def not_equal(a: Expr, b: Expr) -> Expr:
-    """a != b; true where either is NaN."""
-    return call("ne", a, b)
-
-
-@elementwise(takes=ALL, reference=np.less, method=("__lt__", "less"), onnx="Less")
-def less(a: Expr, b: Expr) -> Expr:
-    """a < b."""
-    return call("lt", a, b)
-
-
-@elementwise(
-    takes=ALL, reference=np.less_equal, method=("__le__", "less_equal"), onnx="LessOrEqual"
-)
-def less_equal(a: Expr, b: Expr) -> Expr:
-    """a <= b."""
-    return call("le", a, b)
-
-
-@elementwise(takes=ALL, reference=np.greater, method=("__gt__", "greater"), onnx="Greater")
-def greater(a: Expr, b: Expr) -> Expr:
-    """a > b."""
-    return call("lt", b, a)
-
-
-@elementwise(
-    takes=ALL, reference=np.greater_equal, method=("__ge__", "greater_equal"), onnx="GreaterOrEqual"
-)
-def greater_equal(a: Expr, b: Expr) -> Expr:
-    """a >= b."""
-    return call("le", b, a)
+# ------------------------------------------------------------------------- logic
 
 
 def _truth(x: Expr) -> Expr:
@@ -406,60 +362,6 @@ def logical_not(x: Expr) -> Expr:
     tensor([ True, False])
     """
     return scalar.not_(_truth(x))
-
-
-@elementwise(
-    takes=BOOLEAN + INTEGERS, reference=np.bitwise_and,
-    method=("__and__", "__rand__", "bitwise_and"),
-)  # fmt: skip
-def bitwise_and(a: Expr, b: Expr) -> Expr:
-    """a & b, bit by bit."""
-    return call("bitand", a, b)
-
-
-@elementwise(
-    takes=BOOLEAN + INTEGERS, reference=np.bitwise_or, method=("__or__", "__ror__", "bitwise_or")
-)
-def bitwise_or(a: Expr, b: Expr) -> Expr:
-    """a | b, bit by bit."""
-    return call("bitor", a, b)
-
-
-@elementwise(
-    takes=BOOLEAN + INTEGERS, reference=np.bitwise_xor,
-    method=("__xor__", "__rxor__", "bitwise_xor"),
-)  # fmt: skip
-def bitwise_xor(a: Expr, b: Expr) -> Expr:
-    """a ^ b, bit by bit."""
-    return call("bitxor", a, b)
-
-
-@elementwise(
-    takes=BOOLEAN + INTEGERS, reference=np.bitwise_not, method=("__invert__", "bitwise_invert")
-)
-def bitwise_invert(x: Expr) -> Expr:
-    """~x, bit by bit."""
-    if x.dtype.is_bool:
-        return scalar.not_(x)
-    return call("bitxor", x, const(-1, x.dtype))
-
-
-@elementwise(
-    takes=INTEGERS, reference=np.left_shift, domain=(0, 6),
-    method=("__lshift__", "__rlshift__", "bitwise_left_shift"),
-)  # fmt: skip
-def bitwise_left_shift(a: Expr, b: Expr) -> Expr:
-    """a * 2**b, wrapping; 0 <= b < bits."""
-    return call("shl", a, b)
-
-
-@elementwise(
-    takes=INTEGERS, reference=np.right_shift, domain=(0, 6),
-    method=("__rshift__", "__rrshift__", "bitwise_right_shift"),
-)  # fmt: skip
-def bitwise_right_shift(a: Expr, b: Expr) -> Expr:
-    """floor(a / 2**b); 0 <= b < bits."""
-    return call("shr", a, b)
 
 
 @method("detach")

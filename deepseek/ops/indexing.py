@@ -16,7 +16,7 @@ from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, use
 from deepseek.frontend.tensor import Tensor, state
 from deepseek.ir.dtype import DType, int64
 from deepseek.ir.shape import Shape, numel, same
-from deepseek.ops import elementwise
+from deepseek.ops import bitwise, elementwise
 from deepseek.ops.define import (
     as_tensor,
     axis_of,
@@ -321,9 +321,7 @@ def _written(x: Tensor, src: Any, key: Any, op: str) -> Tensor:
 # ---------------------------------------------------------------------------------------- in place
 
 
-def _in_place(name: str, symbol: str) -> Callable[[Tensor, Any], Tensor]:
-    function = getattr(elementwise, name)
-
+def _in_place(function: Callable[..., Tensor], symbol: str) -> Callable[[Tensor, Any], Tensor]:
     def operator(self: Tensor, other: Any) -> Tensor:
         refuse_leaf(self, symbol)
         out: Tensor = function(self, other)
@@ -339,7 +337,7 @@ def _in_place(name: str, symbol: str) -> Callable[[Tensor, Any], Tensor]:
             )  # fmt: skip
         return assigned(self, converted(out, self.dtype))
 
-    operator.__name__ = operator.__qualname__ = name
+    operator.__name__ = operator.__qualname__ = function.__name__
     return operator
 
 
@@ -351,19 +349,19 @@ def _alike(a: Shape, b: Shape) -> bool:
     return len(a) == len(b) and all(map(same, a, b))
 
 
-for _symbol, _name in {
-    "__iadd__": "add", "__isub__": "subtract", "__imul__": "multiply", "__itruediv__": "divide",
-    "__ifloordiv__": "floor_divide", "__imod__": "remainder", "__ipow__": "pow",
-    "__iand__": "bitwise_and", "__ior__": "bitwise_or", "__ixor__": "bitwise_xor",
-    "__ilshift__": "bitwise_left_shift", "__irshift__": "bitwise_right_shift",
+for _symbol, _function in {
+    "__iadd__": elementwise.add, "__isub__": elementwise.subtract,
+    "__imul__": elementwise.multiply, "__itruediv__": elementwise.divide,
+    "__ifloordiv__": elementwise.floor_divide, "__imod__": elementwise.remainder,
+    "__ipow__": elementwise.pow, "__iand__": bitwise.bitwise_and, "__ior__": bitwise.bitwise_or,
+    "__ixor__": bitwise.bitwise_xor, "__ilshift__": bitwise.bitwise_left_shift,
+    "__irshift__": bitwise.bitwise_right_shift,
 }.items():  # fmt: skip
-    setattr(Tensor, _symbol, _in_place(_name, _symbol.strip("_")[1:] + "="))
-for _plain, _name in {
-    "add_": "add",
-    "sub_": "subtract",
-    "mul_": "multiply",
-    "div_": "divide",
-}.items():
-    setattr(Tensor, _plain, _in_place(_name, _plain))
+    setattr(Tensor, _symbol, _in_place(_function, _symbol.strip("_")[1:] + "="))
+for _plain, _function in {
+    "add_": elementwise.add, "sub_": elementwise.subtract, "mul_": elementwise.multiply,
+    "div_": elementwise.divide,
+}.items():  # fmt: skip
+    setattr(Tensor, _plain, _in_place(_function, _plain))
 for _dunder, _method in {"__getitem__": getitem, "__setitem__": setitem}.items():
     setattr(Tensor, _dunder, _method)

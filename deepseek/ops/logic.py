@@ -1,23 +1,75 @@
-"""Closeness and equality of tensors, which compare by value; NaN is equal to nothing by default."""
+"""Truth of many elements, closeness and equality; NaN is equal to nothing by default."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.dtype import bool_, float64
-from deepseek.ir.op import Sample
+from deepseek.ir.op import Kind, Sample
 from deepseek.ir.shape import same_shape
+from deepseek.ops import forms
+from deepseek.ops.comparison import equal
 from deepseek.ops.create import full
-from deepseek.ops.define import ALL, as_tensor, composite, converted, method, promoted, shape_of
-from deepseek.ops.elementwise import abs, equal, subtract
-from deepseek.ops.reduce import all
+from deepseek.ops.define import (
+    ALL,
+    BOOLEAN,
+    as_tensor,
+    composite,
+    converted,
+    method,
+    primitive,
+    promoted,
+    shape_of,
+)
+from deepseek.ops.elementwise import abs, subtract
+from deepseek.ops.reduce import Axis, fold, fold_samples, folded_type, reduced
 
-__all__ = ["allclose", "array_equal", "isclose", "isreal"]
+__all__ = ["all", "allclose", "any", "array_equal", "isclose", "isreal"]
 
 EDGES = np.array([0.0, 1.0, 1.000001, 1.1, np.inf, -np.inf, np.nan], np.float32)
+
+
+def _truth(x: Any, name: str) -> Tensor:
+    out = as_tensor(x, name)
+    return out if out.dtype is bool_ else out != 0
+
+
+def _truth_samples() -> list[Sample]:
+    return [*fold_samples()(), Sample((np.arange(24).reshape(2, 3, 4) % 5 == 0,), {"axis": (0, 2)})]
+
+
+@primitive(
+    Kind.REDUCE,
+    infer=folded_type(bool_),
+    meaning=fold("bitor", lambda dtype: False),
+    reference=lambda x, *, axes: np.any(x, axis=axes),
+    takes=BOOLEAN,
+    samples=_truth_samples,
+    method="any",
+    onnx=forms.some,
+)
+def any(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:  # noqa: A001
+    """Whether some element is true (or not zero)."""
+    return reduced(any, _truth(x, "any"), axis, keepdims)
+
+
+@primitive(
+    Kind.REDUCE,
+    infer=folded_type(bool_),
+    meaning=fold("bitand", lambda dtype: True),
+    reference=lambda x, *, axes: np.all(x, axis=axes),
+    takes=BOOLEAN,
+    samples=_truth_samples,
+    method="all",
+    onnx=forms.every,
+)
+def all(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:  # noqa: A001
+    """Whether every element is true (or not zero)."""
+    return reduced(all, _truth(x, "all"), axis, keepdims)
 
 
 @composite(

@@ -15,14 +15,13 @@ import numpy as np
 from deepseek.errors import ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir import scalar
-from deepseek.ir.dtype import DType, bool_, dtype_of, float32, int64, uint64
+from deepseek.ir.dtype import DType, dtype_of, float32, int64, uint64
 from deepseek.ir.op import Folding, Kind, Sample
 from deepseek.ir.scalar import Expr, call, cast, const
 from deepseek.ir.scalar import where as choose
 from deepseek.ir.shape import Shape, TensorType, numel, simplify, tensor_type
 from deepseek.ops import forms, forms_nn
 from deepseek.ops.define import (
-    BOOLEAN,
     FLOATS,
     NUMERIC,
     as_tensor,
@@ -38,7 +37,7 @@ from deepseek.ops.define import (
 )
 from deepseek.ops.elementwise import where
 
-__all__ = ["all", "any", "argmax", "argmin", "max", "mean", "min", "prod", "sum", "var"]
+__all__ = ["argmax", "argmin", "max", "mean", "min", "prod", "sum", "var"]
 
 Axis = int | Sequence[int] | None
 Carries = tuple[Expr, ...]
@@ -74,14 +73,14 @@ def spread(y: Tensor, x: Tensor, axes: Sequence[int]) -> Tensor:
     return y.reshape(kept(source, axes)).broadcast_to(source)
 
 
-def _infer(dtype: DType | None = None) -> Callable[..., tuple[TensorType, ...]]:
+def folded_type(dtype: DType | None = None) -> Callable[..., tuple[TensorType, ...]]:
     def infer(x: TensorType, *, axes: tuple[int, ...], **_: Any) -> tuple[TensorType, ...]:
         return (tensor_type(dtype or x.dtype, without(x.shape, axes)),)
 
     return infer
 
 
-def _infer_nonempty(dtype: DType | None, name: str) -> Callable[..., tuple[TensorType, ...]]:
+def chosen_type(dtype: DType | None, name: str) -> Callable[..., tuple[TensorType, ...]]:
     def infer(x: TensorType, *, axes: tuple[int, ...], **_: Any) -> tuple[TensorType, ...]:
         found = without(x.shape, axes)
         nothing = builtins.any(is_size(x.shape[a], 0) for a in axes)
@@ -95,7 +94,7 @@ def _infer_nonempty(dtype: DType | None, name: str) -> Callable[..., tuple[Tenso
     return infer
 
 
-def _samples(empty: bool = True, **kwargs: Any) -> Callable[[], list[Sample]]:
+def fold_samples(empty: bool = True, **kwargs: Any) -> Callable[[], list[Sample]]:
     def samples() -> list[Sample]:
         some = [
             Sample(((3, 37),), {"axis": 1} | kwargs),
@@ -156,12 +155,12 @@ def _summand(name: str, x: Any, dtype: Any) -> Tensor:
 
 @primitive(
     Kind.REDUCE,
-    infer=_infer(),
+    infer=folded_type(),
     meaning=fold("add", lambda dtype: 0),
     reference=lambda x, *, axes: np.sum(x, axis=axes, dtype=x.dtype),
     vjp=lambda g, y, x, *, axes: (spread(g, x, axes),),
     takes=NUMERIC,
-    samples=_samples(),
+    samples=fold_samples(),
     tolerance=32,
     method="sum",
     precision="high",
@@ -186,12 +185,12 @@ def _prod_vjp(g: Tensor, y: Tensor, x: Tensor, *, axes: tuple[int, ...]) -> tupl
 
 @primitive(
     Kind.REDUCE,
-    infer=_infer(),
+    infer=folded_type(),
     meaning=fold("mul", lambda dtype: 1),
     reference=lambda x, *, axes: np.prod(x, axis=axes, dtype=x.dtype),
     vjp=_prod_vjp,
     takes=NUMERIC,
-    samples=_samples(),
+    samples=fold_samples(),
     tolerance=64,
     method="prod",
     precision="high",
@@ -218,7 +217,7 @@ def over_count(total: Tensor, count: Any) -> Tensor:
 
 @composite(
     reference=_mean_reference,
-    samples=_samples(),
+    samples=fold_samples(),
     tolerance=32,
     method="mean",
     precision="high",
@@ -280,12 +279,15 @@ def _variance_vjp(
 
 @primitive(
     Kind.REDUCE,
-    infer=_infer(),
+    infer=folded_type(),
     meaning=_variance,
     reference=_variance_reference,
     vjp=_variance_vjp,
     takes=FLOATS,
-    samples=lambda: [*_samples(empty=False)()[:4], *_samples(empty=False, correction=1)()[:4]],
+    samples=lambda: [
+        *fold_samples(empty=False)()[:4],
+        *fold_samples(empty=False, correction=1)()[:4],
+    ],
     tolerance=64,
     method="var",
     precision="high",
@@ -308,12 +310,12 @@ def _extreme_vjp(g: Tensor, y: Tensor, x: Tensor, *, axes: tuple[int, ...]) -> t
 
 @primitive(
     Kind.REDUCE,
-    infer=_infer_nonempty(None, "max"),
+    infer=chosen_type(None, "max"),
     meaning=fold("maximum", lowest),
     reference=lambda x, *, axes: np.max(x, axis=axes),
     vjp=_extreme_vjp,
     takes=NUMERIC,
-    samples=_samples(empty=False),
+    samples=fold_samples(empty=False),
     method=("max", "amax"),
     onnx="ReduceMax",
 )
@@ -325,12 +327,12 @@ def max(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:  # n
 
 @primitive(
     Kind.REDUCE,
-    infer=_infer_nonempty(None, "min"),
+    infer=chosen_type(None, "min"),
     meaning=fold("minimum", highest),
     reference=lambda x, *, axes: np.min(x, axis=axes),
     vjp=_extreme_vjp,
     takes=NUMERIC,
-    samples=_samples(empty=False),
+    samples=fold_samples(empty=False),
     method=("min", "amin"),
     onnx="ReduceMin",
 )
@@ -397,7 +399,7 @@ def _position_samples() -> list[Sample]:
 
 @primitive(
     Kind.REDUCE,
-    infer=_infer_nonempty(int64, "argmax"),
+    infer=chosen_type(int64, "argmax"),
     meaning=_position("larger", lowest),
     reference=_position_reference(np.argmax),
     takes=NUMERIC,
@@ -413,7 +415,7 @@ def argmax(x: Tensor, /, axis: int | None = None, keepdims: bool = False) -> Ten
 
 @primitive(
     Kind.REDUCE,
-    infer=_infer_nonempty(int64, "argmin"),
+    infer=chosen_type(int64, "argmin"),
     meaning=_position("smaller", highest),
     reference=_position_reference(np.argmin),
     takes=NUMERIC,
@@ -425,48 +427,3 @@ def argmin(x: Tensor, /, axis: int | None = None, keepdims: bool = False) -> Ten
     """Where the smallest element is on an axis or in the flattened tensor; the first of equals."""
     (x,) = promoted("argmin", (x,), NUMERIC)
     return reduced(argmin, x, axis, keepdims)
-
-
-# ------------------------------------------------------------------------------ truth
-
-
-def _truth(x: Any, name: str) -> Tensor:
-    out = as_tensor(x, name)
-    return out if out.dtype is bool_ else out != 0
-
-
-def _truth_samples() -> list[Sample]:
-    return [*_samples()(), Sample((np.arange(24).reshape(2, 3, 4) % 5 == 0,), {"axis": (0, 2)})]
-
-
-@primitive(
-    Kind.REDUCE,
-    infer=_infer(bool_),
-    meaning=fold("bitor", lambda dtype: False),
-    reference=lambda x, *, axes: np.any(x, axis=axes),
-    takes=BOOLEAN,
-    samples=_truth_samples,
-    method="any",
-    onnx=forms.some,
-)
-def any(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:  # noqa: A001
-    """Whether some element is true (or not zero)."""
-    return reduced(any, _truth(x, "any"), axis, keepdims)
-
-
-@primitive(
-    Kind.REDUCE,
-    infer=_infer(bool_),
-    meaning=fold("bitand", lambda dtype: True),
-    reference=lambda x, *, axes: np.all(x, axis=axes),
-    takes=BOOLEAN,
-    samples=_truth_samples,
-    method="all",
-    onnx=forms.every,
-)
-def all(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:  # noqa: A001
-    """Whether every element is true (or not zero)."""
-    return reduced(all, _truth(x, "all"), axis, keepdims)
-
-
-# ------------------------------------------------------------------------------ composites

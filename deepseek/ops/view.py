@@ -48,7 +48,7 @@ from deepseek.ops.define import (
 
 __all__ = [
     "broadcast_arrays", "broadcast_to", "concat", "expand_dims", "flatten", "matrix_transpose",
-    "moveaxis", "permute_dims", "reshape", "squeeze", "stack", "swapaxes", "unsqueeze",
+    "moveaxis", "permute_dims", "reshape", "squeeze", "stack", "swapaxes",
 ]  # fmt: skip
 
 Index = tuple[Expr, ...]
@@ -192,11 +192,6 @@ def expand_dims(x: Tensor, /, axis: int | Sequence[int] = 0) -> Tensor:
     for a in axes:
         shape.insert(a, 1)
     return x.reshape(tuple(shape))
-
-
-def unsqueeze(x: Tensor, /, dim: int) -> Tensor:
-    """PyTorch's name for `expand_dims`."""
-    return expand_dims(x, dim)
 
 
 def squeeze(x: Tensor, /, axis: int | Sequence[int] | None = None) -> Tensor:
@@ -446,7 +441,7 @@ def stack(arrays: Sequence[Tensor], /, *, axis: int = 0) -> Tensor:
 
 
 for _name, _method in {
-    "flatten": flatten, "unsqueeze": unsqueeze, "expand_dims": expand_dims, "squeeze": squeeze,
+    "flatten": flatten, "expand_dims": expand_dims, "squeeze": squeeze,
     "swapaxes": swapaxes, "T": property(_t), "mT": property(matrix_transpose),
 }.items():  # fmt: skip
     setattr(Tensor, _name, _method)
