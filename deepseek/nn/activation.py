@@ -236,3 +236,10 @@ class Softmax2d(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.softmax(x, -3)
+
+
+# Those that look at one element at a time, have no weights and draw nothing at random.
+ELEMENTWISE = (
+    CELU, ELU, GELU, Hardshrink, Hardsigmoid, Hardswish, Hardtanh, LeakyReLU, LogSigmoid, Mish,
+    ReLU, ReLU6, SELU, SiLU, Sigmoid, Softplus, Softshrink, Softsign, Tanh, Tanhshrink, Threshold,
+)  # fmt: skip

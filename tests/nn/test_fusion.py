@@ -28,19 +28,43 @@ def lived(model: nn.Module, x: ds.Tensor) -> nn.Module:
     return model.eval()
 
 
+def stored(norm: nn.Module) -> nn.Module:
+    """The norm with running statistics."""
+    return type(norm)(norm.num_features, affine=True, track_running_stats=True)
+
+
 CASES = {
     "linear": (lambda: [nn.Linear(6, 4), nn.BatchNorm1d(4)], (5, 6), "Linear"),
-    "linear-relu": (lambda: [nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU()], (5, 6), "LinearReLU"),
+    "linear-relu": (
+        lambda: [nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU()],
+        (5, 6),
+        "LinearActivation",
+    ),
     "conv1d": (lambda: [nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4)], (3, 2, 7), "Conv1d"),
     "conv2d-relu": (
         lambda: [nn.Conv2d(2, 4, 3, 2, 1, groups=2, bias=False), nn.BatchNorm2d(4), nn.ReLU()],
         (3, 2, 6, 5),
-        "ConvReLU2d",
+        "ConvActivation2d",
     ),
     "conv3d-relu": (
         lambda: [nn.Conv3d(2, 3, 2, dilation=2), nn.BatchNorm3d(3), nn.ReLU()],
         (2, 2, 4, 4, 4),
-        "ConvReLU3d",
+        "ConvActivation3d",
+    ),
+    "linear-gelu": (lambda: [nn.Linear(6, 4), nn.GELU()], (5, 6), "LinearActivation"),
+    "conv-instance-norm": (
+        lambda: [nn.Conv2d(2, 4, 3), stored(nn.InstanceNorm2d(4, affine=True)), nn.Hardswish()],
+        (3, 2, 6, 5),
+        "ConvActivation2d",
+    ),
+    "transposed": (
+        lambda: [
+            nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2),
+            nn.BatchNorm2d(6),
+            nn.LeakyReLU(0.2),
+        ],
+        (2, 4, 3, 4),
+        "ConvTransposeActivation2d",
     ),
 }
 
@@ -74,7 +98,7 @@ def test_other_keys_stay_and_other_layers_are_left_alone() -> None:
         random(2, 1, 4, 4),
     )
     fused = nn.fuse_layers(model)
-    kinds = ["Conv2d", "ReLU", "BatchNorm2d", "Conv2d", "Identity", "Conv2d"]
+    kinds = ["ConvActivation2d", "Identity", "BatchNorm2d", "Conv2d", "Identity", "Conv2d"]
     assert [type(part).__name__ for part in fused] == kinds
     gone = {k for k in model.state_dict() if k.startswith("4.")}
     assert set(fused.state_dict()) == set(model.state_dict()) - gone
@@ -97,7 +121,7 @@ def test_sequentials_inside_other_modules_are_found() -> None:
     fused = nn.fuse_layers(model)
     assert isinstance(fused.body[1], nn.Identity) and isinstance(fused.norm, nn.BatchNorm2d)
     fused = nn.fuse_layers(model, [("conv", "norm", "relu")])
-    assert isinstance(fused.conv, nn.ConvReLU2d) and isinstance(fused.norm, nn.Identity)
+    assert isinstance(fused.conv, nn.ConvActivation2d) and isinstance(fused.norm, nn.Identity)
     np.testing.assert_allclose(fused(x).numpy(), model(x).numpy(), rtol=1e-5, atol=1e-6)
     with pytest.raises(ArgumentError, match="wanted a Linear or Conv, the BatchNorm of its rank"):
         nn.fuse_layers(model, [("norm", "conv")])
@@ -118,6 +142,21 @@ def test_training_mode_is_refused_with_the_remedy() -> None:
     model[1].train()
     with pytest.raises(ArgumentError, match=r"1 is in training mode.*\n.*model.eval\(\)"):
         nn.fuse_layers(model)
+
+
+def test_what_does_not_fold_is_left() -> None:
+    model = nn.Sequential(
+        nn.Linear(4, 4),
+        nn.Softmax(-1),
+        nn.Linear(4, 4),
+        nn.LayerNorm(4),
+        nn.Linear(4, 4),
+        nn.PReLU(),
+    ).eval()
+    assert [type(part) for part in nn.fuse_layers(model)] == [type(part) for part in model]
+    watched = nn.Sequential(nn.Linear(2, 2), nn.ReLU()).eval()
+    watched[0].register_forward_hook(lambda *_: None)
+    assert type(nn.fuse_layers(watched)[0]) is nn.Linear
 
 
 def test_batch_norm_without_statistics_is_left() -> None:

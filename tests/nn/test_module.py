@@ -179,7 +179,7 @@ def test_a_buffer_may_be_assigned_inside_a_compiled_function() -> None:
 def test_guards_look_at_what_forward_reads() -> None:
     assert set(nn.Dropout._ds_children_) >= {"_parameters", "_buffers", "_modules", "training", "p"}
     assert set(nn.BatchNorm2d._ds_children_) >= {"training", "eps", "momentum"}
-    assert {"stride", "padding", "dilation", "groups"} <= set(nn.ConvReLU2d._ds_children_)
+    assert {"stride", "padding", "dilation", "groups"} <= set(nn.ConvActivation2d._ds_children_)
 
 
 # ---------------------------------------------------------------------------------------- state
