@@ -20,13 +20,14 @@ from deepseek.ops.define import (
     describe,
     expanded,
     filled,
+    method,
     op_of,
     primitive,
     shape_of,
 )
 from deepseek.ops.index import scatter_add
 
-__all__ = ["argsort", "sort", "topk"]
+__all__ = ["argsort", "kthvalue", "sort", "topk"]
 
 Types = Sequence[TensorType]
 
@@ -90,18 +91,29 @@ def sort_(x: Tensor, /, *, axis: int = -1, descending: bool = False) -> tuple[Te
     return values.swapaxes(axis, -1), indices.swapaxes(axis, -1)
 
 
+@method("sort")
 def sort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
-    """x in order along an axis. NaN counts as the largest."""
+    """x in order along an axis; equal elements stay in theirs. NaN counts as the largest.
+
+    >>> ds.sort(ds.asarray([3, 1, 2]), descending=True)
+    tensor([3, 2, 1])
+    """
     return sort_(x, axis=axis, descending=descending)[0]
 
 
+@method("argsort")
 def argsort(
     x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool = True
 ) -> Tensor:
-    """The indices that bring x in order along an axis; equal elements stay in theirs."""
+    """The indices that bring x in order along an axis; equal elements stay in theirs.
+
+    >>> ds.argsort(ds.asarray([3, 1, 2]))
+    tensor([1, 2, 0])
+    """
     return sort_(x, axis=axis, descending=descending)[1]
 
 
+@method("topk")
 def topk(
     x: Tensor,
     k: int,
@@ -109,19 +121,37 @@ def topk(
     largest: bool = True,
     sorted: bool = True,  # noqa: A002
 ) -> tuple[Tensor, Tensor]:
-    """(values, indices) of the k largest (or smallest) elements along an axis, in order."""
+    """(values, indices) of the k largest (or smallest) elements along an axis, in order.
+
+    Raises ArgumentError where there are not as many.
+
+    >>> ds.topk(ds.asarray([3, 1, 2]), 2)
+    (tensor([3, 2]), tensor([0, 2]))
+    """
     axis = axis_of("topk", x, dim)
     if not 0 <= k <= x.shape[axis]:
         raise op_error(
-            ArgumentError,
-            "topk",
-            f"{describe(x)} and k={k}",
-            f"0 <= k <= {x.shape[axis]}",
+            ArgumentError, "topk", f"{describe(x)} and k={k}", f"0 <= k <= {x.shape[axis]}",
             user_line(),
-        )
+        )  # fmt: skip
     values, indices = sort_(x, axis=axis, descending=largest)
     return values.narrow(axis, 0, k), indices.narrow(axis, 0, k)
 
 
-for _name, _method in {"sort": sort, "argsort": argsort, "topk": topk}.items():
-    setattr(Tensor, _name, _method)
+@method("kthvalue")
+def kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """(values, indices) of the k-th smallest element along an axis, k counted from 1.
+
+    Raises ArgumentError where there are not as many.
+
+    >>> ds.kthvalue(ds.asarray([30, 10, 20]), 2)
+    (tensor(20), tensor(2))
+    """
+    axis = axis_of("kthvalue", x, dim)
+    if not 1 <= k <= x.shape[axis]:
+        raise op_error(
+            ArgumentError, "kthvalue", f"{describe(x)} and k={k}", f"1 <= k <= {x.shape[axis]}",
+            user_line(),
+        )  # fmt: skip
+    values, indices = (t.narrow(axis, k - 1, 1) for t in sort_(x, axis=axis))
+    return (values, indices) if keepdim else (values.squeeze(axis), indices.squeeze(axis))
