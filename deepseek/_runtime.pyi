@@ -22,7 +22,7 @@ from typing import Any, TypedDict, final
 
 from typing_extensions import Buffer as SupportsBuffer
 
-from deepseek.errors import OutOfMemoryError
+from deepseek.errors import BackendError, OutOfMemoryError
 
 Expr = int | Sequence[int | str]
 # A slot, a slot from a byte offset on, or that plus loop index * stride bytes:
@@ -32,6 +32,9 @@ Ref = int | tuple[int, Expr] | tuple[int, Expr, int, Expr]
 Row = tuple[Sequence[Ref], Sequence[Expr], Expr]
 
 # ---- memory ------------------------------------------------------------------------------------
+
+class StillWriting(BackendError):
+    """A tensor is wanted that a compiled call, which has not returned yet, is changing."""
 
 class OutOfMemory(OutOfMemoryError):
     """The pool's limit or the machine's memory is exceeded; says what was asked, who holds it."""
@@ -316,6 +319,15 @@ def pause_recording_calls() -> None:
 
 def resume_recording_calls() -> None: ...
 
+def begin_trace() -> None:
+    """Keep other threads from changing tensors by compiled calls, until `end_trace`. Waits for those
+    that do so now, and for another thread's trace. Nests.
+    """
+
+def end_trace() -> None: ...
+def writing_here() -> bool:
+    """Whether a compiled call further up this thread is changing tensors."""
+
 # ---- dispatch ----------------------------------------------------------------------------------
 
 class Dispatcher:
@@ -339,6 +351,7 @@ class Dispatcher:
     def match(self, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Any:
         """The entry that a call fits, or None. Nothing is run."""
 
+
 def configure_dispatch(
     *,
     tensor: type,
@@ -356,5 +369,7 @@ def configure_dispatch(
     same_array: Callable[[Any, Any], bool],
     as_tensor: Callable[[Any], Any],
     settle: Callable[[list[Any]], None],
+    copy: Callable[[Any], Any],
+    no_memory: Callable[[Any, tuple[int, ...], str], None],
 ) -> None:
     """Tell the dispatcher the package's classes, its per-thread state, and what it asks Python."""

@@ -29,7 +29,7 @@ from deepseek.compiler.caches import (
     program_key,
 )
 from deepseek.config import logger, options
-from deepseek.errors import OutOfMemoryError
+from deepseek.errors import OutOfMemoryError, format_line, user_line
 from deepseek.frontend.tensor import hooks
 from deepseek.ir import scalar
 from deepseek.ir.graph import Graph, Node
@@ -175,7 +175,6 @@ class Compiled(Executable):
         made = self.with_room(inputs, symbols, donate)
         return [inputs[~k] if k < 0 else made[k] for k in self.from_input]
 
-
     def with_room(
         self, inputs: Sequence[Buffer], symbols: tuple[int, ...], donate: Sequence[bool] | None
     ) -> list[Buffer]:
@@ -185,8 +184,46 @@ class Compiled(Executable):
         except OutOfMemoryError:
             pass
         gc.collect()  # a recorded graph is a cycle, and holds its buffers until then
-        return self.loaded.run(inputs, symbols, donate)
+        try:
+            return self.loaded.run(inputs, symbols, donate)
+        except OutOfMemoryError as error:
+            raise out_of_memory(self, symbols, str(error)) from None
 
+
+def out_of_memory(
+    executable: Executable, sizes: tuple[int, ...], message: str
+) -> OutOfMemoryError:
+    """The error for a run that found too little memory: the user's line, and what needs most."""
+    text = f"{message}\n  at {format_line(user_line(2))}"
+    if isinstance(executable, Compiled):
+        text += largest_buffer(executable.program, sizes)
+    return OutOfMemoryError(text)
+
+
+def largest_buffer(program: ir.Program, sizes: tuple[int, ...]) -> str:
+    """The largest buffer that a run makes, and who computes it; empty if it makes none."""
+    env = dict(zip(program.symbols, sizes, strict=True))
+    made = {
+        number: int(scalar.evaluate(slot.nbytes, env))
+        for number, slot in enumerate(program.slots)
+        if slot.kind in (ir.OUTPUT, ir.TEMP)
+    }
+    if not made:
+        return ""
+    number = max(made, key=lambda i: made[i])
+    lines: tuple[str, ...] = ()
+    for step in ir.steps(program.body):
+        if isinstance(step, ir.Launch) and any(
+            ref.slot == number for row in step.rows for ref in row.refs
+        ):
+            lines = program.kernels[step.kernel].lines
+            break  # the first to touch it is who writes it
+    where = "".join(f"\n    at {line}" for line in lines[-MOST_LINES:])
+    label = program.slots[number].label or program.slots[number].kind
+    return f"\n  the largest buffer: {label}, {made[number]:,} bytes{where}"
+
+
+MOST_LINES = 3  # of those that one kernel computes
 
 _recent: deque[weakref.ref[Compiled]] = deque(maxlen=8)
 

@@ -8,19 +8,23 @@ returned tensors, handles that the function rebound, gradients that it left.
 
 from __future__ import annotations
 
+import copy
 import functools
 import gc
 import inspect
 import os
 import threading
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from deepseek import _runtime
 from deepseek.compiler.caches import counters
+from deepseek.compiler.compile import Executable, out_of_memory
 from deepseek.compiler.entry import (
     Call,
     Entry,
@@ -48,8 +52,55 @@ LIBRARIES = (PACKAGE_DIR, STDLIB_DIR, os.path.dirname(np.__file__) + os.sep, "<f
 FAVOURS = 2  # how often a function may change what it reads, while it is traced, and settle
 
 
-# While a function is traced, the tensors it meets show placeholders: to other threads too.
-tracing_lock = threading.RLock()
+REMEMBERED = 256  # signatures whose sizes, and traces whose reasons, a function remembers
+
+
+class TracingLock:
+    """One trace at a time: the tensors it meets show placeholders, to other threads too.
+
+    A fork waits for the trace that goes on, and for calls that are changing tensors: the child
+    finds all tensors whole.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        os.register_at_fork(
+            before=self.before_fork,
+            after_in_parent=self.after_fork,
+            after_in_child=self.after_fork,
+        )
+
+    def __enter__(self) -> None:
+        # A trace waits for calls that are writing, so what these call must not wait for the trace.
+        if not self.lock.acquire(blocking=not _runtime.writing_here()):
+            raise TraceError(
+                "a function cannot be compiled here, in the middle of a compiled call, while "
+                "another thread compiles\n  help: call it once before"
+            )
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+    def before_fork(self) -> None:
+        self.lock.acquire()
+        _runtime.begin_trace()
+
+    def after_fork(self) -> None:
+        _runtime.end_trace()
+        self.lock.release()
+
+
+tracing_lock = TracingLock()
+
+
+@contextmanager
+def no_writers() -> Iterator[None]:
+    """No other thread's call changes tensors: a trace puts back what they showed before it."""
+    try:
+        _runtime.begin_trace()
+        yield
+    finally:
+        _runtime.end_trace()
 
 
 @contextmanager
@@ -62,6 +113,18 @@ def no_collection() -> Iterator[None]:
     finally:
         if on:
             gc.enable()
+
+
+@dataclass
+class Seen:
+    """The sizes of the first call of a signature, and the (argument, axis) that differed since."""
+
+    first: tuple[tuple[int, ...], ...]
+    differ: set[tuple[int, int]] = field(default_factory=set)
+
+    def update(self, shapes: tuple[tuple[int, ...], ...]) -> None:
+        for i, (old, new) in enumerate(zip(self.first, shapes, strict=True)):
+            self.differ.update((i, a) for a in range(len(old)) if old[a] != new[a])
 
 
 class Function(_runtime.Dispatcher):
@@ -81,8 +144,8 @@ class Function(_runtime.Dispatcher):
         self.name = getattr(function, "__qualname__", type(function).__qualname__)
         self.keep_grads = keep_grads
         self.dynamic = dynamic
-        self.seen: dict[Any, list[tuple[tuple[int, ...], ...]]] = {}
-        self.reasons: list[str] = []
+        self.seen: OrderedDict[Any, Seen] = OrderedDict()  # by signature, the last used at the end
+        self.reasons: deque[str] = deque(maxlen=REMEMBERED)
 
     def entry_for(self, *args: Any, **kwargs: Any) -> Entry:
         """The entry that a call with these arguments uses, compiled if need be."""
@@ -150,14 +213,15 @@ class Function(_runtime.Dispatcher):
 
     def varying(self, key: Any, shapes: tuple[tuple[int, ...], ...]) -> dict[int, list[int]]:
         """The axes, by argument, that differed between the calls seen so far and are not 0 or 1."""
-        earlier = self.seen.setdefault(key, [])
-        earlier.append(shapes)
+        seen = self.seen.setdefault(key, Seen(shapes))
+        self.seen.move_to_end(key)
+        if len(self.seen) > REMEMBERED:
+            self.seen.popitem(last=False)
+        seen.update(shapes)
         out: dict[int, list[int]] = {}
-        for i, shape in enumerate(shapes if self.dynamic else ()):
-            differ = [a for a, _ in enumerate(shape) if len({s[i][a] for s in earlier}) > 1]
-            axes = [a for a in differ if shape[a] > 1]
-            if axes:
-                out[i] = axes
+        for i, axis in sorted(seen.differ):
+            if self.dynamic and shapes[i][axis] > 1:
+                out.setdefault(i, []).append(axis)
         return out
 
     def traced(self, form: Any, leaves: list[Any], varying: dict[int, list[int]]) -> Entry:
@@ -166,7 +230,7 @@ class Function(_runtime.Dispatcher):
         sizes = Sizes()
         call = Call(form, leaves, trace, sizes)
         with active(sizes):
-            with tracing(trace), no_collection():
+            with no_writers(), tracing(trace), no_collection():
                 _runtime.start_recording_calls(LIBRARIES, INSTALLED_DIRS)
                 try:
                     args, kwargs = unflatten(form, iter(call.place(varying)))
@@ -235,6 +299,11 @@ def settle(tensors: list[Tensor]) -> None:
         hooks.evaluate(pending)
 
 
+def no_memory(executable: Executable, sizes: tuple[int, ...], message: str) -> None:
+    """Raise the error for a call that found too little memory."""
+    raise out_of_memory(executable, sizes, message)
+
+
 _runtime.configure_dispatch(
     tensor=Tensor,
     value=Value,
@@ -251,6 +320,8 @@ _runtime.configure_dispatch(
     same_array=same_array,
     as_tensor=as_leaf,
     settle=settle,
+    copy=copy.deepcopy,
+    no_memory=no_memory,
 )
 
 

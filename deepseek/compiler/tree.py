@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from deepseek.errors import TraceError
-from deepseek.frontend.guards import is_plain, is_plain_inside, same
+from deepseek.frontend.guards import copied, is_plain, is_plain_inside, same
 from deepseek.frontend.number import Number
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.scalar import Expr
@@ -24,22 +24,27 @@ from deepseek.ops.random import Generator
 
 TENSOR, NUMBER, GENERATOR, SIZE = "tensor", "number", "generator", "size"
 DICTS = (dict, OrderedDict)
+CONSTANTS = (tuple, frozenset)  # of plain values, as keys of dicts
 
 
 class Static:
-    """An argument that is part of the signature; `by_value` or else by identity."""
+    """An argument that is part of the signature; `by_value`, held against `copied`, or else by
+    identity. In results: what is given each time, or where `fresh` a copy of it.
+    """
 
-    __slots__ = ("value", "by_value")
+    __slots__ = ("value", "by_value", "copied", "fresh")
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: Any, fresh: bool = False) -> None:
         self.value = value
-        self.by_value = is_plain(value)
+        self.by_value = is_plain(value) or type(value) in CONSTANTS and is_plain_inside(value)
+        self.copied = copied(value) if self.by_value else None
+        self.fresh = fresh
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Static):
             return False
         if self.by_value:
-            return same(self.value, other.value)
+            return same(self.value, other.copied)
         return self.value is other.value
 
     def __hash__(self) -> int:
@@ -60,7 +65,7 @@ def flatten(obj: Any, leaves: list[Any]) -> Any:
     if kind is Generator:
         leaves.append(obj)
         return GENERATOR
-    if isinstance(obj, tuple | list):
+    if kind in (tuple, list) or isinstance(obj, tuple) and hasattr(kind, "_fields"):
         return kind, tuple([flatten(item, leaves) for item in obj])
     if kind in DICTS:
         keys = tuple([Static(key) for key in obj])
@@ -112,8 +117,10 @@ def result_structure(obj: Any, leaves: list[Tensor], sizes: list[Expr], given: l
         parts = [result_structure(x, leaves, sizes, given) for x in obj.values()]
         return type(obj), keys, tuple(parts)
     known = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
-    if is_plain_inside(obj) or isinstance(obj, known) or any(obj is x for x in given):
+    if isinstance(obj, known) or any(obj is x for x in given):
         return Static(obj)
+    if is_plain_inside(obj):
+        return Static(obj, fresh=not is_plain(obj))
     raise TraceError(
         f"a function under @ds.jit returned a {type(obj).__name__}\n"
         "  help: return tensors, numbers, strings, None, and tuples, lists, dicts and namedtuples "

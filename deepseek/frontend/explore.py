@@ -44,8 +44,11 @@ from deepseek.frontend.guards import (
     Row,
     Table,
     copied,
+    elements,
+    entries,
     is_plain,
     is_plain_inside,
+    keys_of,
     looked_up,
     step_to,
 )
@@ -218,22 +221,29 @@ class Explorer:
         if known is not None:
             return add(SAME, known)
         whole = is_plain_inside(obj) and not self.takes_numbers(obj)
-        if whole and id(obj) not in self.parts:
-            return add(COPY, copied(obj))
-        if isinstance(obj, SETS):
+        if isinstance(obj, SETS) or whole and id(obj) not in self.parts:
             row = add(COPY, copied(obj))
-            for element in obj:
-                self.hold(element, f"an element of {text}")
-            return row
-        if isinstance(obj, dict):
-            row = add(KEYS, (type(obj), tuple(obj)))
-            items: Iterable[tuple[Any, Any]] = obj.items()
+            for part in () if whole else elements(obj):
+                self.hold(part, f"an element of {text}")
         else:
-            row = add(LENGTH, (type(obj), len(obj)))
-            items = enumerate(obj)
+            row = self.parts_of(obj, add, text)
+        if not is_library(type(obj)):  # a subclass: it may have attributes, and methods of its own
+            self.own_attributes(obj, row, text)
+        return row
+
+    def parts_of(self, obj: Any, add: Callable[[str, Any], int], text: str) -> int:
+        """A container, element by element."""
+        if isinstance(obj, dict):
+            row = add(KEYS, (type(obj), keys_of(obj)))
+            items: Iterable[tuple[Any, Any]] = entries(obj)
+        else:
+            parts = elements(obj)
+            row = add(LENGTH, (type(obj), len(parts)))
+            items = enumerate(parts)
+        stays = self.table.rows[row].stays
         for key, value in items:
             name = repr(key) if isinstance(key, (int, str)) else type(key).__name__
-            self.visit(value, row, ITEM, key, f"{text}[{name}]", id(obj) in self.parts)
+            self.visit(value, row, ITEM, key, f"{text}[{name}]", stays)
         return row
 
     def takes_numbers(self, obj: Any) -> bool:

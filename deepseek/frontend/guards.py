@@ -34,10 +34,9 @@ FREE, IS, EQUAL, COPY, KEYS, LENGTH, TYPE, ARRAY, SAME, SHOWS = (
     "free", "is", "equal", "copy", "keys", "length", "type", "array", "same", "shows",
 )  # fmt: skip
 
-PLAIN = (
-    bool, int, float, complex, str, bytes, type(None), type(...), DType, Device, enum.Enum, slice,
-    np.generic, np.dtype,
-)  # fmt: skip
+# Values and nothing else. An object of a subclass of the first ones may have attributes.
+PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), slice)
+PLAIN_FAMILIES = (DType, Device, enum.Enum, np.generic, np.dtype)
 SEQUENCES = (list, tuple, collections.deque)
 SETS = (set, frozenset)
 
@@ -119,7 +118,7 @@ def step_to(obj: Any, step: str, key: Any) -> Any:
             case "held":
                 return key
             case "item":
-                return obj.get(key, MISSING) if isinstance(obj, dict) else obj[key]
+                return element(obj, key)
             case "own":
                 return obj.__dict__.get(key, MISSING)
             case "kind":
@@ -131,9 +130,15 @@ def step_to(obj: Any, step: str, key: Any) -> Any:
             case "self":
                 return obj
             case _:
-                return getattr(obj, key)
+                return object.__getattribute__(obj, key)
     except (AttributeError, LookupError, ValueError, TypeError):
         return MISSING
+
+
+def element(obj: Any, key: Any) -> Any:
+    """An element of a container, whatever a subclass makes of asking for it."""
+    kind = next((k for k in (dict, *SEQUENCES) if isinstance(obj, k)), None)
+    return obj[key] if kind is None else kind.__getitem__(obj, key)  # type: ignore[index]
 
 
 def looked_up(kind: type, name: str) -> Any:
@@ -156,9 +161,9 @@ def holds(obj: Any, check: str, expected: Any, objects: Sequence[Any]) -> bool:
         case "equal" | "copy":
             return same(obj, expected)
         case "length":
-            return type(obj) is expected[0] and len(obj) == expected[1]
+            return type(obj) is expected[0] and len(elements(obj)) == expected[1]
         case "keys":
-            return type(obj) is expected[0] and same_keys(tuple(obj), expected[1])
+            return type(obj) is expected[0] and same_keys(keys_of(obj), expected[1])
         case "type":
             return type(obj) is expected
         case "array":
@@ -175,7 +180,7 @@ def holds(obj: Any, check: str, expected: Any, objects: Sequence[Any]) -> bool:
 
 def is_plain(obj: Any) -> bool:
     """Whether an object is a value and nothing else: it can be compared, and has no parts."""
-    return isinstance(obj, PLAIN)
+    return type(obj) in PLAIN or isinstance(obj, PLAIN_FAMILIES)
 
 
 def is_plain_inside(obj: Any) -> bool:
@@ -183,23 +188,35 @@ def is_plain_inside(obj: Any) -> bool:
     if is_plain(obj):
         return True
     if isinstance(obj, (*SEQUENCES, *SETS)):
-        return all(is_plain_inside(x) for x in obj)
+        return all(is_plain_inside(x) for x in elements(obj))
     if isinstance(obj, dict):
-        return all(is_plain(k) and is_plain_inside(x) for k, x in obj.items())
+        return all(is_plain(k) and is_plain_inside(x) for k, x in entries(obj))
     return False
+
+
+def elements(obj: Any) -> list[Any]:
+    """What lies in a sequence or set, whatever a subclass makes of iterating over it."""
+    kind = next(k for k in (*SEQUENCES, *SETS) if isinstance(obj, k))
+    return list(kind.__iter__(obj))  # type: ignore[arg-type]
+
+
+def entries(obj: dict[Any, Any]) -> list[tuple[Any, Any]]:
+    """The keys and values of a dict, in its order, whatever a subclass makes of them."""
+    if isinstance(obj, collections.OrderedDict):
+        return [(key, dict.__getitem__(obj, key)) for key in collections.OrderedDict.__iter__(obj)]
+    return list(dict.items(obj))
 
 
 def copied(obj: Any) -> Any:
     """A container of plain values that later changes of the original leave alone.
 
-    Sequences become lists, dicts lists of pairs, sets frozensets; each with its type.
+    Sequences and sets become lists, dicts lists of pairs; each with its type. The order in a set
+    counts, since whoever iterates over it sees it.
     """
-    if isinstance(obj, SEQUENCES):
-        return type(obj), [copied(x) for x in obj]
+    if isinstance(obj, (*SEQUENCES, *SETS)):
+        return type(obj), [copied(x) for x in elements(obj)]
     if isinstance(obj, dict):
-        return type(obj), [(k, copied(x)) for k, x in obj.items()]
-    if isinstance(obj, SETS):
-        return type(obj), frozenset(obj)
+        return type(obj), [(k, copied(x)) for k, x in entries(obj)]
     return obj
 
 
@@ -209,15 +226,14 @@ def same(obj: Any, expected: Any) -> bool:
         kind, parts = expected
         if type(obj) is not kind:
             return False
-        if isinstance(parts, frozenset):
-            return bool(obj == parts)
-        items = list(obj.items()) if isinstance(obj, dict) else list(obj)
+        keyed = isinstance(obj, dict)
+        items = entries(obj) if keyed else elements(obj)
         if len(items) != len(parts):
             return False
-        if isinstance(obj, dict):
-            pairs = zip(items, parts, strict=True)
+        pairs = zip(items, parts, strict=True)
+        if keyed:
             return all(same(k, key) and same(x, part) for (k, x), (key, part) in pairs)
-        return all(same(x, part) for x, part in zip(items, parts, strict=True))
+        return all(same(x, part) for x, part in pairs)
     if obj is expected:
         return True
     if type(obj) is not type(expected):
@@ -237,11 +253,13 @@ def same(obj: Any, expected: Any) -> bool:
 def difference(obj: Any, expected: Any) -> str:
     """Which element of a container is not what it was; empty if it is the container itself."""
     kind, parts = expected
-    if type(obj) is not kind or isinstance(parts, frozenset) or len(obj) != len(parts):
+    if type(obj) is not kind or isinstance(obj, SETS):
         return ""
     keyed = isinstance(obj, dict)
-    items = list(obj.items()) if keyed else list(enumerate(obj))
+    items = entries(obj) if keyed else list(enumerate(elements(obj)))
     pairs = parts if keyed else list(enumerate(parts))
+    if len(items) != len(pairs):
+        return ""
     for (key, value), (wanted, part) in zip(items, pairs, strict=True):
         if not same(key, wanted):
             return ""
@@ -253,6 +271,10 @@ def difference(obj: Any, expected: Any) -> str:
 
 def same_float(a: float, b: float) -> bool:
     return a != a and b != b or a == b and math.copysign(1, a) == math.copysign(1, b)
+
+
+def keys_of(obj: dict[Any, Any]) -> tuple[Any, ...]:
+    return tuple([key for key, _ in entries(obj)])
 
 
 def same_keys(keys: tuple[Any, ...], expected: tuple[Any, ...]) -> bool:

@@ -29,9 +29,9 @@ class Buffer {
   void add_export() { exports_.fetch_add(1, std::memory_order_relaxed); }
   void drop_export() { exports_.fetch_sub(1, std::memory_order_relaxed); }
 
-  // Whether a call is about to replace this, in place or not, while others may run.
-  bool claimed() const { return claimed_.load(std::memory_order_acquire); }
-  void claim(bool on) { claimed_.store(on, std::memory_order_release); }
+  // Whose call is about to replace this, in place or not, while others may run: see claims.h.
+  uint64_t claim() const { return claim_.load(std::memory_order_acquire); }
+  void set_claim(uint64_t claim) { claim_.store(claim, std::memory_order_release); }
 
   // A number that no other buffer has or had, and that changes when a Program takes this memory
   // over for a new value: what was computed from the buffer is right while the number is the same.
@@ -47,7 +47,7 @@ class Buffer {
   Pool& pool_;
   LiveBlock block_;
   std::atomic<int> exports_{0};
-  std::atomic<bool> claimed_{false};
+  std::atomic<uint64_t> claim_{0};
   std::atomic<uint64_t> version_{next_version()};
 };
 

@@ -23,6 +23,10 @@ const std::shared_ptr<Buffer>& as_buffer(py::handle object, const char* what);
 // A flat view of memory that `owner` keeps alive; counted among the owner's exports.
 py::object make_view(std::shared_ptr<Buffer> owner, char* data, size_t nbytes, bool writable);
 
+// Waits while a call of another thread is changing the buffer; whether it had to. Throws
+// StillWriting where that would last for ever.
+bool wait_while_claimed(const Buffer& buffer);
+
 // The bytes of a C-contiguous object that supports the buffer protocol.
 class Bytes {
  public:

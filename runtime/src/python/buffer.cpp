@@ -6,6 +6,8 @@
 #include <cstring>
 
 #include "bindings.h"
+#include "deepseek/claims.h"
+#include "gil.h"
 
 namespace deepseek::python {
 namespace {
@@ -38,6 +40,17 @@ void release_view(PyObject*, Py_buffer* view) {
 
 int get_buffer(PyObject* object, Py_buffer* view, int flags) {
   const auto& buffer = as_buffer(object, "object");
+  try {
+    wait_while_claimed(*buffer);
+  } catch (py::error_already_set& error) {
+    error.restore();
+    view->obj = nullptr;
+    return -1;
+  } catch (...) {
+    py::detail::try_translate_exceptions();
+    view->obj = nullptr;
+    return -1;
+  }
   return fill_view(view, object, flags, buffer, buffer->data(), buffer->nbytes(), false);
 }
 
@@ -70,7 +83,7 @@ void copy_bytes(Buffer& buffer, std::span<const char> bytes) {
                           " bytes, the data " + std::to_string(bytes.size()));
   }
   if (!bytes.empty()) {
-    py::gil_scoped_release release;
+    const WithoutGil release;
     std::memmove(buffer.data(), bytes.data(), bytes.size());
   }
 }
@@ -93,6 +106,27 @@ const std::shared_ptr<Buffer>& as_buffer(py::handle object, const char* what) {
   // The type is final and has one base, so the holder lies inside the instance.
   auto* instance = reinterpret_cast<py::detail::instance*>(object.ptr());
   return instance->get_value_and_holder().holder<std::shared_ptr<Buffer>>();
+}
+
+bool wait_while_claimed(const Buffer& buffer) {
+  switch (claim_on(buffer)) {
+    case Claim::kNone:
+      return false;
+    case Claim::kHere:
+      if (readable_here()) {
+        return false;
+      }
+      throw StillWriting();
+    case Claim::kElsewhere:
+      break;
+  }
+  wait_until([&] {
+    if (waits_for_us(buffer)) {
+      throw StillWriting();
+    }
+    return wait_for_claim(buffer, kPatience);
+  });
+  return true;
 }
 
 py::object make_view(std::shared_ptr<Buffer> owner, char* data, size_t nbytes, bool writable) {

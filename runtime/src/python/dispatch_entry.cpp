@@ -6,7 +6,7 @@
 #include <string>
 #include <unordered_map>
 
-#include "dispatch.h"
+#include "entry.h"
 
 namespace deepseek::python {
 namespace {
@@ -30,11 +30,28 @@ bool is_static(const py::handle& part) {
   return py::hasattr(part, "by_value");
 }
 
+// What a Static is compared with; null where identity counts.
+PyObject* copied_of(const py::handle& part) {
+  return py::cast<bool>(get(part, "by_value")) ? borrowed(get(part, "copied")) : nullptr;
+}
+
+Item::Key read_key(const py::handle& part) {
+  return {borrowed(get(part, "value")), copied_of(part)};
+}
+
+Item read_static(const py::handle& part) {
+  if (py::cast<bool>(get(part, "fresh"))) {
+    return {Item::Kind::kCopied, borrowed(get(part, "value")), 0, {}};
+  }
+  if (PyObject* copied = copied_of(part)) {
+    return {Item::Kind::kSame, copied, 0, {}};
+  }
+  return {Item::Kind::kIs, borrowed(get(part, "value")), 0, {}};
+}
+
 void read_structure(const py::handle& part, std::vector<Item>& items) {
   if (is_static(part)) {
-    const bool by_value = py::cast<bool>(get(part, "by_value"));
-    items.push_back(
-        {by_value ? Item::Kind::kSame : Item::Kind::kIs, borrowed(get(part, "value")), 0, {}});
+    items.push_back(read_static(part));
     return;
   }
   if (py::isinstance<py::str>(part)) {
@@ -52,7 +69,7 @@ void read_structure(const py::handle& part, std::vector<Item>& items) {
   if (parts.size() == 3) {
     item.kind = Item::Kind::kDict;
     for (const py::handle key : py::cast<py::tuple>(parts[1])) {
-      item.keys.push_back(borrowed(get(key, "value")));
+      item.keys.push_back(read_key(key));
     }
   }
   const auto inner = py::cast<py::tuple>(parts[parts.size() - 1]);
@@ -72,7 +89,7 @@ void read_arguments(const py::handle& structure, Entry& entry) {
   }
   const auto keywords = py::cast<py::tuple>(pair[1]);
   for (const py::handle key : py::cast<py::tuple>(keywords[1])) {
-    entry.keywords.push_back(borrowed(get(key, "value")));
+    entry.keywords.push_back(read_key(key));
   }
   for (const py::handle part : py::cast<py::tuple>(keywords[2])) {
     read_structure(part, entry.arguments);
@@ -129,41 +146,6 @@ const std::unordered_map<std::string, Attr> kAttrs = {{"__code__", Attr::kCode},
                                                       {"__self__", Attr::kSelf},
                                                       {"_grad", Attr::kGrad}};
 
-// Values that are compared without running Python code.
-bool is_simple(PyObject* object) {
-  return object == Py_None || object == Py_Ellipsis || PyBool_Check(object) ||
-         PyLong_CheckExact(object) || PyFloat_CheckExact(object) || PyUnicode_CheckExact(object) ||
-         PyBytes_CheckExact(object) || PyType_Check(object);
-}
-
-// Whether a container, as guards.copied gives it, is compared without running Python code.
-bool is_simple_copy(PyObject* expected) {
-  if (!PyTuple_CheckExact(expected)) {
-    return is_simple(expected);
-  }
-  PyObject* kind = PyTuple_GET_ITEM(expected, 0);
-  PyObject* parts = PyTuple_GET_ITEM(expected, 1);
-  if (kind == reinterpret_cast<PyObject*>(&PyDict_Type)) {
-    for (const py::handle pair : py::reinterpret_borrow<py::list>(parts)) {
-      if (!is_simple(PyTuple_GET_ITEM(pair.ptr(), 0)) ||
-          !is_simple_copy(PyTuple_GET_ITEM(pair.ptr(), 1))) {
-        return false;
-      }
-    }
-    return true;
-  }
-  if (kind != reinterpret_cast<PyObject*>(&PyList_Type) &&
-      kind != reinterpret_cast<PyObject*>(&PyTuple_Type)) {
-    return false;
-  }
-  for (const py::handle part : py::reinterpret_borrow<py::list>(parts)) {
-    if (!is_simple_copy(part.ptr())) {
-      return false;
-    }
-  }
-  return true;
-}
-
 Row read_row(const py::handle& given) {
   Row row{};
   row.parent = py::cast<size_t>(get(given, "parent"));
@@ -208,7 +190,7 @@ void fill_from_parent(std::vector<Row>& rows, size_t number) {
   Row& parent = rows[row.parent];
   const bool sequence = parent.type == reinterpret_cast<PyObject*>(&PyList_Type) ||
                         parent.type == reinterpret_cast<PyObject*>(&PyTuple_Type);
-  if (row.way != Way::kItem || parent.stays || parent.elements.empty() ||
+  if (row.way != Way::kItem || row.stays || parent.stays || parent.elements.empty() ||
       (parent.check == Check::kLength && !sequence)) {
     return;
   }
@@ -226,63 +208,52 @@ void fill_from_parent(std::vector<Row>& rows, size_t number) {
   }
 }
 
-// Whether Python code may run on the way to a row or in its check.
-bool may_run_code(const Row& row) {
-  if (row.way == Way::kAttr && row.attr == Attr::kOther) {
-    return true;
-  }
-  switch (row.check) {
-    case Check::kArray:
-      return true;
-    case Check::kCopy:
-      return !is_simple_copy(row.expected);
-    case Check::kEqual:
-      return !is_simple(row.expected);
-    default:
-      return false;
-  }
-}
-
 void read_table(const py::handle& table, Entry& entry) {
   for (const py::handle given : py::cast<py::list>(get(table, "rows"))) {
     entry.rows.push_back(read_row(given));
     const size_t number = entry.rows.size() - 1;
-    if (number > 0) {
-      fill_from_parent(entry.rows, number);
-    }
+    fill_from_parent(entry.rows, number);
     if (!entry.rows.back().stays) {
       entry.hot.push_back(number);
     }
-    entry.careful = entry.careful || may_run_code(entry.rows.back());
   }
-  entry.standing.assign(entry.rows.size(), nullptr);
 }
 
 // ---- inputs and outputs ----
 
-Binding::Kind binding_kind(const std::string& kind, const py::handle& type) {
+Source::Kind source_kind(const std::string& kind, const py::handle& type) {
   if (kind == "tensor") {
-    return Binding::Kind::kTensor;
+    return Source::Kind::kTensor;
   }
   if (kind == "seed") {
-    return Binding::Kind::kSeed;
+    return Source::Kind::kSeed;
   }
   if (kind == "draw") {
-    return Binding::Kind::kDraw;
+    return Source::Kind::kDraw;
   }
   const bool is_float = py::cast<bool>(get(get(type, "dtype"), "is_float"));
-  return is_float ? Binding::Kind::kFloat : Binding::Kind::kInt;
+  return is_float ? Source::Kind::kFloat : Source::Kind::kInt;
 }
 
-void read_bindings(const py::handle& plan, Entry& entry) {
+void read_inputs(const py::handle& plan, Entry& entry) {
   for (const py::handle given : py::cast<py::list>(get(plan, "bindings"))) {
     const py::object type = get(given, "type");
     const auto row = py::cast<size_t>(get(given, "row"));
-    const auto kind = binding_kind(py::cast<std::string>(get(given, "kind")), type);
-    const bool checked = kind == Binding::Kind::kTensor && entry.rows[row].way != Way::kLeaf;
-    entry.bindings.push_back(
+    const auto kind = source_kind(py::cast<std::string>(get(given, "kind")), type);
+    const bool checked = kind == Source::Kind::kTensor && entry.rows[row].way != Way::kLeaf;
+    entry.inputs.push_back(
         {kind, checked, row, borrowed(type), truth(get(given, "requires_grad")), nullptr});
   }
+}
+
+// How many references there are to the object of a row where only one place in memory has it: that
+// place, and the call for each row that leads there.
+Py_ssize_t references_to(const Entry& entry, size_t number) {
+  const auto leads_there = [&](const Row& row) {
+    return !row.stays && ((row.check == Check::kSame && row.other == number) ||
+                          (row.way == Way::kSelf && row.parent == number));
+  };
+  return 2 + std::count_if(entry.rows.begin(), entry.rows.end(), leads_there);
 }
 
 void read_effects(const py::handle& plan, Entry& entry) {
@@ -301,12 +272,13 @@ void read_effects(const py::handle& plan, Entry& entry) {
     entry.draws.push_back({row, count});
   }
   for (const py::handle given : py::cast<py::list>(get(plan, "effects"))) {
-    entry.effects.push_back(py::reinterpret_borrow<py::object>(given));
+    entry.effects.push_back(borrowed(given));
   }
   entry.donors.assign(py::len(get(get(plan, "executable"), "outputs")), kNone);
   for (const py::handle given : py::cast<py::list>(get(plan, "donated"))) {
     const auto [input, output, gradient] = py::cast<std::tuple<size_t, size_t, bool>>(given);
-    entry.donated.push_back({input, output, gradient});
+    const Py_ssize_t references = references_to(entry, entry.inputs[input].row);
+    entry.donated.push_back({input, output, gradient, references});
     entry.donors[output] = input;
   }
   for (const py::handle given : py::cast<py::list>(get(plan, "returned"))) {
@@ -320,9 +292,9 @@ void read_effects(const py::handle& plan, Entry& entry) {
 // The tensors that must not turn out to be one another where one of them is written.
 void find_distinct(Entry& entry) {
   std::map<size_t, bool> rows;
-  for (const Binding& binding : entry.bindings) {
-    if (binding.kind == Binding::Kind::kTensor) {
-      rows.emplace(binding.row, false);
+  for (const Source& input : entry.inputs) {
+    if (input.kind == Source::Kind::kTensor) {
+      rows.emplace(input.row, false);
     }
   }
   for (const Rebound& rebound : entry.rebound) {
@@ -342,14 +314,14 @@ bool is_gradient_of(const Row& row, size_t handle) {
 }
 
 void find_written(Entry& entry) {
-  for (size_t i = 0; i < entry.bindings.size(); ++i) {
-    const size_t row = entry.bindings[i].row;
+  for (size_t i = 0; i < entry.inputs.size(); ++i) {
+    const size_t row = entry.inputs[i].row;
     const bool rebound = std::any_of(entry.rebound.begin(), entry.rebound.end(),
                                      [&](const Rebound& r) { return r.row == row; });
     const bool gradient = std::any_of(entry.grads.begin(), entry.grads.end(), [&](const auto& g) {
       return is_gradient_of(entry.rows[row], g.row);
     });
-    if (entry.bindings[i].kind == Binding::Kind::kTensor && (rebound || gradient)) {
+    if (entry.inputs[i].kind == Source::Kind::kTensor && (rebound || gradient)) {
       entry.written.push_back(i);
     }
   }
@@ -372,12 +344,6 @@ void read_executable(const py::handle& plan, Entry& entry) {
 
 }  // namespace
 
-Entry::~Entry() {
-  for (PyObject* object : standing) {
-    Py_XDECREF(object);
-  }
-}
-
 std::shared_ptr<Entry> make_entry(py::handle plan) {
   auto entry = std::make_shared<Entry>();
   entry->plan = py::reinterpret_borrow<py::object>(plan);
@@ -390,7 +356,7 @@ std::shared_ptr<Entry> make_entry(py::handle plan) {
   }
   entry->num_symbols = py::len(get(plan, "variables"));
   read_table(get(plan, "table"), *entry);
-  read_bindings(plan, *entry);
+  read_inputs(plan, *entry);
   read_effects(plan, *entry);
   find_distinct(*entry);
   find_written(*entry);

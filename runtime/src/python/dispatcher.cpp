@@ -47,7 +47,7 @@ struct ThreadDicts {
 PyObject* dict_of(PyObject* object) {
   const auto dict = py::reinterpret_steal<py::object>(PyObject_GetAttrString(object, "__dict__"));
   if (!dict) {
-    throw py::error_already_set();
+    fail();
   }
   return dict.ptr();  // the thread holds it
 }
@@ -64,12 +64,12 @@ const ThreadDicts& thread_dicts() {
   return dicts;
 }
 
-PyObject* get(PyObject* dict, PyObject* name) {
+py::object get(PyObject* dict, PyObject* name) {
   PyObject* found = PyDict_GetItemWithError(dict, name);
   if (found == nullptr) {
     throw py::key_error(py::cast<std::string>(py::handle(name)));
   }
-  return found;
+  return py::reinterpret_borrow<py::object>(found);
 }
 
 // ---- calling -----------------------------------------------------------------------------------
@@ -99,10 +99,9 @@ class Lease {
 
 std::shared_ptr<Entry> find(Dispatcher& self, const Arguments& arguments, Frame& frame) {
   const ThreadDicts& dicts = thread_dicts();
-  PyObject* const context[] = {get(dicts.options, names().backend),
-                               get(dicts.options, names().cpu_level),
-                               get(dicts.recording, names().grad),
-                               get(dicts.recording, names().autocast)};
+  const py::object context[] = {
+      get(dicts.options, names().backend), get(dicts.options, names().cpu_level),
+      get(dicts.recording, names().grad), get(dicts.recording, names().autocast)};
   Entries& entries = *self.entries;
   for (size_t i = 0; i < entries.size(); ++i) {
     const std::shared_ptr<Entry> entry = entries[i];  // a guard may run code that adds entries
@@ -128,36 +127,72 @@ std::pair<py::tuple, py::dict> packed(const Arguments& arguments) {
   return {positional, keywords};
 }
 
+// The error names the user's line, which Python knows.
+[[noreturn]] void complain_of_memory(const Entry& entry, const Frame& frame, const char* what) {
+  py::tuple sizes(frame.sizes.size());
+  for (size_t i = 0; i < frame.sizes.size(); ++i) {
+    sizes[i] = frame.sizes[i];
+  }
+  py::handle(frontend.no_memory)(entry.plan.attr("executable"), sizes, what);
+  throw std::logic_error("configure_dispatch: no_memory did not raise");
+}
+
+py::object run_or_complain(Entry& entry, Frame& frame) {
+  try {
+    return execute(entry, frame);
+  } catch (const OutOfMemory& error) {
+    complain_of_memory(entry, frame, error.what());
+  }
+}
+
+// How often a call is compiled before it is an error that it still fits nothing: other threads may
+// change what it reads.
+constexpr int kMostAttempts = 3;
+
 py::object dispatch(PyObject* object, const Arguments& arguments) {
   Dispatcher& self = dispatcher_of(object);
   Lease lease;
-  bool compiled = false;
+  int compiled = 0;
   while (true) {
     const std::shared_ptr<Entry> entry = find(self, arguments, lease.frame());
     if (entry) {
-      py::object result = execute(*entry, lease.frame());
+      py::object result = run_or_complain(*entry, lease.frame());
       if (result) {
         return result;
       }
       if (PyErr_CheckSignals() != 0) {
-        throw py::error_already_set();
+        fail();
       }
       continue;  // something had to be computed, or another call was writing
     }
     const auto [positional, keywords] = packed(arguments);
     const py::handle function = object;
-    if (compiled) {
+    if (compiled == kMostAttempts) {
       function.attr("complain")(positional, keywords);
     }
     function.attr("compile_for")(positional, keywords);
-    compiled = true;
+    ++compiled;
   }
 }
 
+// Guards may run code that calls the function again.
+class Depth {
+ public:
+  Depth() {
+    if (Py_EnterRecursiveCall(" in a compiled function") != 0) {
+      fail();
+    }
+  }
+  ~Depth() { Py_LeaveRecursiveCall(); }
+  Depth(const Depth&) = delete;
+  Depth& operator=(const Depth&) = delete;
+};
+
 PyObject* vectorcall(PyObject* object, PyObject* const* args, size_t flags, PyObject* keywords) {
   try {
+    const Depth depth;
     const auto positional = static_cast<size_t>(PyVectorcall_NARGS(flags));
-    if (get(thread_dicts().recording, names().trace) != Py_None) {  // part of that trace
+    if (!get(thread_dicts().recording, names().trace).is_none()) {  // part of that trace
       return PyObject_Vectorcall(dispatcher_of(object).function, args, positional, keywords);
     }
     const bool named = keywords != nullptr && PyTuple_GET_SIZE(keywords) > 0;
@@ -208,8 +243,10 @@ int traverse(PyObject* object, visitproc visit, void* arg) {
       Py_VISIT(entry->plan.ptr());
       Py_VISIT(entry->runner.ptr());
       Py_VISIT(entry->prepared.ptr());
-      for (PyObject* standing : entry->standing) {
-        Py_VISIT(standing);
+      if (entry->standing.use_count() == 1) {
+        for (PyObject* standing : entry->standing->objects) {
+          Py_VISIT(standing);
+        }
       }
     }
   }
@@ -218,7 +255,7 @@ int traverse(PyObject* object, visitproc visit, void* arg) {
 
 int clear(PyObject* object) {
   Dispatcher& self = dispatcher_of(object);
-  Py_CLEAR(self.function);
+  Py_XSETREF(self.function, Py_NewRef(Py_None));  // it may still be called, by what goes with it
   if (self.entries != nullptr) {
     const Entries entries = std::exchange(*self.entries, {});
   }
@@ -229,6 +266,7 @@ void destroy(PyObject* object) {
   PyTypeObject* type = Py_TYPE(object);
   PyObject_GC_UnTrack(object);
   clear(object);
+  Py_CLEAR(dispatcher_of(object).function);
   delete std::exchange(dispatcher_of(object).entries, nullptr);
   type->tp_free(object);
   Py_DECREF(type);
@@ -293,7 +331,8 @@ PyObject* match(PyObject* object, PyObject* args) {
 
 PyObject* get_entries(PyObject* object, void*) {
   PyObject* list = PyList_New(0);
-  for (const auto& entry : *dispatcher_of(object).entries) {
+  const Entries entries = *dispatcher_of(object).entries;
+  for (const auto& entry : entries) {
     if (list == nullptr || PyList_Append(list, entry->plan.ptr()) != 0) {
       Py_XDECREF(list);
       return nullptr;
@@ -362,8 +401,8 @@ void configure(const py::object& tensor, const py::object& value, const py::obje
                const py::object& generator, const py::object& array, const py::object& floating,
                const py::object& input_node, const py::object& missing, const py::object& structure,
                const py::object& recording, const py::object& options, const py::object& same,
-               const py::object& same_array, const py::object& as_tensor,
-               const py::object& settle) {
+               const py::object& same_array, const py::object& as_tensor, const py::object& settle,
+               const py::object& copy, const py::object& no_memory) {
   frontend.tensor = held_type(tensor);
   frontend.value = held_type(value);
   frontend.generator = held_type(generator);
@@ -378,6 +417,8 @@ void configure(const py::object& tensor, const py::object& value, const py::obje
   frontend.same_array = held(same_array);
   frontend.as_tensor = held(as_tensor);
   frontend.settle = held(settle);
+  frontend.copy = held(copy);
+  frontend.no_memory = held(no_memory);
   frontend.tensor_value = slot_offset(tensor, "_value");
   frontend.tensor_grad = slot_offset(tensor, "_grad");
   frontend.value_node = slot_offset(value, "node");
@@ -395,14 +436,14 @@ void configure(const py::object& tensor, const py::object& value, const py::obje
 void bind_dispatcher(py::module_& module) {
   const auto type = py::reinterpret_steal<py::object>(PyType_FromSpec(&spec));
   if (!type) {
-    throw py::error_already_set();
+    fail();
   }
   module.attr("Dispatcher") = type;
   module.def("configure_dispatch", &configure, py::kw_only(), py::arg("tensor"), py::arg("value"),
              py::arg("tensor_type"), py::arg("generator"), py::arg("array"), py::arg("floating"),
              py::arg("input_node"), py::arg("missing"), py::arg("structure"), py::arg("recording"),
              py::arg("options"), py::arg("same"), py::arg("same_array"), py::arg("as_tensor"),
-             py::arg("settle"));
+             py::arg("settle"), py::arg("copy"), py::arg("no_memory"));
 }
 
 }  // namespace deepseek::python

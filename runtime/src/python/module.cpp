@@ -5,10 +5,12 @@
 
 #include "bindings.h"
 #include "deepseek/arena.h"
+#include "deepseek/claims.h"
 #include "deepseek/cpu.h"
 #include "deepseek/pool.h"
 #include "deepseek/profile.h"
 #include "deepseek/thread_pool.h"
+#include "gil.h"
 
 namespace deepseek::python {
 namespace {
@@ -65,8 +67,9 @@ using Numbers = std::vector<int64_t>;
 PYBIND11_MODULE(_runtime, module) {
   module.doc() = "The C++ runtime: buffers, threads, loader, Programs. It knows no op.";
   // What is raised is one of deepseek's own errors, whoever allocates.
-  py::register_exception<OutOfMemory>(
-      module, "OutOfMemory", py::module_::import("deepseek.errors").attr("OutOfMemoryError"));
+  const py::module_ errors = py::module_::import("deepseek.errors");
+  py::register_exception<OutOfMemory>(module, "OutOfMemory", errors.attr("OutOfMemoryError"));
+  py::register_exception<StillWriting>(module, "StillWriting", errors.attr("BackendError"));
 
   bind_buffer(module);
   module.def("pool_stats", &pool_stats);
@@ -92,12 +95,18 @@ PYBIND11_MODULE(_runtime, module) {
   module.def(
       "set_num_threads",
       [](int count) {
-        py::gil_scoped_release release;
+        const WithoutGil release;
         ThreadPool::global().set_num_threads(count);
       },
       py::arg("count"));
   module.def("get_num_threads", [] { return ThreadPool::global().num_threads(); });
   module.def("cpu_features", &features);
+
+  module.def(
+      "begin_trace", [] { wait_until([] { return begin_trace(kPatience); }); },
+      "Keep other threads from changing tensors, when those that do so have finished.");
+  module.def("end_trace", &end_trace);
+  module.def("writing_here", &writing_here);
 
   bind_program(module);
 

@@ -9,6 +9,7 @@
 #include "deepseek/executor.h"
 #include "deepseek/loader.h"
 #include "deepseek/sort.h"
+#include "gil.h"
 #include "signals.h"
 
 namespace deepseek::python {
@@ -89,12 +90,12 @@ class HostCallable {
  public:
   explicit HostCallable(py::function function)
       : function_(new py::function(std::move(function)), [](py::function* held) {
-          py::gil_scoped_acquire acquire;
+          const WithGil acquire;
           delete held;
         }) {}
 
   void operator()(std::span<const HostArgument> arguments, std::span<const int64_t> sizes) const {
-    py::gil_scoped_acquire acquire;
+    const WithGil acquire;
     py::list views;
     for (const HostArgument& argument : arguments) {
       views.append(make_view(argument.owner, argument.data, argument.nbytes, argument.writable));
@@ -200,6 +201,7 @@ py::list run_program(const Program& program, const py::sequence& inputs, const p
   buffers.reserve(inputs.size());
   for (const py::handle input : inputs) {
     buffers.push_back(as_buffer(input, "Program.run, inputs"));
+    wait_while_claimed(*buffers.back());
   }
   std::vector<char> flags;
   if (donate) {
@@ -211,7 +213,7 @@ py::list run_program(const Program& program, const py::sequence& inputs, const p
   std::vector<std::shared_ptr<Buffer>> outputs;
   SignalCheck signals;
   {
-    py::gil_scoped_release release;
+    const WithoutGil release;
     outputs = run(program, {buffers, numbers, flags, signals.hook()});
   }
   py::list result(outputs.size());
@@ -286,7 +288,7 @@ void call_kernel(const Code& code, const std::string& symbol, const py::sequence
   }
   // Large blocks of the pool begin on a page, as kernels expect of their scratch.
   const auto block = Buffer::allocate(std::max(scratch, Pool::kLarge), "scratch");
-  py::gil_scoped_release release;
+  const WithoutGil release;
   kernel(pointers.data(), sizes.data(), begin, end, block->data());
 }
 

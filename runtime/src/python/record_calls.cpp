@@ -38,7 +38,13 @@ bool is_wanted(Recording& recording, PyCodeObject* code) {
   const auto [entry, added] = recording.wanted.emplace(key, true);
   if (added) {
     recording.codes.push_back(py::reinterpret_borrow<py::object>(key));
-    const auto file = py::cast<std::string>(py::handle(code->co_filename));
+    // As the system spells it: a name need not be UTF-8.
+    const py::bytes bytes =
+        py::reinterpret_steal<py::bytes>(PyUnicode_EncodeFSDefault(code->co_filename));
+    if (!bytes) {
+      throw py::error_already_set();
+    }
+    const auto file = static_cast<std::string>(bytes);
     const auto starts = [&](const std::string& prefix) { return file.starts_with(prefix); };
     entry->second = std::ranges::none_of(recording.ignore, starts) ||
                     std::ranges::any_of(recording.keep, starts);
@@ -90,6 +96,9 @@ int on_event(PyObject* capsule, PyFrameObject* frame, int what, PyObject* argume
     } catch (py::error_already_set& error) {
       error.restore();
       return -1;
+    } catch (...) {  // there is C code between here and who could catch it
+      py::detail::try_translate_exceptions();
+      return -1;
     }
   }
   if (recording.previous != nullptr) {
@@ -98,10 +107,11 @@ int on_event(PyObject* capsule, PyFrameObject* frame, int what, PyObject* argume
   return 0;
 }
 
-// Open recordings of this thread, innermost last.
+// Open recordings of this thread, innermost last. Never destroyed: a thread that ends in the middle
+// of one no longer has the GIL.
 std::vector<py::object>& open_recordings() {
-  static thread_local std::vector<py::object> stack;
-  return stack;
+  static thread_local auto* const stack = new std::vector<py::object>;
+  return *stack;
 }
 
 void start(std::vector<std::string> ignore, std::vector<std::string> keep) {

@@ -2,10 +2,14 @@
 #pragma once
 
 #include <pybind11/pybind11.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <chrono>
 
+#include "deepseek/claims.h"
 #include "deepseek/executor.h"
+#include "gil.h"
 
 namespace deepseek::python {
 
@@ -25,7 +29,11 @@ class SignalCheck {
       return;
     }
     self->next_ = now + kInterval;
-    pybind11::gil_scoped_acquire acquire;
+    if (getpid() != syscall(SYS_gettid)) {
+      return;  // signals are for the main thread
+    }
+    const WithGil acquire;
+    const ReadableHere readable;
     if (PyErr_CheckSignals() != 0) {
       throw pybind11::error_already_set();
     }
