@@ -20,7 +20,7 @@ from deepseek.config import logger, options
 from deepseek.debug.counting import graph_work
 from deepseek.debug.meaning import Array, Meaning, difference, precision
 from deepseek.debug.palette import as_count
-from deepseek.errors import VerifyError
+from deepseek.errors import ArgumentError, VerifyError
 from deepseek.frontend.tensor import hooks
 from deepseek.ir.graph import Graph
 from deepseek.ir.scalar import Expr
@@ -56,8 +56,17 @@ class Dump(Watch):
 
 
 def new_folder(folder: Path, name: str) -> Path:
-    """A folder that no other compilation, of any process, writes to: 0000-name, 0001-name, ..."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """A folder that no other compilation, of any process, writes to: 0000-name, 0001-name, ...
+
+    Raises ArgumentError where nothing can be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(
+            f"DS_DUMP: got {str(folder)!r}, which cannot be used: {error.strerror}\n"
+            "  help: set it to a folder that can be written to"
+        ) from None
     plain = re.sub(r"[^\w.-]+", "_", name).strip("_") or "program"
     for number in itertools.count(len(list(folder.iterdir()))):
         made = folder / f"{number:04}-{plain}"

@@ -14,7 +14,7 @@ import deepseek as ds
 from deepseek.backends import Claim
 from deepseek.backends.cpu import Cpu
 from deepseek.config import override
-from deepseek.errors import CompileError, VerifyError
+from deepseek.errors import ArgumentError, CompileError, VerifyError
 from deepseek.ir.graph import Node, make_node
 from deepseek.ir.op import REGISTRY
 from deepseek.ir.rewrite import Rule, rule, with_inputs
@@ -78,6 +78,15 @@ def test_each_compilation_gets_a_number(tmp_path: Path) -> None:
             ds.jit(lambda x, n=n: x * n)(ds.asarray([1.0]))
     numbers = sorted(int(path.name[:4]) for path in tmp_path.iterdir())
     assert numbers == list(range(len(numbers))) and len(numbers) == 2
+
+
+def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        override(dump=tmp_path / "file" / "inside"),
+        pytest.raises(ArgumentError, match=r"DS_DUMP: got .*cannot be used"),
+    ):
+        ds.jit(lambda x: x * 3.25)(ds.ones(7)).numpy()
 
 
 def test_the_stage_before_a_failure_is_there(tmp_path: Path, install: Install) -> None:
