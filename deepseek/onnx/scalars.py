@@ -14,10 +14,10 @@ import numpy as np
 from deepseek.ir.dtype import DTYPES, DType, bool_
 
 DIRECT = {
-    "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "abs": "Abs", "minimum": "Min",
-    "maximum": "Max", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "sin": "Sin", "cos": "Cos",
-    "tanh": "Tanh", "atan": "Atan", "erf": "Erf", "pow": "Pow", "floor": "Floor", "ceil": "Ceil",
-    "round": "Round", "eq": "Equal", "where": "Where",
+    "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "abs": "Abs", "exp": "Exp",
+    "log": "Log", "sqrt": "Sqrt", "sin": "Sin", "cos": "Cos", "tanh": "Tanh", "atan": "Atan",
+    "erf": "Erf", "pow": "Pow", "floor": "Floor", "ceil": "Ceil", "round": "Round",
+    "eq": "Equal", "where": "Where",
 }  # fmt: skip
 """Scalar functions that are ONNX operators."""
 
@@ -45,6 +45,15 @@ def _less_equal(b: Any, dtype: DType, x: str, y: str) -> str:
     if dtype is bool_:
         return str(b.node("Or", b.node("Not", x), y))
     return str(b.node("LessOrEqual", x, y))
+
+
+def _extreme(operator: str, better: str) -> Callable[..., str]:
+    def form(b: Any, dtype: DType, x: str, y: str) -> str:
+        if dtype.is_integer and dtype.bits == 64:  # as in ops.forms.of_32_bits
+            return str(b.node("Where", b.node(better, x, y), x, y))
+        return str(b.node(operator, x, y))
+
+    return form
 
 
 def _bits(logical: str) -> Callable[..., str]:
@@ -137,5 +146,6 @@ SPECIAL: dict[str, Callable[..., str]] = {
     "neg": _neg, "ne": _not_equal, "lt": _less, "le": _less_equal, "mod": _mod,
     "floordiv": _floordiv, "bitand": _bits("And"), "bitor": _bits("Or"), "bitxor": _bits("Xor"),
     "shl": _shift("LEFT"), "shr": _shift("RIGHT"), "fma": _fma, "expm1": _expm1,
-    "log1p": _log1p, "trunc": _trunc,
+    "log1p": _log1p, "trunc": _trunc, "minimum": _extreme("Min", "Less"),
+    "maximum": _extreme("Max", "Greater"),
 }  # fmt: skip

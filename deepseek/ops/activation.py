@@ -17,7 +17,7 @@ from deepseek.frontend.tensor import Tensor
 from deepseek.ir.dtype import float32
 from deepseek.ir.op import Sample
 from deepseek.ir.scalar import FUNCTIONS
-from deepseek.ops import forms, forms_nn
+from deepseek.ops import forms, forms_math, forms_nn
 from deepseek.ops.create import places_along
 from deepseek.ops.define import axis_of, composite, converted, describe, shape_of
 from deepseek.ops.elementwise import abs, maximum, stop_gradient, where
@@ -56,7 +56,7 @@ def edge_samples(**kwargs: Any) -> list[Sample]:
     reference=lambda x: np.maximum(x, 0),
     samples=edge_samples,
     method="relu",
-    onnx="Relu",
+    onnx=forms_math.of_floats("Relu"),
 )
 def relu(x: Tensor) -> Tensor:
     """max(x, 0); its derivative at 0 is 0.

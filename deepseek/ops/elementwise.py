@@ -255,7 +255,9 @@ def positive(x: Expr) -> Expr:
     return x
 
 
-@elementwise(reference=np.sign, vjp=lambda g, y, x: (None,), method="sign", onnx="Sign")
+@elementwise(
+    reference=np.sign, vjp=lambda g, y, x: (None,), method="sign", onnx=forms.of_32_bits("Sign")
+)
 def sign(x: Expr) -> Expr:
     """-1, 0 or 1; NaN for NaN."""
     zero, one = const(0, x.dtype), const(1, x.dtype)
@@ -290,7 +292,7 @@ def square(x: Expr) -> Expr:
     reference=np.minimum,
     vjp=lambda g, y, a, b: (where(a <= b, g, 0), where(a <= b, 0, g)),
     method="minimum",
-    onnx="Min",
+    onnx=forms.of_32_bits("Min"),
 )
 def minimum(a: Expr, b: Expr) -> Expr:
     """The smaller of two; NaN if either is NaN."""
@@ -301,7 +303,7 @@ def minimum(a: Expr, b: Expr) -> Expr:
     reference=np.maximum,
     vjp=lambda g, y, a, b: (where(a >= b, g, 0), where(a >= b, 0, g)),
     method="maximum",
-    onnx="Max",
+    onnx=forms.of_32_bits("Max"),
 )
 def maximum(a: Expr, b: Expr) -> Expr:
     """The larger of two; NaN if either is NaN."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from deepseek.errors import CompileError
 from deepseek.ir import scalar
 from deepseek.ir.dtype import DType, bool_, int32, int64
 from deepseek.ir.graph import Graph, Node
@@ -62,6 +63,22 @@ def types_of(node: Node) -> list[TensorType]:
 @form("Cast")
 def cast(b: Any, node: Node, x: str) -> Any:
     return b.fresh(x) if b.dtypes[x] is node.attrs["dtype"] else b.cast(x, node.attrs["dtype"])
+
+
+def of_32_bits(operator: str) -> Form:
+    """The operator, but for integers of 64 bits, which are written by their meaning.
+
+    onnxruntime 1.31 takes their lower halves for the whole where it works on several at once.
+    """
+
+    @form(operator)
+    def write(b: Any, node: Node, *inputs: str) -> Any:
+        dtype = types_of(node)[0].dtype
+        if dtype.is_integer and dtype.bits == 64:
+            return None
+        return b.node(operator, *b.operands(node, inputs))
+
+    return write
 
 
 # ---------------------------------------------------------------------------------- reductions
@@ -302,6 +319,8 @@ def convolution_input_grad(b: Any, node: Node, g: str, w: str) -> Any:
     a = node.attrs
     (cotangent, weight) = types_of(node)
     n, window = weight.rank - 2, weight.shape[2:]
+    if not all(isinstance(size, int) for size in window):
+        raise CompileError("a window whose size is left open")
     left = []
     for i, (low, high) in enumerate(a["padding"]):
         steps = scalar.mul(scalar.sub(as_expr(cotangent.shape[2 + i]), scalar.ONE),
@@ -337,17 +356,16 @@ def convolution_weight_grad(b: Any, node: Node, x: str, g: str) -> Any:
     groups, sizes = a["groups"], type_.shape[2:]
     channels, out = type_.shape[1], node.outputs[0].type
     if type_.numel == 0:
-        return uniform(b, 0, out.shape, out.dtype)
-    if not isinstance(channels, int):
-        return None
+        return b.expand(b.number(0, out.dtype), (), out.shape)
     rank = len(sizes)
     spatial = tuple(range(2, 2 + rank))
     if groups > 1:  # (batch, groups * c, ...) as (c, groups * batch, ...)
-        split = (type_.shape[0], groups, channels // groups, *sizes)
+        each = simplify(scalar.floordiv(as_expr(channels), const(groups)))
+        split = (type_.shape[0], groups, each, *sizes)
         turned = b.node("Transpose", b.reshape(x, type_.shape, split),
                         perm=(2, 1, 0, *(s + 1 for s in spatial)))  # fmt: skip
-        merged = (channels // groups, scalar.mul(as_expr(type_.shape[0]), const(groups)), *sizes)
-        x = b.reshape(turned, (), tuple(simplify(s) for s in merged))
+        merged = (each, scalar.mul(as_expr(type_.shape[0]), const(groups)), *sizes)
+        x = b.reshape(turned, (), tuple(simplify(as_expr(s)) for s in merged))
     else:
         x = b.node("Transpose", x, perm=(1, 0, *spatial))
     g = b.node("Transpose", g, perm=(1, 0, *spatial))
@@ -416,7 +434,7 @@ def scan(b: Any, node: Node, *inputs: str) -> Any:
     rows = inputs[consts + carries :]
     if isinstance(length, int) and length == 0:
         empty = [v.type for v in node.outputs[carries:]]
-        return [*map(b.fresh, carried), *(uniform(b, 0, t.shape, t.dtype) for t in empty)]
+        return [*map(b.fresh, carried), *(b.empty(t.shape, t.dtype) for t in empty)]
     carried, rows = b.crossing(carried), b.crossing(rows)
     states = [b.parameter("at", v.type) for v in body.inputs[consts:]]
     nodes, outputs = b.body(body, (*outside, *(s.name for s in states)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from deepseek.ir.dtype import DType, bool_, float64
+from deepseek.ir.dtype import DType, bool_
 from deepseek.ir.graph import Node
 from deepseek.ops.forms import Form, form, types_of
 
@@ -58,10 +58,3 @@ def copysign(b: Any, node: Node, x: str, sign: str) -> Any:
     x, sign = b.operands(node, (x, sign))
     size = b.node("Abs", x)
     return b.node("Where", _negative(b, sign, types_of(node)[1].dtype), b.node("Neg", size), size)
-
-
-@form("Erf")
-def erfc(b: Any, node: Node, x: str) -> Any:
-    """1 - erf(x): small results lose digits. In float64 few runtimes have erf: by its meaning."""
-    dtype = types_of(node)[0].dtype
-    return None if dtype is float64 else b.node("Sub", b.number(1, dtype), b.node("Erf", x))

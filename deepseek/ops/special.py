@@ -16,7 +16,6 @@ import numpy as np
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.op import Sample
 from deepseek.ir.scalar import Expr
-from deepseek.ops import forms_math
 from deepseek.ops.activation import floating
 from deepseek.ops.define import FLOATS, composite, elementwise, elementwise_samples, method
 from deepseek.ops.elementwise import maximum, minimum, where
@@ -99,7 +98,7 @@ def _scaled_erfc(x: Expr) -> Expr:
 
 
 @elementwise(
-    takes=FLOATS, reference=by_number(math.erfc), method="erfc", onnx=forms_math.erfc,
+    takes=FLOATS, reference=by_number(math.erfc), method="erfc",
     vjp=lambda g, y, x: (g * (-2 / ROOT_PI) * exp(-x * x),),
     samples=lambda: with_edges(-math.inf, -6.0, 3.0, 9.0, math.inf),
 )  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 
 from deepseek.config import override
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "ops")]
 
 
 @pytest.fixture(autouse=True)

@@ -6,20 +6,17 @@ onnxruntime runs what it has kernels for, ONNX's own evaluator the rest (bfloat1
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import pytest
+from exporting import model_of, unspeakable
 from sampling import Case, case_name, cases
 
 from deepseek.errors import CompileError
 from deepseek.ir.dtype import bfloat16
-from deepseek.ir.graph import Graph
 from deepseek.ir.interpret import interpret
 from deepseek.ir.op import Kind
-from deepseek.onnx.finish import assembled, check
 from deepseek.onnx.proof import difference, run
-from deepseek.onnx.translate import Translator
 from deepseek.onnx.versions import OPSETS, first, forms_of
 from deepseek.ops.define import REGISTRY
 
@@ -31,22 +28,10 @@ TOLERANCE = {"float64": 1e-7, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2
 BITS = {"nextafter", "frexp_mantissa", "frexp_exponent"}
 
 
-def unspeakable(graph: Graph) -> bool:
-    """Whether a graph draws random numbers, calls the host or takes floats apart: ONNX does not."""
-    for node in graph.nodes:
-        if node.op.kind in (Kind.RANDOM, Kind.HOST, Kind.COLLECTIVE):
-            return True
-        if node.op.name in BITS:
-            return True
-        if node.op.expand is not None and not forms_of(node.op.onnx):
-            types = tuple(v.type for v in node.inputs)
-            if unspeakable(node.op.expand(types, node.attrs)):
-                return True
-    return False
-
-
 UNSPECIFIED = {
     "sort": "TopK does not say where NaN goes",
+    "median": "TopK does not say where NaN goes",
+    "quantile": "TopK does not say where NaN goes",
 }
 EVALUATOR = {
     ("logsumexp", "bfloat16"): "sums in bfloat16, without taking the largest off",
@@ -60,20 +45,6 @@ EVALUATOR = {
     ("convolution_input_grad", "float64"): "ConvTranspose fails with groups and without a batch",
 }
 """Where ONNX's evaluator falls short, which runs what onnxruntime cannot: only checked, not run."""
-
-
-def model_of(graph: Graph, opset: int = 21) -> tuple[Any, Translator]:
-    b = Translator(opset)
-    inputs = {f"x{i}": v.type for i, v in enumerate(graph.inputs)}
-    for name, type_ in inputs.items():
-        b.dtypes[name] = type_.dtype
-    results = b.graph(graph, list(inputs))
-    outputs = {f"y{i}": v.type for i, v in enumerate(graph.outputs)}
-    model = assembled(b, results, inputs, outputs, {}, "test")
-    for tensor in model.graph.initializer:
-        tensor.raw_data = b.held[tensor.name].tobytes()
-    check(b, model)
-    return model, b
 
 
 def is_unspecified(case: Case) -> bool:
