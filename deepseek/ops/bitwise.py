@@ -22,7 +22,11 @@ __all__ = [
     method=("__and__", "__rand__", "bitwise_and"),
 )  # fmt: skip
 def bitwise_and(a: Expr, b: Expr) -> Expr:
-    """a & b, bit by bit."""
+    """a & b, bit by bit.
+
+    >>> ds.bitwise_and(ds.asarray([12, 7]), 10)
+    tensor([8, 2])
+    """
     return call("bitand", a, b)
 
 
@@ -30,7 +34,11 @@ def bitwise_and(a: Expr, b: Expr) -> Expr:
     takes=BOOLEAN + INTEGERS, reference=np.bitwise_or, method=("__or__", "__ror__", "bitwise_or")
 )
 def bitwise_or(a: Expr, b: Expr) -> Expr:
-    """a | b, bit by bit."""
+    """a | b, bit by bit.
+
+    >>> ds.bitwise_or(ds.asarray([12, 7]), 10)
+    tensor([14, 15])
+    """
     return call("bitor", a, b)
 
 
@@ -39,7 +47,11 @@ def bitwise_or(a: Expr, b: Expr) -> Expr:
     method=("__xor__", "__rxor__", "bitwise_xor"),
 )  # fmt: skip
 def bitwise_xor(a: Expr, b: Expr) -> Expr:
-    """a ^ b, bit by bit."""
+    """a ^ b, bit by bit.
+
+    >>> ds.bitwise_xor(ds.asarray([12, 7]), 10)
+    tensor([ 6, 13])
+    """
     return call("bitxor", a, b)
 
 
@@ -47,7 +59,11 @@ def bitwise_xor(a: Expr, b: Expr) -> Expr:
     takes=BOOLEAN + INTEGERS, reference=np.bitwise_not, method=("__invert__", "bitwise_invert")
 )
 def bitwise_invert(x: Expr) -> Expr:
-    """~x, bit by bit."""
+    """~x, bit by bit.
+
+    >>> ds.bitwise_invert(ds.asarray([0, 7])), ds.bitwise_invert(ds.asarray([True]))
+    (tensor([-1, -8]), tensor([False]))
+    """
     if x.dtype.is_bool:
         return scalar.not_(x)
     return call("bitxor", x, const(-1, x.dtype))
@@ -58,7 +74,11 @@ def bitwise_invert(x: Expr) -> Expr:
     method=("__lshift__", "__rlshift__", "bitwise_left_shift"),
 )  # fmt: skip
 def bitwise_left_shift(a: Expr, b: Expr) -> Expr:
-    """a * 2**b, wrapping; 0 <= b < bits."""
+    """a * 2**b, wrapping; 0 <= b < bits.
+
+    >>> ds.bitwise_left_shift(ds.asarray([1, 3]), 2)
+    tensor([ 4, 12])
+    """
     return call("shl", a, b)
 
 
@@ -67,5 +87,9 @@ def bitwise_left_shift(a: Expr, b: Expr) -> Expr:
     method=("__rshift__", "__rrshift__", "bitwise_right_shift"),
 )  # fmt: skip
 def bitwise_right_shift(a: Expr, b: Expr) -> Expr:
-    """floor(a / 2**b); 0 <= b < bits."""
+    """floor(a / 2**b); 0 <= b < bits.
+
+    >>> ds.bitwise_right_shift(ds.asarray([5, -5]), 1)
+    tensor([ 2, -3])
+    """
     return call("shr", a, b)

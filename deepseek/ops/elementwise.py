@@ -58,7 +58,11 @@ def _astype_samples() -> list[Sample]:
     onnx=forms.cast,
 )
 def astype(x: Tensor, /, dtype: Any, *, copy: bool = True) -> Tensor:
-    """x with its elements converted to `dtype`; float to integer truncates."""
+    """x with its elements converted to `dtype`; float to integer truncates, to bool is `x != 0`.
+
+    >>> ds.asarray([1.9, -1.9, 0.0]).astype(ds.int8)
+    tensor([ 1, -1,  0], dtype=int8)
+    """
     x = as_tensor(x, "astype")
     return converted(x, dtype_of(dtype))
 
@@ -90,7 +94,12 @@ def _where_samples() -> list[Sample]:
     onnx="Where",
 )
 def where(condition: Tensor, a: Tensor | float, b: Tensor | float, /) -> Tensor:
-    """Elements of a where the condition holds, else of b; all three broadcast."""
+    """Elements of a where the condition holds, else of b; all three broadcast, a and b promote.
+
+    >>> x = ds.asarray([-1.0, 2.0])
+    >>> ds.where(x > 0, x, 0)
+    tensor([0., 2.])
+    """
     test = as_tensor(condition, "where")
     if not test.dtype.is_bool:
         test = test != 0
@@ -101,7 +110,13 @@ def where(condition: Tensor, a: Tensor | float, b: Tensor | float, /) -> Tensor:
 
 @elementwise(takes=ALL, reference=np.copy)
 def stop_gradient(x: Expr) -> Expr:
-    """x, taken as a constant by gradients."""
+    """x, taken as a constant by gradients.
+
+    >>> x = ds.asarray([3.0], requires_grad=True)
+    >>> (x * ds.stop_gradient(x)).backward()
+    >>> x.grad
+    tensor([3.])
+    """
     return x
 
 
@@ -115,7 +130,11 @@ def stop_gradient(x: Expr) -> Expr:
     onnx="Add",
 )
 def add(a: Expr, b: Expr) -> Expr:
-    """a + b."""
+    """a + b.
+
+    >>> ds.add(ds.asarray([1, 2]), ds.asarray([0.5, 10]))
+    tensor([ 1.5, 12. ])
+    """
     return call("add", a, b)
 
 
@@ -126,7 +145,11 @@ def add(a: Expr, b: Expr) -> Expr:
     onnx="Sub",
 )
 def subtract(a: Expr, b: Expr) -> Expr:
-    """a - b."""
+    """a - b.
+
+    >>> ds.subtract(ds.asarray([1, 2]), 5)
+    tensor([-4, -3])
+    """
     return call("sub", a, b)
 
 
@@ -137,7 +160,12 @@ def subtract(a: Expr, b: Expr) -> Expr:
     onnx="Mul",
 )
 def multiply(a: Expr, b: Expr) -> Expr:
-    """a * b."""
+    """a * b.
+
+    >>> ds.multiply(ds.asarray([[1], [2]]), ds.asarray([10, 20]))
+    tensor([[10, 20],
+            [20, 40]])
+    """
     return call("mul", a, b)
 
 
@@ -150,7 +178,11 @@ def multiply(a: Expr, b: Expr) -> Expr:
     domain=(0.5, 2.0),
 )
 def divide(a: Expr, b: Expr) -> Expr:
-    """a / b; integers are divided as float32."""
+    """a / b; integers are divided as float32.
+
+    >>> ds.divide(ds.asarray([1, 3]), 2)
+    tensor([0.5, 1.5])
+    """
     return call("div", a, b)
 
 
@@ -228,7 +260,11 @@ def pow_(a: Expr, b: Expr) -> Expr:
 
 @method("__pow__", "__rpow__", "pow")
 def pow(a: Tensor | float, b: Tensor | float, /) -> Tensor:  # noqa: A001
-    """a to the power b. Integers stay integers."""
+    """a to the power b. Integers stay integers: ArgumentError for a negative number as exponent.
+
+    >>> ds.pow(ds.asarray([2, 3]), 3), ds.pow(ds.asarray([2.0, 4.0]), -0.5)
+    (tensor([ 8, 27]), tensor([0.7071, 0.5   ]))
+    """
     if type(b) is int and isinstance(a, Tensor):
         if b < 0 and a.dtype.is_integer:
             raise op_error(
@@ -245,13 +281,21 @@ def pow(a: Tensor | float, b: Tensor | float, /) -> Tensor:  # noqa: A001
     reference=np.negative, vjp=lambda g, y, x: (-g,), method=("__neg__", "negative"), onnx="Neg"
 )
 def negative(x: Expr) -> Expr:
-    """-x; unsigned integers wrap."""
+    """-x; unsigned integers wrap.
+
+    >>> ds.negative(ds.asarray([1, -2]))
+    tensor([-1,  2])
+    """
     return call("neg", x)
 
 
 @elementwise(takes=ALL, reference=np.copy, vjp=lambda g, y, x: (g,), method=("__pos__", "positive"))
 def positive(x: Expr) -> Expr:
-    """x itself."""
+    """x itself.
+
+    >>> ds.positive(ds.asarray([1, -2]))
+    tensor([ 1, -2])
+    """
     return x
 
 
@@ -259,7 +303,11 @@ def positive(x: Expr) -> Expr:
     reference=np.sign, vjp=lambda g, y, x: (None,), method="sign", onnx=forms.of_32_bits("Sign")
 )
 def sign(x: Expr) -> Expr:
-    """-1, 0 or 1; NaN for NaN."""
+    """-1, 0 or 1; NaN for NaN.
+
+    >>> ds.sign(ds.asarray([-2.0, 0.0, np.nan]))
+    tensor([-1.,  0., nan])
+    """
     zero, one = const(0, x.dtype), const(1, x.dtype)
     if x.dtype.kind == "u":
         return call("minimum", x, one)
@@ -275,7 +323,11 @@ def sign(x: Expr) -> Expr:
     onnx="Abs",
 )
 def abs(x: Expr) -> Expr:  # noqa: A001
-    """|x|."""
+    """|x|.
+
+    >>> ds.abs(ds.asarray([-2, 0, 3]))
+    tensor([2, 0, 3])
+    """
     return x if x.dtype.kind == "u" else call("abs", x)
 
 
@@ -284,7 +336,11 @@ def abs(x: Expr) -> Expr:  # noqa: A001
     onnx=None,
 )  # fmt: skip
 def square(x: Expr) -> Expr:
-    """x * x."""
+    """x * x.
+
+    >>> ds.square(ds.asarray([-3, 4]))
+    tensor([ 9, 16])
+    """
     return call("mul", x, x)
 
 
@@ -295,7 +351,11 @@ def square(x: Expr) -> Expr:
     onnx=forms.of_32_bits("Min"),
 )
 def minimum(a: Expr, b: Expr) -> Expr:
-    """The smaller of two; NaN if either is NaN."""
+    """The smaller of two; NaN if either is NaN.
+
+    >>> ds.minimum(ds.asarray([1.0, 5.0, np.nan]), 3)
+    tensor([ 1.,  3., nan])
+    """
     return call("minimum", a, b)
 
 
@@ -306,7 +366,11 @@ def minimum(a: Expr, b: Expr) -> Expr:
     onnx=forms.of_32_bits("Max"),
 )
 def maximum(a: Expr, b: Expr) -> Expr:
-    """The larger of two; NaN if either is NaN."""
+    """The larger of two; NaN if either is NaN.
+
+    >>> ds.maximum(ds.asarray([1.0, 5.0, np.nan]), 3)
+    tensor([ 3.,  5., nan])
+    """
     return call("maximum", a, b)
 
 
@@ -368,7 +432,13 @@ def logical_not(x: Expr) -> Expr:
 
 @method("detach")
 def detach(x: Tensor, /) -> Tensor:
-    """x without its history: gradients do not flow through the result."""
+    """x without its history: gradients do not flow through the result.
+
+    >>> x = ds.asarray([3.0], requires_grad=True)
+    >>> (x * ds.detach(x)).backward()
+    >>> x.grad
+    tensor([3.])
+    """
     return stop_gradient(x)
 
 
@@ -379,7 +449,11 @@ def clip(
     min: Tensor | float | None = None,
     max: Tensor | float | None = None,  # noqa: A002
 ) -> Tensor:
-    """x limited to [min, max]."""
+    """x limited to [min, max]; None leaves a side open.
+
+    >>> ds.clip(ds.asarray([-1.0, 0.5, 2.0]), 0, 1)
+    tensor([0. , 0.5, 1. ])
+    """
     if min is not None:
         x = maximum(x, min)
     if max is not None:

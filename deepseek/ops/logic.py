@@ -53,7 +53,13 @@ def _truth_samples() -> list[Sample]:
     onnx=forms.some,
 )
 def any(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:  # noqa: A001
-    """Whether some element is true (or not zero)."""
+    """Whether some element is true (or not 0) over some axes, all by default; false for none.
+
+    Raises ShapeError for axes that x does not have.
+
+    >>> ds.any(ds.asarray([[0, 1], [0, 0]]), axis=1)
+    tensor([ True, False])
+    """
     return reduced(any, _truth(x, "any"), axis, keepdims)
 
 
@@ -68,7 +74,13 @@ def any(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:  # n
     onnx=forms.every,
 )
 def all(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:  # noqa: A001
-    """Whether every element is true (or not zero)."""
+    """Whether every element is true (or not 0) over some axes, all by default; true for none.
+
+    Raises ShapeError for axes that x does not have.
+
+    >>> ds.all(ds.asarray([[1, 1], [0, 1]]), axis=1)
+    tensor([ True, False])
+    """
     return reduced(all, _truth(x, "all"), axis, keepdims)
 
 

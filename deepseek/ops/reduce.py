@@ -169,7 +169,13 @@ def _summand(name: str, x: Any, dtype: Any) -> Tensor:
 def sum(  # noqa: A001
     x: Tensor, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None
 ) -> Tensor:
-    """The sum over some axes (all by default); integers in 64 bits, truth values are counted."""
+    """The sum over some axes (all by default); integers in 64 bits, truth values are counted.
+
+    Raises ShapeError for axes that x does not have.
+
+    >>> ds.sum(ds.asarray([[1, 2], [3, 4]]), axis=0)
+    tensor([4, 6])
+    """
     return reduced(sum, _summand("sum", x, dtype), axis, keepdims)
 
 
@@ -197,7 +203,11 @@ def _prod_vjp(g: Tensor, y: Tensor, x: Tensor, *, axes: tuple[int, ...]) -> tupl
     onnx="ReduceProd",
 )
 def prod(x: Tensor, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
-    """The product over some axes (all by default). Integers multiply in 64 bits, wrapping."""
+    """The product over some axes (all by default). Integers multiply in 64 bits, wrapping.
+
+    >>> ds.prod(ds.asarray([[1, 2], [3, 4]]), axis=1)
+    tensor([ 2, 12])
+    """
     return reduced(prod, _summand("prod", x, dtype), axis, keepdims)
 
 
@@ -224,7 +234,11 @@ def over_count(total: Tensor, count: Any) -> Tensor:
     onnx=forms_nn.reduced("ReduceMean"),
 )
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The mean over some axes (all by default); integers as float32, NaN for none."""
+    """The mean over some axes (all by default); integers as float32, NaN for none.
+
+    >>> ds.mean(ds.asarray([[1, 2], [3, 4]]), axis=0)
+    tensor([2., 3.])
+    """
     axes = axes_of("mean", x, axis)
     dtype = x.dtype if x.dtype.is_float else float32
     total = converted(x, dtype.accumulator).sum(axis=axes, keepdims=keepdims)
@@ -294,7 +308,11 @@ def _variance_vjp(
     onnx=forms.variance,
 )
 def var(x: Tensor, /, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-    """The variance over some axes: squared distances from the mean, over (count - correction)."""
+    """The variance over some axes: squared distances from the mean, over (count - correction).
+
+    >>> ds.var(ds.asarray([1.0, 3.0])), ds.var(ds.asarray([1.0, 3.0]), correction=1)
+    (tensor(1.), tensor(2.))
+    """
     (x,) = promoted("var", (x,), FLOATS)
     return reduced(var, x, axis, keepdims, correction=float(correction))
 
@@ -320,7 +338,14 @@ def _extreme_vjp(g: Tensor, y: Tensor, x: Tensor, *, axes: tuple[int, ...]) -> t
     onnx="ReduceMax",
 )
 def max(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:  # noqa: A001
-    """The largest element over some axes; NaN if there is one. Equal ones share the gradient."""
+    """The largest element over some axes; NaN if there is one. Equal ones share the gradient.
+
+    Raises ShapeError where there is no element to choose from.
+
+    >>> ds.max(ds.asarray([[1, 5], [4, 2]]), axis=1, keepdims=True)
+    tensor([[5],
+            [4]])
+    """
     (x,) = promoted("max", (x,), NUMERIC)
     return reduced(max, x, axis, keepdims)
 
@@ -337,7 +362,13 @@ def max(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:  # n
     onnx="ReduceMin",
 )
 def min(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:  # noqa: A001
-    """The smallest element over some axes; NaN if there is one. Equal ones share the gradient."""
+    """The smallest element over some axes; NaN if there is one. Equal ones share the gradient.
+
+    Raises ShapeError where there is no element to choose from.
+
+    >>> ds.min(ds.asarray([[1, 5], [4, 2]]), axis=1)
+    tensor([1, 2])
+    """
     (x,) = promoted("min", (x,), NUMERIC)
     return reduced(min, x, axis, keepdims)
 
@@ -408,7 +439,13 @@ def _position_samples() -> list[Sample]:
     onnx=forms.position("ArgMax"),
 )
 def argmax(x: Tensor, /, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """Where the largest element is on an axis or in the flattened tensor; the first of equals."""
+    """Where the largest element is on an axis or in the flat tensor, int64; the first of equals.
+
+    Raises ShapeError where there is no element to choose from.
+
+    >>> ds.argmax(ds.asarray([[1, 5], [4, 2]]), axis=1), ds.argmax(ds.asarray([[1, 5], [4, 2]]))
+    (tensor([1, 0]), tensor(1))
+    """
     (x,) = promoted("argmax", (x,), NUMERIC)
     return reduced(argmax, x, axis, keepdims)
 
@@ -424,6 +461,12 @@ def argmax(x: Tensor, /, axis: int | None = None, keepdims: bool = False) -> Ten
     onnx=forms.position("ArgMin"),
 )
 def argmin(x: Tensor, /, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """Where the smallest element is on an axis or in the flattened tensor; the first of equals."""
+    """Where the smallest element is on an axis or in the flat tensor, int64; the first of equals.
+
+    Raises ShapeError where there is no element to choose from.
+
+    >>> ds.argmin(ds.asarray([[1, 5], [4, 2]]), axis=1)
+    tensor([0, 1])
+    """
     (x,) = promoted("argmin", (x,), NUMERIC)
     return reduced(argmin, x, axis, keepdims)

@@ -17,7 +17,11 @@ __all__ = ["logsumexp", "std"]
 
 @method("std")
 def std(x: Tensor, /, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-    """The standard deviation, the square root of `var`."""
+    """The standard deviation, the square root of `var`.
+
+    >>> ds.std(ds.asarray([1.0, 3.0])), ds.std(ds.asarray([1.0, 3.0]), correction=1)
+    (tensor(1.), tensor(1.4142))
+    """
     out: Tensor = var(x, axis, correction, keepdims).sqrt()
     return out
 
@@ -35,7 +39,11 @@ def std(x: Tensor, /, axis: Axis = None, correction: float = 0.0, keepdims: bool
     onnx=forms_nn.reduced("ReduceLogSumExp"),
 )
 def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """log(sum(exp(x))) over some axes, without overflow."""
+    """log(sum(exp(x))) over some axes, without overflow.
+
+    >>> ds.logsumexp(ds.asarray([1000.0, 1000.0]))
+    tensor(1000.6932)
+    """
     axes = axes_of("logsumexp", x, axis)
     x = x if x.dtype.is_float else converted(x, float32)
     wide = converted(x, x.dtype.accumulator)

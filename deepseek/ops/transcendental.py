@@ -31,7 +31,11 @@ __all__ = [
     onnx="Exp",
 )  # fmt: skip
 def exp(x: Expr) -> Expr:
-    """e to the power x."""
+    """e to the power x.
+
+    >>> ds.exp(ds.asarray([0, 1]))
+    tensor([1.    , 2.7183])
+    """
     return call("exp", x)
 
 
@@ -40,7 +44,11 @@ def exp(x: Expr) -> Expr:
     onnx="Log", domain=(0.1, 9.0),
 )  # fmt: skip
 def log(x: Expr) -> Expr:
-    """The natural logarithm; -inf at 0, NaN below."""
+    """The natural logarithm; -inf at 0, NaN below.
+
+    >>> ds.log(ds.asarray([1.0, 0.0, -1.0]))
+    tensor([  0., -inf,  nan])
+    """
     return call("log", x)
 
 
@@ -49,7 +57,11 @@ def log(x: Expr) -> Expr:
     method="expm1",
 )  # fmt: skip
 def expm1(x: Expr) -> Expr:
-    """exp(x) - 1, accurate near 0."""
+    """exp(x) - 1, accurate near 0.
+
+    >>> ds.expm1(ds.asarray([0.0, 1e-10]))
+    tensor([0.e+00, 1.e-10])
+    """
     return call("expm1", x)
 
 
@@ -58,7 +70,11 @@ def expm1(x: Expr) -> Expr:
     method="log1p", domain=(-0.9, 9.0),
 )  # fmt: skip
 def log1p(x: Expr) -> Expr:
-    """log(1 + x), accurate near 0."""
+    """log(1 + x), accurate near 0.
+
+    >>> ds.log1p(ds.asarray([0.0, 1e-10]))
+    tensor([0.e+00, 1.e-10])
+    """
     return call("log1p", x)
 
 
@@ -88,7 +104,11 @@ def logaddexp(a: Expr, b: Expr) -> Expr:
     onnx="Sqrt", domain=(0.1, 9.0),
 )  # fmt: skip
 def sqrt(x: Expr) -> Expr:
-    """The square root; NaN below 0."""
+    """The square root; NaN below 0.
+
+    >>> ds.sqrt(ds.asarray([4.0, 2.0, -1.0]))
+    tensor([2.    , 1.4142,    nan])
+    """
     return call("sqrt", x)
 
 
@@ -97,7 +117,11 @@ def sqrt(x: Expr) -> Expr:
     method="rsqrt", precision="high", domain=(0.1, 9.0),
 )  # fmt: skip
 def rsqrt(x: Expr) -> Expr:
-    """1 / sqrt(x)."""
+    """1 / sqrt(x).
+
+    >>> ds.rsqrt(ds.asarray([4.0, 0.0]))
+    tensor([0.5, inf])
+    """
     return call("div", const(1, x.dtype), call("sqrt", x))
 
 
@@ -105,7 +129,11 @@ def rsqrt(x: Expr) -> Expr:
     takes=FLOATS, reference=np.sin, vjp=lambda g, y, x: (g * cos(x),), method="sin", onnx="Sin"
 )  # fmt: skip
 def sin(x: Expr) -> Expr:
-    """The sine of x radians."""
+    """The sine of x radians.
+
+    >>> ds.sin(ds.asarray([0.0, np.pi / 2]))
+    tensor([0., 1.])
+    """
     return call("sin", x)
 
 
@@ -113,7 +141,11 @@ def sin(x: Expr) -> Expr:
     takes=FLOATS, reference=np.cos, vjp=lambda g, y, x: (-g * sin(x),), method="cos", onnx="Cos"
 )  # fmt: skip
 def cos(x: Expr) -> Expr:
-    """The cosine of x radians."""
+    """The cosine of x radians.
+
+    >>> ds.cos(ds.asarray([0.0, np.pi]))
+    tensor([ 1., -1.])
+    """
     return call("cos", x)
 
 
@@ -122,7 +154,11 @@ def cos(x: Expr) -> Expr:
     onnx="Tanh",
 )  # fmt: skip
 def tanh(x: Expr) -> Expr:
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    >>> ds.tanh(ds.asarray([0.0, 1.0]))
+    tensor([0.    , 0.7616])
+    """
     return call("tanh", x)
 
 
@@ -134,7 +170,11 @@ def tanh(x: Expr) -> Expr:
     onnx="Erf",
 )
 def erf(x: Expr) -> Expr:
-    """The error function, 2/sqrt(pi) times the integral of exp(-t*t) from 0 to x."""
+    """The error function, 2/sqrt(pi) times the integral of exp(-t*t) from 0 to x.
+
+    >>> ds.erf(ds.asarray([-np.inf, 0.0, 1.0]))
+    tensor([-1.    ,  0.    ,  0.8427])
+    """
     return call("erf", x)
 
 
@@ -148,7 +188,11 @@ def _sigmoid_reference(x: Any) -> Any:
     vjp=lambda g, y, x: (g * y * (1 - y),), method="sigmoid", onnx="Sigmoid",
 )  # fmt: skip
 def sigmoid(x: Expr) -> Expr:
-    """1 / (1 + exp(-x)), the logistic function."""
+    """1 / (1 + exp(-x)), the logistic function.
+
+    >>> ds.sigmoid(ds.asarray([-np.inf, 0.0, 2.0]))
+    tensor([0.    , 0.5   , 0.8808])
+    """
     return call(
         "div", const(1, x.dtype), call("add", const(1, x.dtype), call("exp", call("neg", x)))
     )

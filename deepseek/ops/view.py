@@ -165,7 +165,13 @@ def _resolved(x: Tensor, shape: Shape) -> Shape:
     onnx=forms.reshape,
 )
 def reshape(x: Tensor, /, shape: Any, *more: int, copy: bool | None = None) -> Tensor:
-    """The same elements in another shape, row-major; one size may be -1."""
+    """The same elements in another shape, row-major; one size may be -1.
+
+    Raises ShapeError where the numbers of elements differ.
+
+    >>> ds.reshape(ds.arange(6), (2, -1)).tolist()
+    [[0, 1, 2], [3, 4, 5]]
+    """
     x = as_tensor(x, "reshape")
     wanted = _resolved(x, given_shape(shape) + given_shape(more))
     if wanted == shape_of(x):
@@ -175,7 +181,11 @@ def reshape(x: Tensor, /, shape: Any, *more: int, copy: bool | None = None) -> T
 
 
 def flatten(x: Tensor, /, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """x with the axes from start_dim to end_dim merged into one."""
+    """x with the axes from start_dim to end_dim merged into one.
+
+    >>> ds.flatten(ds.zeros(2, 3, 4), 1).shape
+    (2, 12)
+    """
     source = shape_of(x)
     if not source:
         return x.reshape((1,))
@@ -184,7 +194,11 @@ def flatten(x: Tensor, /, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 
 def expand_dims(x: Tensor, /, axis: int | Sequence[int] = 0) -> Tensor:
-    """x with new axes of size 1 at the given places of the result."""
+    """x with new axes of size 1 at the given places of the result; ShapeError for places beyond it.
+
+    >>> ds.expand_dims(ds.zeros(2, 3), (0, -1)).shape
+    (1, 2, 3, 1)
+    """
     given = (axis,) if isinstance(axis, int) else tuple(axis)
     rank = x.ndim + len(given)
     axes = sorted(axis_of("expand_dims", x, a, rank) for a in given)
@@ -195,7 +209,11 @@ def expand_dims(x: Tensor, /, axis: int | Sequence[int] = 0) -> Tensor:
 
 
 def squeeze(x: Tensor, /, axis: int | Sequence[int] | None = None) -> Tensor:
-    """x without the given axes, which must have size 1; without all such axes by default."""
+    """x without the given axes, which must have size 1; without all such axes by default.
+
+    >>> ds.squeeze(ds.zeros(1, 3, 1)).shape, ds.squeeze(ds.zeros(1, 3, 1), axis=0).shape
+    ((3,), (3, 1))
+    """
     source = shape_of(x)
     if axis is None:
         axes: tuple[int, ...] = tuple(i for i, s in enumerate(source) if is_size(s, 1))
@@ -238,7 +256,11 @@ def _permute_meaning(
     onnx=forms.renamed("Transpose", perm="axes"),
 )
 def permute_dims(x: Tensor, /, axes: Sequence[int]) -> Tensor:
-    """x with its axes in another order."""
+    """x with its axes in another order. Raises ShapeError unless each axis is named once.
+
+    >>> ds.permute_dims(ds.zeros(2, 3, 4), (2, 0, 1)).shape
+    (4, 2, 3)
+    """
     x = as_tensor(x, "permute_dims")
     order = tuple(axis_of("permute_dims", x, a) for a in axes)
     if sorted(order) != list(range(x.ndim)):
@@ -253,7 +275,11 @@ def permute_dims(x: Tensor, /, axes: Sequence[int]) -> Tensor:
 
 
 def swapaxes(x: Tensor, /, axis1: int, axis2: int) -> Tensor:
-    """x with two axes exchanged."""
+    """x with two axes exchanged.
+
+    >>> ds.swapaxes(ds.zeros(2, 3, 4), 0, 2).shape
+    (4, 3, 2)
+    """
     order = list(range(x.ndim))
     a, b = axis_of("swapaxes", x, axis1), axis_of("swapaxes", x, axis2)
     order[a], order[b] = b, a
@@ -261,7 +287,11 @@ def swapaxes(x: Tensor, /, axis1: int, axis2: int) -> Tensor:
 
 
 def moveaxis(x: Tensor, /, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
-    """x with some axes moved to other places, the rest in order."""
+    """x with some axes moved to other places, the rest in order; ShapeError for axes given twice.
+
+    >>> ds.moveaxis(ds.zeros(2, 3, 4), 0, -1).shape
+    (3, 4, 2)
+    """
     moved = [axis_of("moveaxis", x, a) for a in ((source,) if isinstance(source, int) else source)]
     places = [
         axis_of("moveaxis", x, a)
@@ -279,7 +309,11 @@ def moveaxis(x: Tensor, /, source: int | Sequence[int], destination: int | Seque
 
 
 def matrix_transpose(x: Tensor, /) -> Tensor:
-    """x with its last two axes exchanged."""
+    """x with its last two axes exchanged, also `x.mT`. Raises ShapeError for fewer axes.
+
+    >>> ds.matrix_transpose(ds.zeros(5, 2, 3)).shape
+    (5, 3, 2)
+    """
     if x.ndim < 2:
         raise op_error(
             ShapeError, "matrix_transpose", describe(x), "at least two axes", user_line()
@@ -348,7 +382,11 @@ def _broadcast_vjp(g: Tensor, y: Tensor, x: Tensor, *, shape: Shape) -> tuple[Te
     onnx=forms.broadcast,
 )
 def broadcast_to(x: Tensor, /, shape: Any, *more: int) -> Tensor:
-    """x repeated along new leading axes and along axes of size 1."""
+    """x repeated along new leading axes and axes of size 1. Raises ShapeError for other growth.
+
+    >>> ds.broadcast_to(ds.asarray([[1], [2]]), (2, 2)).tolist()
+    [[1, 1], [2, 2]]
+    """
     x = as_tensor(x, "broadcast_to")
     wanted = given_shape(shape) + given_shape(more)
     if wanted == shape_of(x):
@@ -358,7 +396,11 @@ def broadcast_to(x: Tensor, /, shape: Any, *more: int) -> Tensor:
 
 
 def broadcast_arrays(*arrays: Tensor) -> list[Tensor]:
-    """The tensors broadcast against each other."""
+    """The tensors broadcast against each other. Raises ShapeError where sizes do not go together.
+
+    >>> [x.shape for x in ds.broadcast_arrays(ds.zeros(3, 1), ds.zeros(4))]
+    [(3, 4), (3, 4)]
+    """
     target = broadcast_shapes([shape_of(a) for a in arrays])
     return [broadcast_to(a, target) for a in arrays]
 
@@ -422,7 +464,13 @@ def _concat_vjp(g: Tensor, y: Tensor, *xs: Tensor, axis: int) -> tuple[Tensor, .
     onnx=forms.renamed("Concat", axis="axis"),
 )
 def concat(arrays: Sequence[Tensor], /, *, axis: int | None = 0) -> Tensor:
-    """The tensors joined along an axis; flattened first for None."""
+    """The tensors joined along an axis; flattened first for None. dtypes promote.
+
+    Raises ShapeError where sizes differ elsewhere, or for no tensors.
+
+    >>> ds.concat([ds.asarray([[1, 2]]), ds.asarray([[3, 4]])], axis=1)
+    tensor([[1, 2, 3, 4]])
+    """
     tensors = promoted("concat", tuple(arrays), ALL) if arrays else []
     if not tensors:
         raise op_error(ShapeError, "concat", "nothing", "at least one tensor", user_line())
@@ -434,7 +482,11 @@ def concat(arrays: Sequence[Tensor], /, *, axis: int | None = 0) -> Tensor:
 
 
 def stack(arrays: Sequence[Tensor], /, *, axis: int = 0) -> Tensor:
-    """The tensors joined along a new axis."""
+    """The tensors joined along a new axis. Raises ShapeError for unequal shapes or no tensors.
+
+    >>> ds.stack([ds.asarray([1, 2]), ds.asarray([3, 4])], axis=1).tolist()
+    [[1, 3], [2, 4]]
+    """
     if not arrays:
         raise op_error(ShapeError, "stack", "nothing", "at least one tensor", user_line())
     return concat([expand_dims(as_tensor(a, "stack"), axis) for a in arrays], axis=axis)
