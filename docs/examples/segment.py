@@ -12,6 +12,7 @@ InstanceNorm3d and ReLU. A report shows slices: the picture, the truth, and what
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 import warnings
@@ -27,6 +28,7 @@ from deepseek.nn import functional as F
 
 CLASSES = ("rest", "grey matter", "white matter")
 PATCH = 32
+MARGIN = 2  # voxels around the head
 
 
 @dataclass
@@ -59,10 +61,18 @@ def load_brain(resolution: int) -> Brain:
 
 
 def labelled(picture: np.ndarray, grey: np.ndarray, white: np.ndarray) -> Brain:
-    """Each voxel's likeliest class, and the picture normalised."""
+    """Each voxel's likeliest class, and the picture normalised; both cut to the head."""
     classes = np.stack([1 - grey - white, grey, white]).argmax(axis=0)
-    inside = picture[picture > 0]
-    return Brain((picture - inside.mean()) / inside.std(), classes.astype(np.int64))
+    head = picture > 0.1 * picture.max()
+    inside = picture[head]
+    spans = []
+    for axis, size in enumerate(picture.shape):
+        others = tuple(i for i in range(3) if i != axis)
+        found = np.flatnonzero(head.any(axis=others))
+        spans.append(slice(max(0, found[0] - MARGIN), min(size, found[-1] + 1 + MARGIN)))
+    place = tuple(spans)
+    whole = (picture - inside.mean()) / inside.std()
+    return Brain(whole[place], classes.astype(np.int64)[place])
 
 
 class Block(nn.Module):
@@ -150,19 +160,21 @@ def train(model: UNet, brain: Brain, steps: int, batch: int) -> list[float]:
 
 
 def predict(model: UNet, picture: np.ndarray) -> np.ndarray:
-    """The class of each voxel of a whole picture, patch after patch; edges are covered twice."""
-    seen = ds.jit(lambda x: model(x).argmax(axis=1))
-    out = np.zeros(picture.shape, np.int64)
-    starts = [[*range(0, n - PATCH, PATCH), n - PATCH] for n in picture.shape]
+    """The class of each voxel of a whole picture: patches overlap by half, their shares add up.
+
+    A patch in which nothing differs is left out: there is nothing to normalise by, and it is rest.
+    """
+    shares = ds.jit(lambda x: ds.softmax(model(x), dim=1))
+    out = np.zeros((len(CLASSES), *picture.shape), np.float32)
+    starts = [[*range(0, n - PATCH, PATCH // 2), n - PATCH] for n in picture.shape]
     model.eval()
     with ds.no_grad():
-        for i in starts[0]:
-            for j in starts[1]:
-                for k in starts[2]:
-                    place = (slice(i, i + PATCH), slice(j, j + PATCH), slice(k, k + PATCH))
-                    found = seen(ds.asarray(np.ascontiguousarray(picture[place])[None, None]))
-                    out[place] = found.numpy()[0]
-    return out
+        for corner in itertools.product(*starts):
+            place = tuple(slice(at, at + PATCH) for at in corner)
+            patch = np.ascontiguousarray(picture[place])[None, None]
+            if np.ptp(patch) > 0:
+                out[:, *place] += shares(ds.asarray(patch)).numpy()[0]
+    return out.argmax(axis=0)
 
 
 def dice(found: np.ndarray, wanted: np.ndarray) -> list[float]:
@@ -185,7 +197,7 @@ def write_report(path: Path, brain: Brain, found: np.ndarray, scores: list[float
     from matplotlib import pyplot
 
     depth, height, _ = brain.picture.shape
-    slices = [height // 5, height // 2, 4 * height // 5]
+    slices = [height // 5, height // 2, 3 * height // 4]
     figure, axes = pyplot.subplots(len(slices), 3, figsize=(8, 8.6), facecolor="white")
     for row, at in zip(axes, slices, strict=True):
         shown = (brain.picture[:, at], brain.classes[:, at], found[:, at])
@@ -204,7 +216,7 @@ def write_report(path: Path, brain: Brain, found: np.ndarray, scores: list[float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Segment the MNI brain with a 3-D U-Net.")
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--resolution", type=int, default=2, help="millimetres a voxel")
     parser.add_argument("--report", type=Path, default=Path("segment.png"))
