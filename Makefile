@@ -85,11 +85,13 @@ $(ORACLE_VENV)/.installed: $(sources)
 	touch $@
 
 $(VENV)/.installed-demo: $(sources) | $(VENV)/.created
+	@echo "installing deepseek into $(VENV): a minute or two for the runtime and what the demo needs"
 	$(pip) install '.[demo]'
 	touch $@
 
 # The test extras include the demo's.
 $(VENV)/.installed-test: $(sources) | $(VENV)/.created
+	@echo "installing deepseek into $(VENV): a minute or two for the runtime and the test extras"
 	$(pip) install '.[test,lint,native]'
 	touch $@ $(VENV)/.installed-demo
 
