@@ -17,9 +17,11 @@ from deepseek.ops import (
     create,
     diagonals,
     distances,
+    dropouts,
     elementwise,
     exponentials,
     float_parts,
+    grid_sampling,
     grids,
     host,
     index,
@@ -38,11 +40,13 @@ from deepseek.ops import (
     pooling_sized,
     prefix,
     products,
+    quantiles,
     random,
     rectifiers,
     recurrent,
     reduce,
     regions,
+    resample,
     scattering,
     searching,
     slicing,
@@ -70,9 +74,11 @@ from deepseek.ops.conv import *
 from deepseek.ops.create import *
 from deepseek.ops.diagonals import *
 from deepseek.ops.distances import *
+from deepseek.ops.dropouts import *
 from deepseek.ops.elementwise import *
 from deepseek.ops.exponentials import *
 from deepseek.ops.float_parts import *
+from deepseek.ops.grid_sampling import *
 from deepseek.ops.grids import *
 from deepseek.ops.host import *
 from deepseek.ops.index import *
@@ -91,11 +97,13 @@ from deepseek.ops.pooling import *
 from deepseek.ops.pooling_sized import *
 from deepseek.ops.prefix import *
 from deepseek.ops.products import *
+from deepseek.ops.quantiles import *
 from deepseek.ops.random import *
 from deepseek.ops.rectifiers import *
 from deepseek.ops.recurrent import *
 from deepseek.ops.reduce import *
 from deepseek.ops.regions import *
+from deepseek.ops.resample import *
 from deepseek.ops.scattering import *
 from deepseek.ops.searching import *
 from deepseek.ops.slicing import *
@@ -125,9 +133,11 @@ __all__ += conv.__all__
 __all__ += create.__all__
 __all__ += distances.__all__
 __all__ += diagonals.__all__
+__all__ += dropouts.__all__
 __all__ += elementwise.__all__
 __all__ += exponentials.__all__
 __all__ += float_parts.__all__
+__all__ += grid_sampling.__all__
 __all__ += grids.__all__
 __all__ += host.__all__
 __all__ += index.__all__
@@ -146,11 +156,13 @@ __all__ += pooling.__all__
 __all__ += pooling_sized.__all__
 __all__ += prefix.__all__
 __all__ += products.__all__
+__all__ += quantiles.__all__
 __all__ += random.__all__
 __all__ += rectifiers.__all__
 __all__ += recurrent.__all__
 __all__ += reduce.__all__
 __all__ += regions.__all__
+__all__ += resample.__all__
 __all__ += scattering.__all__
 __all__ += searching.__all__
 __all__ += slicing.__all__

@@ -31,10 +31,9 @@ from deepseek.ops.define import (
     shape_of,
 )
 from deepseek.ops.elementwise import logical_not, maximum, minimum, where
-from deepseek.ops.index import take, take_along_axis
+from deepseek.ops.index import scatter_add, take, take_along_axis
 from deepseek.ops.reduce import max as largest
 from deepseek.ops.reduce import min as smallest
-from deepseek.ops.scattering import scatter_add
 from deepseek.ops.transcendental import floor
 
 __all__ = ["bincount", "bucketize", "histc", "histogram", "isin", "searchsorted"]
