@@ -19,9 +19,11 @@ import numpy as np
 
 from deepseek.frontend import tensor
 from deepseek.frontend.tensor import Tensor, no_grad
+from deepseek.ir import scalar
 from deepseek.ir.dtype import DTYPES, DType, dtype_of
 from deepseek.ir.graph import Graph, Node, input_value
 from deepseek.ir.op import REGISTRY, Kind, Op
+from deepseek.onnx.scalars import since_of
 from deepseek.onnx.translate import UNSPEAKABLE
 from deepseek.onnx.versions import OPSETS, forms_of, since
 from deepseek.ops.define import ALL, BOOLEAN, FLOATS, INTEGERS, NUMERIC, isolated
@@ -109,7 +111,12 @@ def onnx_form(op: Op) -> str:
         return f"— ({why})"
     if op.expand is not None:
         found.append("expansion")
-    elif op.kind in (Kind.ELEMENTWISE, Kind.CREATE, Kind.VIEW, Kind.INDEX):
+    elif op.kind is Kind.ELEMENTWISE and op.meaning is not None:
+        node = next(recorded(op))
+        scalars = [scalar.var(f"x{i}", v.type.dtype) for i, v in enumerate(node.inputs)]
+        at = since_of(op.meaning(*scalars, **node.attrs))
+        found.append("scalars" if at == OPSETS.start else f"scalars from {at}")
+    elif op.kind in (Kind.CREATE, Kind.VIEW, Kind.INDEX):
         found.append("scalars")
     elif op.kind is Kind.SCATTER:
         found.append("ScatterElements")

@@ -340,6 +340,9 @@ class Builder:
             return self.array(np.asarray(e.attr), e.dtype)
         if e.fn == "cast":
             return self.cast(args[0], e.dtype)
+        if e.fn == "bitcast":
+            made = self.node("BitCast", args[0], dtype=e.dtype, to=self.code(e.dtype))
+            return str(made)
         special = SPECIAL.get(e.fn)
         if special is not None:
             return special(self, e.args[0].dtype, *args)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from deepseek.ir.dtype import DTYPES, DType, bool_
+from deepseek.ir.scalar import Expr, walk
+from deepseek.onnx.versions import OPSETS, first
 
 DIRECT = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "abs": "Abs", "exp": "Exp",
@@ -20,6 +22,16 @@ DIRECT = {
     "eq": "Equal", "where": "Where",
 }  # fmt: skip
 """Scalar functions that are ONNX operators."""
+
+
+LATER = {"bitcast": "BitCast"}
+"""Scalar functions that the builder writes with operators that came late."""
+
+
+def since_of(meaning: Expr) -> int:
+    """The opset from which a scalar expression can be said."""
+    needed = [first(LATER[part.fn]) for part in walk([meaning]) if part.fn in LATER]
+    return max((n for n in needed if n is not None), default=OPSETS.start)
 
 
 def _neg(b: Any, dtype: DType, x: str) -> str:

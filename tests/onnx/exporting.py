@@ -6,9 +6,11 @@ from typing import Any
 
 from deepseek.ir.graph import Graph
 from deepseek.ir.op import Kind
+from deepseek.ir.scalar import var
 from deepseek.onnx.finish import assembled, check
+from deepseek.onnx.scalars import since_of
 from deepseek.onnx.translate import Translator
-from deepseek.onnx.versions import forms_of
+from deepseek.onnx.versions import OPSETS, forms_of, since
 
 
 def model_of(graph: Graph, opset: int = 21) -> tuple[Any, Translator]:
@@ -24,6 +26,22 @@ def model_of(graph: Graph, opset: int = 21) -> tuple[Any, Translator]:
         tensor.raw_data = b.held[tensor.name].tobytes()
     check(b, model)
     return model, b
+
+
+def least_opset(graph: Graph) -> int:
+    """The opset from which a graph can be said: later than the first where it looks at bits."""
+    least = OPSETS.start
+    for node in graph.nodes:
+        op = node.op
+        if any(since(f) == OPSETS.start for f in forms_of(op.onnx)):
+            continue
+        if op.kind is Kind.ELEMENTWISE and op.meaning is not None:
+            scalars = [var(f"x{i}", v.type.dtype) for i, v in enumerate(node.inputs)]
+            least = max(least, since_of(op.meaning(*scalars, **node.attrs)))
+        elif op.expand is not None:
+            types = tuple(v.type for v in node.inputs)
+            least = max(least, least_opset(op.expand(types, node.attrs)))
+    return least
 
 
 def unspeakable(graph: Graph) -> bool:

@@ -390,6 +390,18 @@ def test_a_scalar_function_made_here_needs_no_more(path: Path) -> None:
         del REGISTRY["toy_hypot"]
 
 
+def test_integers_of_64_bits_are_compared_whole(path: Path) -> None:
+    """onnxruntime's Min, Max and Sign look at their lower halves only."""
+    numbers = np.array([2**32 - 1, 4, 2**33 - 1, -7, 3, 2**40 - 1, 2**32 - 1, 2**32 - 1] * 2)
+
+    def f(x: ds.Tensor) -> Any:
+        return ds.minimum(x, 4), ds.maximum(x, 4), ds.sign(x), x.clip(-2, 5)
+
+    report = export(f, numbers, path)
+    assert set(report.errors.values()) == {0.0}
+    assert not {"Min", "Max", "Sign", "Clip"} & set(report.operators)
+
+
 def test_broadcasting_is_left_to_onnx(path: Path) -> None:
     export(lambda x, y: (x * 2 + y) / (x + 1), (randn(4, 3), randn(3)), path)
     assert sorted(operators(path)) == ["Add", "Add", "Div", "Mul"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exporting import unspeakable
+from exporting import least_opset, unspeakable
 from sampling import Case, case_name, cases
 
 import deepseek as ds
@@ -50,7 +50,8 @@ def exported(case: Case, axis: int, opset: int, path: Path) -> Report | None:
         return tuple(case.call(list(tensors)))
 
     try:
-        return export(call, tuple(case.tensors()), path, dynamic=dynamic, opset=opset)
+        least = max(opset, least_opset(case.graph()))
+        return export(call, tuple(case.tensors()), path, dynamic=dynamic, opset=least)
     except (CompileError, ShapeError) as error:
         text = str(error)
         refused = any(t in text for t in ("'n' was fixed", "whose size is left open"))
