@@ -16,6 +16,7 @@ from deepseek.ops import (
     conv,
     create,
     diagonals,
+    differences,
     distances,
     dropouts,
     elementwise,
@@ -49,6 +50,7 @@ from deepseek.ops import (
     resample,
     scattering,
     searching,
+    selection,
     slicing,
     special,
     special_gamma,
@@ -73,6 +75,7 @@ from deepseek.ops.control import *
 from deepseek.ops.conv import *
 from deepseek.ops.create import *
 from deepseek.ops.diagonals import *
+from deepseek.ops.differences import *
 from deepseek.ops.distances import *
 from deepseek.ops.dropouts import *
 from deepseek.ops.elementwise import *
@@ -106,6 +109,7 @@ from deepseek.ops.regions import *
 from deepseek.ops.resample import *
 from deepseek.ops.scattering import *
 from deepseek.ops.searching import *
+from deepseek.ops.selection import *
 from deepseek.ops.slicing import *
 from deepseek.ops.special import *
 from deepseek.ops.special_gamma import *
@@ -133,6 +137,7 @@ __all__ += conv.__all__
 __all__ += create.__all__
 __all__ += distances.__all__
 __all__ += diagonals.__all__
+__all__ += differences.__all__
 __all__ += dropouts.__all__
 __all__ += elementwise.__all__
 __all__ += exponentials.__all__
@@ -165,6 +170,7 @@ __all__ += regions.__all__
 __all__ += resample.__all__
 __all__ += scattering.__all__
 __all__ += searching.__all__
+__all__ += selection.__all__
 __all__ += slicing.__all__
 __all__ += special.__all__
 __all__ += special_gamma.__all__
