@@ -79,7 +79,13 @@ def _gelu_reference(x: Any, approximate: str) -> Any:
     onnx=forms.renamed("Gelu", approximate="approximate"),
 )
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
-    """x times the probability that a normal variable is below x; "tanh" approximates it."""
+    """x times the probability that a normal variable is below x (Hendrycks and Gimpel 2016).
+
+    approximate="tanh" gives its approximation; anything but that and "none" is an ArgumentError.
+
+    >>> ds.gelu(ds.asarray([-1.0, 0.0, 2.0]))
+    tensor([-0.1587,  0.    ,  1.9545])
+    """
     if approximate not in ("none", "tanh"):
         raise op_error(
             ArgumentError, "gelu", f"approximate={approximate!r}", "'none' or 'tanh'", user_line()
@@ -244,7 +250,11 @@ def _log_softmax_reference(x: Any, dim: int) -> Any:
     onnx=forms.renamed("LogSoftmax", axis="dim"),
 )
 def log_softmax(x: Tensor, dim: int) -> Tensor:
-    """The logarithm of softmax."""
+    """The logarithm of softmax.
+
+    >>> ds.log_softmax(ds.asarray([0.0, 0.0]), 0)
+    tensor([-0.6931, -0.6931])
+    """
     axis = axis_of("log_softmax", x, dim)
     x = floating(x)
     shifted = _shifted(x, axis)

@@ -92,7 +92,13 @@ def scaled_dot_product_attention(
     """softmax(query @ key.mT * scale + mask) @ value, over (..., length, features).
 
     A boolean mask says what may be seen, a float one is added to the scores; `is_causal` hides what
-    comes later. The scale is 1 / sqrt(features) by default.
+    comes later. The scale is 1 / sqrt(features) by default (Vaswani et al. 2017).
+
+    Raises ShapeError for sizes that do not fit.
+
+    >>> q, k, v = ds.randn(2, 4, 5, 8), ds.randn(2, 4, 7, 8), ds.randn(2, 4, 7, 3)
+    >>> ds.scaled_dot_product_attention(q, k, v).shape
+    (2, 4, 5, 3)
     """
     if min(query.ndim, key.ndim, value.ndim) < 2:
         got = [describe(t) for t in (query, key, value)]

@@ -91,7 +91,13 @@ def _matmul_meaning(inputs: Types, out: TensorType) -> Contraction:
     onnx="MatMul",
 )
 def matmul(a: Tensor, b: Tensor, /) -> Tensor:
-    """The matrix product; leading axes broadcast, vectors are rows on the left, columns else."""
+    """The matrix product; leading axes broadcast, vectors are rows on the left, columns else.
+
+    Raises ShapeError where the inner sizes differ.
+
+    >>> ds.matmul(ds.asarray([[1, 2], [3, 4]]), ds.asarray([1, 10]))
+    tensor([21, 43])
+    """
     a, b = promoted("matmul", (a, b), NUMERIC)
     left, right = shape_of(a), shape_of(b)
     if not left or not right or not same(left[-1], right[-2] if len(right) > 1 else right[0]):
@@ -270,7 +276,14 @@ def _convolution_samples() -> list[Sample]:
 def convolution(
     x: Tensor, w: Tensor, /, *, stride: Ints, padding: Pairs, dilation: Ints, groups: int
 ) -> Tensor:
-    """out[b, o, y] = sum over c, k of x[b, c, y * stride + k * dilation - padding] * w[o, c, k]."""
+    """out[b, o, y] = sum over c, k of x[b, c, y * stride + k * dilation - padding] * w[o, c, k].
+
+    Over any number of axes; `padding` has a pair for each. Behind `conv1d`, `conv2d` and `conv3d`.
+
+    >>> options = {"stride": (1,), "padding": ((1, 1),), "dilation": (1,), "groups": 1}
+    >>> ds.convolution(ds.ones(1, 1, 4), ds.ones(1, 1, 3), **options)
+    tensor([[[2., 3., 3., 2.]]])
+    """
     out: Tensor = record(
         op_of(convolution), x, w, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
@@ -383,7 +396,7 @@ def convolution_input_grad(
     dilation: Ints,
     groups: int,
 ) -> Tensor:
-    """The cotangent of a convolution's input of the given spatial size, from that of its result."""
+    """The cotangent of a convolution's input of the given size; see `convolution`."""
     out: Tensor = record(
         op_of(convolution_input_grad), g, w, size=size, stride=stride, padding=padding,
         dilation=dilation, groups=groups,
@@ -467,7 +480,7 @@ def convolution_weight_grad(
     dilation: Ints,
     groups: int,
 ) -> Tensor:
-    """The cotangent of a convolution's weight with the given window, from that of its result."""
+    """The cotangent of a convolution's weight of the given window; see `convolution`."""
     out: Tensor = record(
         op_of(convolution_weight_grad), x, g, size=size, stride=stride, padding=padding,
         dilation=dilation, groups=groups,

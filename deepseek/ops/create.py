@@ -98,7 +98,12 @@ def full(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of the given shape, every element `fill_value`."""
+    """A tensor of the given shape, every element `fill_value`, whose type decides the dtype.
+
+    >>> ds.full((2, 2), 7)
+    tensor([[7, 7],
+            [7, 7]])
+    """
     check_device(device)
     if isinstance(fill_value, Tensor):
         value = fill_value if dtype is None else converted(fill_value, dtype_of(dtype))
@@ -112,21 +117,33 @@ def full(
 def zeros(
     *shape: Any, dtype: Any = float32, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """A tensor of zeros: `zeros((2, 3))` or `zeros(2, 3)`."""
+    """A tensor of zeros, float32 by default: `zeros((2, 3))` or `zeros(2, 3)`.
+
+    >>> ds.zeros(2, 3).shape
+    (2, 3)
+    """
     return full(sizes(shape), 0, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def ones(
     *shape: Any, dtype: Any = float32, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """A tensor of ones: `ones((2, 3))` or `ones(2, 3)`."""
+    """A tensor of ones, float32 by default: `ones((2, 3))` or `ones(2, 3)`.
+
+    >>> ds.ones(2, dtype=ds.int64)
+    tensor([1, 1])
+    """
     return full(sizes(shape), 1, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def empty(
     *shape: Any, dtype: Any = float32, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """A tensor whose elements are not promised to be anything; they are zeros."""
+    """A tensor whose elements are not promised to be anything; they are zeros.
+
+    >>> ds.empty(2, 3).shape
+    (2, 3)
+    """
     return zeros(*shape, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
@@ -139,7 +156,11 @@ def full_like(
     x: Tensor, /, fill_value: Any, *, dtype: Any = None, device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
-    """A tensor of x's shape and (by default) dtype, every element `fill_value`."""
+    """A tensor of x's shape and (by default) dtype, every element `fill_value`.
+
+    >>> ds.full_like(ds.zeros(3), 0.5)
+    tensor([0.5, 0.5, 0.5])
+    """
     made = x.dtype if dtype is None else dtype
     return full(shape_of(x), fill_value, dtype=made, device=device, requires_grad=requires_grad)
 
@@ -147,21 +168,33 @@ def full_like(
 def zeros_like(
     x: Tensor, /, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """Zeros of x's shape and (by default) dtype."""
+    """Zeros of x's shape and (by default) dtype.
+
+    >>> ds.zeros_like(ds.asarray([2, 3]))
+    tensor([0, 0])
+    """
     return full_like(x, 0, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def ones_like(
     x: Tensor, /, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """Ones of x's shape and (by default) dtype."""
+    """Ones of x's shape and (by default) dtype.
+
+    >>> ds.ones_like(ds.asarray([2, 3]))
+    tensor([1, 1])
+    """
     return full_like(x, 1, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def empty_like(
     x: Tensor, /, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """A tensor like x whose elements are not promised to be anything; they are zeros."""
+    """A tensor like x whose elements are not promised to be anything; they are zeros.
+
+    >>> ds.empty_like(ds.ones(2, 3)).shape
+    (2, 3)
+    """
     return zeros_like(x, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
@@ -199,7 +232,13 @@ def arange(
     start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
-    """start, start + step, ... below stop; from 0 where only one bound is given."""
+    """start, start + step, ... below stop; from 0 where only one bound is given.
+
+    int64 for integers, else float32. Raises ArgumentError for a step of 0.
+
+    >>> ds.arange(3), ds.arange(1, 2, 0.5)
+    (tensor([0, 1, 2]), tensor([1. , 1.5]))
+    """
     check_device(device)
     if stop is None:
         start, stop = 0, start
@@ -238,7 +277,11 @@ def linspace(
     start: float, stop: float, /, num: int, *, dtype: Any = None, device: Any = None,
     endpoint: bool = True, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
-    """`num` evenly spaced numbers from start to stop, which `endpoint` says is one of them."""
+    """`num` evenly spaced numbers from start to stop, which `endpoint` says is one of them.
+
+    >>> ds.linspace(0, 1, 5)
+    tensor([0.  , 0.25, 0.5 , 0.75, 1.  ])
+    """
     num = _count("linspace", num)
     made = dtype_of(dtype) if dtype is not None else float32
     gaps = max(num - 1 if endpoint else num, 1)
@@ -255,7 +298,12 @@ def eye(
     n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = float32,
     device: Any = None, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
-    """A matrix with ones on the k-th diagonal and zeros elsewhere."""
+    """A matrix with ones on the k-th diagonal and zeros elsewhere.
+
+    >>> ds.eye(2, 3, k=1)
+    tensor([[0., 1., 0.],
+            [0., 0., 1.]])
+    """
     n_rows, n_cols = _count("eye", n_rows), None if n_cols is None else _count("eye", n_cols)
     rows = arange(n_rows, device=device).reshape((-1, 1))
     columns = arange(n_rows if n_cols is None else n_cols)
@@ -276,13 +324,27 @@ def _count(op: str, given: Any) -> Any:
 
 
 def tril(x: Tensor, /, *, k: int = 0) -> Tensor:
-    """The lower triangles of x's matrices, up to the k-th diagonal; zeros above."""
+    """The lower triangles of x's matrices, up to the k-th diagonal; zeros above.
+
+    Raises ShapeError for fewer than two axes.
+
+    >>> ds.tril(ds.ones(2, 3))
+    tensor([[1., 0., 0.],
+            [1., 1., 0.]])
+    """
     rows, columns = _matrix_places("tril", x)
     return where(columns <= rows + k, x, 0)
 
 
 def triu(x: Tensor, /, *, k: int = 0) -> Tensor:
-    """The upper triangles of x's matrices, from the k-th diagonal on; zeros below."""
+    """The upper triangles of x's matrices, from the k-th diagonal on; zeros below.
+
+    Raises ShapeError for fewer than two axes.
+
+    >>> ds.triu(ds.ones(2, 3), k=1)
+    tensor([[0., 1., 1.],
+            [0., 0., 1.]])
+    """
     rows, columns = _matrix_places("triu", x)
     return where(columns >= rows + k, x, 0)
 
@@ -305,6 +367,10 @@ def asarray(
 
     Python floats become float32, NumPy arrays keep their dtype. The elements are copied unless obj
     is a tensor. Raises DTypeError for dtypes that deepseek does not have.
+
+    >>> ds.asarray([[1, 2], [3, 4]]), ds.asarray(np.float64(0.5))
+    (tensor([[1, 2],
+            [3, 4]]), tensor(0.5, dtype=float64))
     """
     check_device(device)
     wanted = None if dtype is None else dtype_of(dtype)
@@ -354,7 +420,11 @@ def _stacked(obj: Any, dtype: DType | None) -> Tensor:
 
 
 def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
-    """A tensor with a copy of the elements of a DLPack exporter on the CPU."""
+    """A tensor with a copy of the elements of a DLPack exporter on the CPU.
+
+    >>> ds.from_dlpack(np.asarray([1.0, 2.0]))
+    tensor([1., 2.], dtype=float64)
+    """
     check_device(device)
     array = np.from_dlpack(x)
     return from_numpy(array, _natural_dtype(array, False), label="from_dlpack")
@@ -363,7 +433,11 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
 def array(
     data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """A new leaf with a copy of anything that `asarray` takes, as NumPy's `array` makes one."""
+    """A new leaf with a copy of anything that `asarray` takes, as NumPy's `array` makes one.
+
+    >>> ds.array([[1, 2], [3, 4]]).shape
+    (2, 2)
+    """
     out = asarray(data, dtype=dtype, device=device, copy=True)
     return finished(out.detach() if isinstance(data, Tensor) else out, requires_grad)
 

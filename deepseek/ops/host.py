@@ -52,7 +52,12 @@ def _inv_reference(a: Any) -> Any:
     precision="high",
 )
 def inv(a: Tensor, /) -> Tensor:
-    """The inverse of each matrix of a. Raises numpy.linalg.LinAlgError where there is none."""
+    """The inverse of each matrix of a. Raises numpy.linalg.LinAlgError where there is none.
+
+    >>> ds.inv(ds.asarray([[2.0, 0.0], [0.0, 4.0]]))
+    tensor([[0.5 , 0.  ],
+            [0.  , 0.25]])
+    """
     (a,) = promoted("inv", (a,), FLOATS)
     out: Tensor = record(op_of(inv), converted(a, a.dtype.accumulator))
     return converted(out, a.dtype)
@@ -88,7 +93,11 @@ def _solve_vjp(g: Tensor, y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tens
     precision="high",
 )
 def solve(a: Tensor, b: Tensor, /) -> Tensor:
-    """x with a @ x == b for each matrix of a; b is [..., n, k], or [n] for one matrix."""
+    """x with a @ x == b for each matrix of a; b is [..., n, k], or [n] for one matrix.
+
+    >>> ds.solve(ds.asarray([[2.0, 0.0], [0.0, 4.0]]), ds.asarray([1.0, 1.0]))
+    tensor([0.5 , 0.25])
+    """
     a, b = promoted("solve", (a, b), FLOATS)
     carried = a.dtype.accumulator
     column = b.ndim == 1

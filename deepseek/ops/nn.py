@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
+from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.dtype import int64, uint32
 from deepseek.ir.op import Sample
@@ -46,7 +46,11 @@ def _linear_reference(x: Any, weight: Any, bias: Any) -> Any:
     onnx=forms_nn.linear,
 )
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x @ weight.T + bias, the weight being (out, in)."""
+    """x @ weight.T + bias, the weight being (out, in). Raises ShapeError where sizes do not fit.
+
+    >>> ds.linear(ds.asarray([[1, 2]]), ds.asarray([[1, 0], [1, 1]]), ds.asarray([0, 10]))
+    tensor([[ 1, 13]])
+    """
     if weight.ndim != 2 or not x.ndim or not same(shape_of(x)[-1], shape_of(weight)[1]):
         raise op_error(
             ShapeError, "linear", (describe(x), f"weight {describe(weight)}"),
@@ -70,7 +74,14 @@ def _embedding_reference(input: Any, weight: Any, padding_idx: Any) -> Any:  # n
     onnx=forms_nn.embedding,
 )
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:  # noqa: A002
-    """The rows of weight at the given indices; the row `padding_idx` gets no gradient."""
+    """The rows of weight at the given indices; the row `padding_idx` gets no gradient.
+
+    Raises DTypeError unless the indices are integers.
+
+    >>> ds.embedding(ds.asarray([[2, 0]]), ds.asarray([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]))
+    tensor([[[4., 5.],
+             [0., 1.]]])
+    """
     rows = take(weight, input, axis=0)
     if padding_idx is None:
         return rows
@@ -84,7 +95,16 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
     onnx=forms_nn.one_hot,
 )
 def one_hot(x: Tensor, num_classes: int) -> Tensor:
-    """For each integer a row of int64 zeros with a one at that place."""
+    """For each integer a row of int64 zeros with a one at that place, or none where there is none.
+
+    Raises DTypeError unless x is of integers.
+
+    >>> ds.one_hot(ds.asarray([2, 0]), 3)
+    tensor([[0, 0, 1],
+            [1, 0, 0]])
+    """
+    if not x.dtype.is_integer:
+        raise op_error(DTypeError, "one_hot", describe(x), "integers", user_line())
     column = converted(x, int64).reshape((*shape_of(x), 1))
     return converted(column == arange(num_classes), int64)
 
@@ -120,7 +140,15 @@ def dropout_(x: Tensor, seed: Tensor, draw: Tensor, p: float) -> Tensor:
 def dropout(
     x: Tensor, p: float = 0.5, training: bool = True, *, generator: Generator | None = None
 ) -> Tensor:
-    """x, in training with elements set to 0 with probability p and the rest divided by 1 - p."""
+    """x, in training with elements set to 0 with probability p and the rest divided by 1 - p.
+
+    Raises ArgumentError unless 0 <= p <= 1.
+
+    >>> x = ds.ones(1000)
+    >>> dropped = ds.dropout(x, 0.25)
+    >>> sorted(set(dropped.tolist())), ds.dropout(x, 0.25, training=False).sum()
+    ([0.0, 1.3333333730697632], tensor(1000.))
+    """
     if not 0 <= p <= 1:
         raise op_error(ArgumentError, "dropout", f"p={p}", "a probability", user_line())
     if not training or p == 0:

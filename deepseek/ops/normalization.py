@@ -74,7 +74,14 @@ def layer_norm(
     x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
     bias: Tensor | None = None, eps: float = 1e-5,
 ) -> Tensor:  # fmt: skip
-    """x with mean 0 and variance 1 over its last axes, times weight, plus bias."""
+    """x with mean 0 and variance 1 over its last axes, times weight, plus bias (Ba et al. 2016).
+
+    `normalized_shape` are their sizes: ShapeError if x ends otherwise.
+
+    >>> ds.layer_norm(ds.asarray([[1.0, 3.0], [0.0, 10.0]]), 2)
+    tensor([[-1.,  1.],
+            [-1.,  1.]])
+    """
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     last = shape_of(x)[x.ndim - len(shape) :]
     if not 0 < len(shape) <= x.ndim or not all(map(same, last, shape)):
@@ -181,7 +188,11 @@ def batch_norm(
 
     In training by the batch's own statistics, towards which running_mean and running_var (variance
     over n - 1) are moved by `momentum`, unless the batch is empty; otherwise by running_mean and
-    running_var.
+    running_var. Ioffe and Szegedy 2015.
+
+    >>> ds.batch_norm(ds.asarray([[1.0, 5.0], [3.0, 5.0]]), None, None, training=True)
+    tensor([[-1.,  0.],
+            [ 1.,  0.]])
     """
     if x.ndim < 2:
         raise op_error(ShapeError, "batch_norm", describe(x), "(batch, channels, ...)", user_line())
@@ -242,7 +253,11 @@ def instance_norm(
     """x with mean 0 and variance 1 in each channel of each sample, times weight, plus bias.
 
     Running statistics, where given, are moved towards the mean of the samples' statistics; without
-    `use_input_stats` they are what x is normalised by.
+    `use_input_stats` they are what x is normalised by. Ulyanov et al. 2016.
+
+    >>> ds.instance_norm(ds.asarray([[[1.0, 3.0], [0.0, 10.0]]]))
+    tensor([[[-1.,  1.],
+             [-1.,  1.]]])
     """
     if x.ndim < 3:
         raise op_error(

@@ -177,6 +177,10 @@ def lstm_layer(
 
     Gates stand in the order input, forget, cell, output (Hochreiter and Schmidhuber 1997; forget
     gate Gers 1999). `w_hr` projects the output (Sak 2014): h is then (batch, projected).
+
+    >>> x, h, w_ih, w_hh = ds.ones(5, 1, 2), ds.zeros(1, 3), ds.ones(12, 2), ds.ones(12, 3)
+    >>> [y.shape for y in ds.lstm_layer(x, h, h, w_ih, w_hh)]
+    [(5, 1, 3), (1, 3), (1, 3)]
     """
     check("lstm_layer", 4, x, h0, w_ih, w_hh)
 
@@ -203,6 +207,10 @@ def gru_layer(
 
     Gates stand in the order reset, update, new; the reset gate multiplies the state's product and
     its bias (Cho 2014, in the form of cuDNN and PyTorch).
+
+    >>> x, h, w_ih, w_hh = ds.ones(5, 1, 2), ds.zeros(1, 3), ds.ones(9, 2), ds.ones(9, 3)
+    >>> [y.shape for y in ds.gru_layer(x, h, w_ih, w_hh)]
+    [(5, 1, 3), (1, 3)]
     """
     check("gru_layer", 3, x, h0, w_ih, w_hh)
 
@@ -230,6 +238,10 @@ def rnn_layer(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """One direction of one plain recurrent layer (Elman 1990): (outputs (time, batch, hidden),
     last h), the state being tanh or relu of its own product plus the input's.
+
+    >>> x, h, w_ih, w_hh = ds.ones(5, 1, 2), ds.zeros(1, 3), ds.ones(3, 2), ds.ones(3, 3)
+    >>> [y.shape for y in ds.rnn_layer(x, h, w_ih, w_hh)]
+    [(5, 1, 3), (1, 3)]
     """
     check("rnn_layer", 1, x, h0, w_ih, w_hh)
     if nonlinearity not in ("tanh", "relu"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
+from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, unknown, user_line
 from deepseek.frontend.tensor import Tensor, record, state
 from deepseek.ir.dtype import int64
 from deepseek.ir.op import Kind, Sample
@@ -122,7 +122,15 @@ def _scatter_samples() -> list[Sample]:
     onnx=forms.scatter,
 )
 def scatter_elements(x: Tensor, /, dim: int, index: Any, src: Any, *, combine: str) -> Tensor:
-    """x with src set at, multiplied into, or compared with the places of an index, in order."""
+    """x with src set at, multiplied into, or compared with the places of an index, in order.
+
+    `combine` is "set", "mul", "minimum" or "maximum": else ArgumentError.
+
+    >>> ds.scatter_elements(ds.ones(3), 0, [2, 2], ds.asarray([5.0, 7.0]), combine="mul")
+    tensor([ 1.,  1., 35.])
+    """
+    if combine not in COMBINATIONS:
+        raise unknown("combine", combine, COMBINATIONS)
     x = as_tensor(x, "scatter")
     axis = axis_of("scatter", x, dim)
     index, updates = updates_for("scatter", x, axis, index, src)
@@ -133,6 +141,7 @@ def scatter_elements(x: Tensor, /, dim: int, index: Any, src: Any, *, combine: s
     return converted(wide, x.dtype)
 
 
+COMBINATIONS = ("set", "mul", "maximum", "minimum")
 _REDUCTIONS = {
     None: "set", "add": "add", "sum": "add", "multiply": "mul", "prod": "mul", "amax": "maximum",
     "amin": "minimum",

@@ -186,7 +186,11 @@ def _update_vjp(
     ],
 )
 def slice_update(x: Tensor, v: Tensor, /, *, start: Shape, step: Ints | None = None) -> Tensor:
-    """x with the elements at start + i * step replaced by those of v, of x's dtype."""
+    """x with the elements at start + i * step replaced by those of v, of x's dtype.
+
+    >>> ds.slice_update(ds.zeros(5), ds.ones(2), start=(1,), step=(2,))
+    tensor([0., 1., 0., 1., 0.])
+    """
     step = (1,) * len(start) if step is None else step
     v = converted(as_tensor(v, "slice_update"), x.dtype)
     out: Tensor = record(op_of(slice_update), x, v, start=tuple(start), step=tuple(step))
@@ -314,7 +318,12 @@ def padded(
 
 
 def flip(x: Tensor, /, axis: int | Sequence[int] | None = None) -> Tensor:
-    """x with its elements in reverse order along some axes (all by default)."""
+    """x with its elements in reverse order along some axes (all by default).
+
+    >>> ds.flip(ds.asarray([[1, 2], [3, 4]]), axis=1)
+    tensor([[2, 1],
+            [4, 3]])
+    """
     x = as_tensor(x, "flip")
     axes = axes_of("flip", x, axis)
     source = shape_of(x)
@@ -377,6 +386,9 @@ def narrow(x: Tensor, /, dim: int, start: Size, length: Size) -> Tensor:
     """The elements from start to start + length along one axis; below 0 from the end.
 
     Raises ShapeError where they are not all there.
+
+    >>> ds.narrow(ds.asarray([1, 2, 3, 4]), 0, 1, 2)
+    tensor([2, 3])
     """
     source = shape_of(x)
     axis = axis_of("narrow", x, dim)
@@ -401,6 +413,9 @@ def roll(
     """x with its elements moved on by `shift` along an axis, those at the end to the front.
 
     Several shifts go with as many axes; without an axis, x is rolled as if it were flat.
+
+    >>> ds.roll(ds.asarray([1, 2, 3, 4]), 1)
+    tensor([4, 1, 2, 3])
     """
     if not isinstance(shift, int) or not isinstance(axis, (int, NoneType)):
         shifts = (shift,) if isinstance(shift, int) else tuple(shift)

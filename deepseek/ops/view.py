@@ -36,6 +36,7 @@ from deepseek.ops.define import (
     as_tensor,
     axes_of,
     axis_of,
+    broadcasted,
     describe,
     is_size,
     op_of,
@@ -53,9 +54,6 @@ __all__ = [
 
 Index = tuple[Expr, ...]
 Types = tuple[TensorType, ...]
-
-
-# ------------------------------------------------------------------------------------- reshape
 
 
 def linear_index(index: Sequence[Expr], shape: Sequence[Expr]) -> Expr:
@@ -181,7 +179,7 @@ def reshape(x: Tensor, /, shape: Any, *more: int, copy: bool | None = None) -> T
 
 
 def flatten(x: Tensor, /, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """x with the axes from start_dim to end_dim merged into one.
+    """x with the axes from start_dim to end_dim merged into one; ShapeError for axes out of order.
 
     >>> ds.flatten(ds.zeros(2, 3, 4), 1).shape
     (2, 12)
@@ -190,6 +188,9 @@ def flatten(x: Tensor, /, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     if not source:
         return x.reshape((1,))
     first, last = axis_of("flatten", x, start_dim), axis_of("flatten", x, end_dim)
+    if first > last:
+        got = f"{describe(x)} and the axes {start_dim} to {end_dim}"
+        raise op_error(ShapeError, "flatten", got, "a first axis before the last", user_line())
     return x.reshape((*source[:first], numel(source[first : last + 1]), *source[last + 1 :]))
 
 
@@ -401,8 +402,7 @@ def broadcast_arrays(*arrays: Tensor) -> list[Tensor]:
     >>> [x.shape for x in ds.broadcast_arrays(ds.zeros(3, 1), ds.zeros(4))]
     [(3, 4), (3, 4)]
     """
-    target = broadcast_shapes([shape_of(a) for a in arrays])
-    return [broadcast_to(a, target) for a in arrays]
+    return broadcasted("broadcast_arrays", arrays) if arrays else []
 
 
 # --------------------------------------------------------------------------------- joining

@@ -132,7 +132,12 @@ def windows(
     """Sliding windows over the last axes: out[..., y, k] = x[..., y * stride + k * dilation].
 
     With `apart`, x has the window axes itself: out[..., y, k] = x[..., y * stride + k * dilation,
-    k].
+    k]. Raises ShapeError where no window fits.
+
+    >>> ds.windows(ds.arange(4), (2,))
+    tensor([[0, 1],
+            [1, 2],
+            [2, 3]])
     """
     ones = (1,) * len(window)
     out: Tensor = record(
@@ -211,6 +216,11 @@ def spread_windows(
     k].
 
     The adjoint of `windows(..., apart=True)`; 0 where no window element came from.
+
+    >>> ds.spread_windows(ds.ones(2, 2), (3,))
+    tensor([[1., 0.],
+            [1., 1.],
+            [0., 1.]])
     """
     ones = (1,) * len(size)
     out: Tensor = record(
