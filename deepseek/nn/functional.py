@@ -5,6 +5,7 @@ from deepseek.ops import (
     attend,
     conv,
     distances,
+    grid_sampling,
     loss,
     loss_distance,
     loss_margin,
@@ -14,11 +15,13 @@ from deepseek.ops import (
     pooling,
     pooling_sized,
     rectifiers,
+    resample,
 )
 from deepseek.ops.activation import *
 from deepseek.ops.attend import *
 from deepseek.ops.conv import *
 from deepseek.ops.distances import *
+from deepseek.ops.grid_sampling import *
 from deepseek.ops.loss import *
 from deepseek.ops.loss_distance import *
 from deepseek.ops.loss_margin import *
@@ -29,6 +32,7 @@ from deepseek.ops.patches import *
 from deepseek.ops.pooling import *
 from deepseek.ops.pooling_sized import *
 from deepseek.ops.rectifiers import *
+from deepseek.ops.resample import *
 from deepseek.ops.spelling import in_both_spellings
 from deepseek.ops.transcendental import sigmoid, tanh
 from deepseek.ops.view import flatten
@@ -38,6 +42,7 @@ __all__ += activation.__all__
 __all__ += attend.__all__
 __all__ += conv.__all__
 __all__ += distances.__all__
+__all__ += grid_sampling.__all__
 __all__ += loss.__all__
 __all__ += loss_distance.__all__
 __all__ += loss_margin.__all__
@@ -47,6 +52,7 @@ __all__ += patches.__all__
 __all__ += pooling.__all__
 __all__ += pooling_sized.__all__
 __all__ += rectifiers.__all__
+__all__ += resample.__all__
 
 for _name in __all__:
     globals()[_name] = in_both_spellings(globals()[_name])
