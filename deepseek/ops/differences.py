@@ -146,6 +146,17 @@ def cumulative_trapezoid(
 # ---------------------------------------------------------------------------------------- gradients
 
 
+def _steps(x: Tensor, axis: int, spacing: float | Tensor) -> tuple[Any, Any, Any, Any]:
+    """The steps before and after each inner point of an axis, the first and the last step."""
+    if not isinstance(spacing, Tensor):
+        return spacing, spacing, spacing, spacing
+    places = converted(spacing, x.dtype).reshape((-1,) + (1,) * (x.ndim - axis - 1))
+    low, high = _ends(places, 0)
+    steps = high - low
+    count = x.shape[axis]
+    return *_ends(steps, 0), steps.narrow(0, 0, 1), steps.narrow(0, count - 2, 1)
+
+
 def _slopes(x: Tensor, axis: int, spacing: float | Tensor, edge_order: int) -> Tensor:
     """Derivatives along an axis: of the parabola through three points, at the ends of the order."""
     count = x.shape[axis]
@@ -158,14 +169,7 @@ def _slopes(x: Tensor, axis: int, spacing: float | Tensor, edge_order: int) -> T
     def at(start: int, length: int) -> Tensor:
         return x.narrow(axis, start, length)
 
-    if isinstance(spacing, Tensor):
-        places = converted(spacing, x.dtype).reshape((-1,) + (1,) * (x.ndim - axis - 1))
-        low, high = _ends(places, 0)
-        steps = high - low
-        before, after = _ends(steps, 0)
-        first, last = steps.narrow(0, 0, 1), steps.narrow(0, count - 2, 1)
-    else:
-        before = after = first = last = spacing
+    before, after, first, last = _steps(x, axis, spacing)
     inner = count - 2
     low, here, high = at(0, inner), at(1, inner), at(2, inner)
     near, far = (here - low) / before, (high - here) / after

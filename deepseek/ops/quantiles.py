@@ -123,7 +123,7 @@ def nanmedian(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
 
 
 def _quantile_reference(x: Any, q: Any, axis: int, way: str, skip: bool) -> Any:
-    of = np.nanquantile if skip else np.quantile
+    of: Any = np.nanquantile if skip else np.quantile
     return of(x, q, axis=axis, method=way)
 
 

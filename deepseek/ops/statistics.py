@@ -22,6 +22,7 @@ from deepseek.ops.define import (
     method,
     shape_of,
 )
+from deepseek.ops.diagonals import diagonal
 from deepseek.ops.elementwise import clip, maximum, stop_gradient, where
 from deepseek.ops.reduce import Axis, mean, var, without
 from deepseek.ops.reduce import max as largest
@@ -259,5 +260,5 @@ def corrcoef(x: Tensor) -> Tensor:
     found = cov(x)
     if not found.ndim:
         return found / found
-    scale = sqrt(found.diagonal())
+    scale = sqrt(diagonal(found))
     return clip(found / scale.reshape((-1, 1)) / scale, -1, 1)
