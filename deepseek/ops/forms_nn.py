@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from deepseek.ir import scalar
-from deepseek.ir.dtype import float64, int64
+from deepseek.ir.dtype import float32, float64, int64
 from deepseek.ir.graph import Node
-from deepseek.ir.shape import Shape, exprs, simplify
+from deepseek.ir.shape import Shape, exprs, simplify, size_of
 from deepseek.ops.forms import Form, form, types_of, uniform
 
 
@@ -291,3 +291,40 @@ def pool(operator: str, where: bool = False, **names: str) -> Form:
         return b.node("Squeeze", out, axes) if lead > 0 else out
 
     return write
+
+
+# ----------------------------------------------------------------------------------------- images
+
+
+def sampled(since: int) -> Form:
+    """GridSample, which opset 16 has for images and 20 for volumes too."""
+
+    @form("GridSample", since=since)
+    def write(b: Any, node: Node, x: str, grid: str) -> Any:
+        (type_, places), a = types_of(node), node.attrs
+        wide = float64 in (type_.dtype, places.dtype)  # few runtimes have that
+        if wide or not type_.dtype.is_float or type_.rank > 4 and since < 20 or type_.numel == 0:
+            return None
+        mode = {"bilinear": "linear", "bicubic": "cubic"}.get(a["mode"], a["mode"])
+        made = b.node(
+            "GridSample", b.cast(x, float32), b.cast(grid, float32), mode=mode,
+            padding_mode=a["padding_mode"], align_corners=int(bool(a["align_corners"])),
+        )  # fmt: skip
+        return b.cast(made, type_.dtype)
+
+    return write
+
+
+grid_sample = (sampled(20), sampled(16))
+
+
+@form("AffineGrid")
+def affine_grid(b: Any, node: Node, theta: str) -> Any:
+    """AffineGrid, for which the only element of an axis with aligned corners is its first."""
+    (type_,), aligned = types_of(node), bool(node.attrs["align_corners"])
+    size = tuple(size_of(s) for s in node.attrs["size"])
+    single = any(not isinstance(s, int) or s == 1 for s in size[2:])
+    if type_.dtype is float64 or aligned and single:
+        return None
+    made = b.node("AffineGrid", b.cast(theta, float32), b.shape(size), align_corners=int(aligned))
+    return b.cast(made, type_.dtype)

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -157,9 +158,10 @@ def _resize_reference(
 
 @forms.form("Resize")
 def _resize_form(b: Any, node: Node, x: str) -> Any:
-    """Resize to given sizes; scales of its own and tensors without a batch are written out."""
+    """Resize; tensors without a batch, and scales that are no float32, are written out."""
     (type_,), a = forms.types_of(node), node.attrs
-    if a["scales"] is not None or type_.rank != len(a["size"]) + 2:
+    scales = a["scales"] or ()
+    if type_.rank != len(a["size"]) + 2 or any(float(np.float32(s)) != s for s in scales):
         return None
     if not type_.dtype.is_float or type_.dtype is float64 or type_.numel == 0:
         return None
@@ -172,6 +174,8 @@ def _resize_form(b: Any, node: Node, x: str) -> Any:
         attrs["nearest_mode"] = "round_prefer_ceil" if exact else "floor"
     if kind == "cubic":
         attrs["cubic_coeff_a"] = CUBIC
+    if scales:
+        return b.node("Resize", x, "", b.array((1, 1, *scales), float32), **attrs)
     sizes = b.shape((*type_.shape[:2], *map(size_of, a["size"])))
     return b.node("Resize", x, "", "", sizes, **attrs)
 
@@ -355,7 +359,7 @@ def _sizes(
         return tuple(size_of(s) for s in each), None
     whole = [int(k) if float(k).is_integer() else None for k in each]
     sizes = tuple(
-        size_of(n * w) if w is not None else math.floor(float(n) * k)
+        size_of(n * w) if w is not None else _scaled(n, k)
         for n, k, w in zip(x.shape[2:], each, whole, strict=True)
     )
     if any(is_size(s, 0) for s in sizes):
@@ -365,6 +369,14 @@ def _sizes(
         )  # fmt: skip
     exact = recompute or None not in whole
     return sizes, None if exact else tuple(float(k) for k in each)
+
+
+def _scaled(n: Any, factor: float) -> Size:
+    """floor(n * factor); of a size that is left open where the factor is a simple fraction."""
+    part = Fraction(factor)
+    if part.denominator > 64:
+        return math.floor(float(n) * factor)
+    return size_of(n * part.numerator // part.denominator)
 
 
 def upsample(
