@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import deepseek as ds
-from deepseek.errors import ArgumentError
+from deepseek.errors import ArgumentError, ShapeError
 
 RNG = np.random.default_rng(0)
 
@@ -58,6 +58,28 @@ def test_softmax_of_a_hidden_row_part_has_clean_gradients() -> None:
     x = ds.asarray(RNG.normal(size=(3, 3)).astype(np.float32), requires_grad=True)
     ds.scaled_dot_product_attention(x, x, x, is_causal=True).square().sum().backward()
     assert np.isfinite(x.grad.numpy()).all()
+
+
+def test_attention_that_sees_nothing_is_zero_and_so_is_its_gradient() -> None:
+    q = ds.asarray(RNG.normal(size=(2, 3, 4)).astype(np.float32), requires_grad=True)
+    mask = ds.asarray(np.array([[True, True, False], [False] * 3, [False, True, False]]))
+    out = ds.scaled_dot_product_attention(q, q.detach(), q.detach(), mask)
+    out.square().sum().backward()
+    assert np.all(out.numpy()[:, 1] == 0) and np.all(q.grad.numpy()[:, 1] == 0)
+    assert np.isfinite(q.grad.numpy()).all() and np.any(q.grad.numpy() != 0)
+
+
+def test_grouped_heads_share_keys_without_copies() -> None:
+    q, k = (ds.asarray(RNG.normal(size=(2, h, 5, 8)).astype(np.float32)) for h in (6, 2))
+    wide = ds.repeat_interleave(k, 3, 1)
+    got = ds.scaled_dot_product_attention(q, k, k, enable_gqa=True)
+    assert np.allclose(got.numpy(), ds.scaled_dot_product_attention(q, wide, wide).numpy())
+    run = ds.jit(lambda q, k: ds.scaled_dot_product_attention(q, k, k, enable_gqa=True))
+    plain = ds.jit(lambda q, k: ds.scaled_dot_product_attention(q, k, k))
+    counts = ds.explain(run, q, k).counts
+    assert counts["launches"] == ds.explain(plain, q, wide).counts["launches"]
+    with pytest.raises(ShapeError, match="a multiple of the others"):
+        ds.scaled_dot_product_attention(q, wide[:, :4], k, enable_gqa=True)
 
 
 def test_attention_with_dropout_drops_weights() -> None:
