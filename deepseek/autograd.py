@@ -199,6 +199,11 @@ def backward(loss: Tensor, gradient: Tensor | None = None, retain_graph: bool = 
     `gradient` is the cotangent of loss, needed unless loss has one element. The history is let go
     afterwards unless `retain_graph`. Raises ArgumentError where loss does not depend on anything
     that requires gradients.
+
+    >>> x = ds.asarray([1.0, 2.0], requires_grad=True)
+    >>> ds.backward((x * x).sum())
+    >>> x.grad
+    tensor([2., 4.])
     """
     value = loss._value
     if not value.requires_grad:
@@ -257,7 +262,12 @@ def leaves_of(value: Value) -> list[Value]:
 
 
 def vjp(function: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., Any]]:
-    """`(function(*primals), pullback)`; `pullback(cotangent)` gives one gradient per primal."""
+    """`(function(*primals), pullback)`; `pullback(cotangent)` gives one gradient per primal.
+
+    >>> y, pullback = ds.vjp(lambda x: x**2, ds.asarray([1.0, 3.0]))
+    >>> y, pullback(ds.asarray([1.0, 10.0]))
+    (tensor([1., 9.], requires_grad=True), (tensor([ 2., 60.], requires_grad=True),))
+    """
     inputs = [_fresh(p) for p in primals]
     with enable_grad():
         out = function(*inputs)
@@ -278,6 +288,10 @@ def value_and_grad(
     """A function that gives `(value, gradients)`; the value must have one element.
 
     `argnums` are the positions to differentiate by; with `has_aux`, function returns (value, aux).
+    Raises ShapeError for a value of more elements.
+
+    >>> ds.value_and_grad(lambda a, b: (a * b).sum(), (0, 1))(ds.asarray([2.0]), ds.asarray([3.0]))
+    (tensor(6.), (tensor([3.]), tensor([2.])))
     """
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
@@ -316,7 +330,11 @@ def value_and_grad(
 def grad(
     function: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
 ) -> Callable[..., Any]:
-    """A function that gives the gradient(s) of `function`; see `value_and_grad`."""
+    """A function that gives the gradient(s) of `function`; see `value_and_grad`.
+
+    >>> ds.grad(lambda x: x**3)(ds.asarray(2.0))
+    tensor(12.)
+    """
     both = value_and_grad(function, argnums, has_aux)
 
     @functools.wraps(function)

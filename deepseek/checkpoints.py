@@ -258,6 +258,11 @@ def load_checkpoint(
     Parts that are not asked for are not read. Returns the step and what was saved as `extra`.
     Raises FormatError where the manifest or a part is damaged or missing, ArgumentError where a
     part was not saved or does not fit the object: naming it, and nothing is changed then.
+
+    >>> model = ds.nn.Linear(2, 1)
+    >>> _ = ds.save_checkpoint("run", model=model, step=10)
+    >>> ds.load_checkpoint("run", model=ds.nn.Linear(2, 1)).step
+    10
     """
     parts = named_parts(
         "load_checkpoint", others, model=model, optimizer=optimizer, scheduler=scheduler,

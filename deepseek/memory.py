@@ -21,12 +21,20 @@ def memory_stats() -> dict[str, int | None]:
     Bytes: `in_use` by tensors and running programs, its `peak`, `reserved` from the system,
     `cached` of that for reuse, the `limit` (or None), the `physical` memory of the machine or its
     control group. Counts: `allocations` so far, `cache_hits` among them, `live_blocks`.
+
+    >>> x = ds.zeros(1024).evaluate()
+    >>> ds.memory_stats()["in_use"] >= x.nbytes
+    True
     """
     return dict(_runtime.pool_stats())  # type: ignore[arg-type]
 
 
 def memory_summary() -> str:
-    """Who holds how much memory, as a table."""
+    """Who holds how much memory, as a table.
+
+    >>> print(ds.memory_summary().splitlines()[0])
+    Memory
+    """
     stats = _runtime.pool_stats()
     limit = stats["limit"]
     bound = f"the machine has {amount(stats['physical'])}"
@@ -100,6 +108,11 @@ def set_memory_limit(limit: int | str | None) -> None:
     """The most memory that tensors and programs may hold: bytes, "2G", or None for no limit.
 
     An allocation beyond it raises OutOfMemoryError and leaves everything as it was.
+
+    >>> ds.set_memory_limit("2G")
+    >>> ds.memory_stats()["limit"]
+    2147483648
+    >>> ds.set_memory_limit(None)
     """
     if limit is None:
         enter({"memory_limit": 0})
@@ -117,19 +130,34 @@ def set_memory_limit(limit: int | str | None) -> None:
 
 
 def empty_cache() -> int:
-    """Give the memory that is kept for reuse back to the system; returns how many bytes."""
+    """Give the memory that is kept for reuse back to the system; returns how many bytes.
+
+    >>> ds.empty_cache() >= 0
+    True
+    """
     return _runtime.empty_cache()
 
 
 def set_num_threads(count: int) -> None:
-    """How many threads a kernel may use, from now on, in all of the process."""
+    """How many threads a kernel may use, from now on, in all of the process. Results stay the same.
+
+    >>> before = ds.get_num_threads()
+    >>> ds.set_num_threads(1)
+    >>> ds.get_num_threads()
+    1
+    >>> ds.set_num_threads(before)
+    """
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_THREADS:
         raise ArgumentError(f"number of threads: got {count!r}; wanted 1 to {MAX_THREADS}")
     enter({"num_threads": count})
 
 
 def get_num_threads() -> int:
-    """How many threads a kernel may use."""
+    """How many threads a kernel may use.
+
+    >>> ds.get_num_threads() >= 1
+    True
+    """
     return _runtime.get_num_threads()
 
 

@@ -58,6 +58,10 @@ def save(
 
     The file appears whole or not at all, also if the machine fails meanwhile. `metadata` maps
     strings to strings. Raises ArgumentError for anything else.
+
+    >>> ds.save({"weight": ds.ones(2, 3)}, "weights.safetensors")
+    >>> ds.load("weights.safetensors")["weight"].shape
+    (2, 3)
     """
     write_atomically(path, chunks_of(_tensors(what), metadata))
 

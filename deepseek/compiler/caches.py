@@ -322,7 +322,10 @@ def keep_program(
 
 
 def explain(count: int = 5) -> str:
-    """Why the last lookups on disk missed: what differs first from the entry that is nearest."""
+    """Why the last lookups on disk missed: what differs first from the entry that is nearest.
+
+    >>> why = ds.cache.explain()  # print it
+    """
     if not misses:
         return "No lookup has missed in this process."
     recent = list(misses)[-count:]
@@ -383,7 +386,11 @@ def shortened(text: str, length: int = 120) -> str:
 
 
 def info() -> dict[str, Any]:
-    """The folder (or None, and why), its entries and bytes, the limit, this process's hits."""
+    """The folder (or None, and why), its entries and bytes, the limit, this process's hits.
+
+    >>> ds.cache.info()["programs"] >= 0
+    True
+    """
     root = store.folder()
     found = list(store.entries(root)) if root is not None else []
     return {
@@ -400,7 +407,10 @@ def info() -> dict[str, Any]:
 
 
 def clear() -> None:
-    """Forget every compiled kernel of this process, and remove every entry on disk."""
+    """Forget every compiled kernel of this process, and remove every entry on disk.
+
+    >>> ds.cache.clear()
+    """
     forget()
     store.clear()
 

@@ -334,6 +334,12 @@ def jit(
     when they first differ). `keep_grads` keeps the gradients that an optimiser inside consumed;
     `dynamic=False` traces each size apart. Raises TraceError where the function depends on a
     tensor's value or reads what cannot be followed.
+
+    >>> @ds.jit
+    ... def f(x):
+    ...     return (x * x).sum()
+    >>> f(ds.asarray([1.0, 2.0])), f(ds.asarray([1.0, 2.0, 3.0]))
+    (tensor(5.), tensor(14.))
     """
     if function is None:
         return functools.partial(jit, keep_grads=keep_grads, dynamic=dynamic)

@@ -48,6 +48,12 @@ class IterableDataset(Dataset[T_co]):
 
     Each worker process iterates over a copy of its own: `get_worker_info` says which share of the
     stream is its.
+
+    >>> class Count(ds.data.IterableDataset):
+    ...     def __iter__(self):
+    ...         return iter(range(3))
+    >>> list(Count())
+    [0, 1, 2]
     """
 
     def __iter__(self) -> Iterator[T_co]:
@@ -149,7 +155,14 @@ class ConcatDataset(Dataset[T_co]):
 
 
 class ChainDataset(IterableDataset[T_co]):
-    """Streams one after the other."""
+    """Streams one after the other.
+
+    >>> class Count(ds.data.IterableDataset):
+    ...     def __iter__(self):
+    ...         return iter(range(3))
+    >>> list(ds.data.ChainDataset([Count(), Count()]))
+    [0, 1, 2, 0, 1, 2]
+    """
 
     def __init__(self, datasets: Iterable[Any]) -> None:
         self.datasets = list(datasets)

@@ -35,7 +35,14 @@ def derived(*numbers: int) -> int:
 
 
 class Sampler(Generic[T_co]):
-    """Base of the samplers; subclasses define `__iter__`, and `__len__` if it is known."""
+    """Base of the samplers; subclasses define `__iter__`, and `__len__` if it is known.
+
+    >>> class Backwards(ds.data.Sampler):
+    ...     def __iter__(self):
+    ...         return iter(range(3)[::-1])
+    >>> next(iter(ds.data.DataLoader([10, 11, 12], batch_size=3, sampler=Backwards())))
+    tensor([12, 11, 10])
+    """
 
     def __iter__(self) -> Iterator[T_co]:
         raise NotImplementedError(f"{type(self).__name__} does not define __iter__()")

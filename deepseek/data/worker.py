@@ -35,12 +35,12 @@ from deepseek.ops.random import default_generator
 
 
 class WorkerError(DeepseekError, RuntimeError):
-    """A worker process died, took too long, or raised what cannot be sent."""
+    """A worker process died, took too long, or raised what cannot be sent; see `DataLoader`."""
 
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """Which worker of a loader this process is.
+    """Which worker of a loader this process is; see `get_worker_info`.
 
     `seed` is the worker's own in this epoch; the random streams of Python, NumPy and deepseek are
     seeded anew for every batch.

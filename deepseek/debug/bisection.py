@@ -38,7 +38,7 @@ TOLERANCES = {64: 1e-7, 32: 1e-3, 16: 5e-2}
 
 @dataclass(frozen=True)
 class Finding:
-    """What bisect found. `print` it."""
+    """What bisect found. `print` it; see `bisect`."""
 
     what: str  # pass, kernel, emitted code, program, or nothing
     name: str = ""  # of the pass or kernel
@@ -69,6 +69,9 @@ def bisect(
 
     `tolerance` is what counts as a difference in a kernel's result, relative to the largest
     element; by default 1e-3 where it has float32 in it. Nothing that f reads is changed.
+
+    >>> print(ds.debug.bisect(lambda x: x.softmax(0), ds.randn(10)))
+    nothing differs: passes, kernels and Program give what the ops mean
     """
     function, args = jitted(f, args)
     with override(verify=0, dump=None):

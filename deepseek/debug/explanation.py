@@ -27,7 +27,8 @@ from deepseek.program.plan_memory import memory_plan
 
 
 class Explanation(Facts):
-    """What became of a function for one signature. `print` it, or write `.html(path)`."""
+    """What became of a function for one signature: print it, or write `.html(path)`; see `explain`.
+    """
 
     def __str__(self) -> str:
         return summary.report(self)
@@ -49,6 +50,10 @@ def explain(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
     """What `f(*args, **kwargs)` is compiled to. A plain function is jitted first; nothing is run.
 
     Raises TraceError where the function cannot be compiled.
+
+    >>> explained = ds.explain(lambda x: x.softmax(-1), ds.randn(8, 16))
+    >>> explained.counts["launches"]
+    1
     """
     function, args = jitted(f, args)
     entry = function.entry_for(*args, **kwargs)

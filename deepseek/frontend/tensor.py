@@ -61,7 +61,14 @@ state = Recording()
 
 
 class no_grad:  # noqa: N801  (PyTorch's name)
-    """Context manager and decorator: record without gradients."""
+    """Context manager and decorator: record without gradients.
+
+    >>> x = ds.asarray([1.0], requires_grad=True)
+    >>> with ds.no_grad():
+    ...     y = 2 * x
+    >>> y.requires_grad
+    False
+    """
 
     _on = False
 
@@ -87,13 +94,24 @@ class no_grad:  # noqa: N801  (PyTorch's name)
 
 
 class enable_grad(no_grad):  # noqa: N801
-    """Context manager and decorator: record with gradients inside `no_grad`."""
+    """Context manager and decorator: record with gradients inside `no_grad`.
+
+    >>> x = ds.asarray([1.0], requires_grad=True)
+    >>> with ds.no_grad(), ds.enable_grad():
+    ...     y = 2 * x
+    >>> y.requires_grad
+    True
+    """
 
     _on = True
 
 
 def is_grad_enabled() -> bool:
-    """Whether recording keeps what gradients need."""
+    """Whether recording keeps what gradients need.
+
+    >>> ds.is_grad_enabled()
+    True
+    """
     return state.grad
 
 
@@ -126,6 +144,10 @@ class Tensor:
 
     Create one with `ds.asarray`, `ds.zeros`, `ds.randn` and friends. Methods are the ops of the
     array API and PyTorch's names for them.
+
+    >>> x = ds.asarray([[1, 2], [3, 4]])
+    >>> x.shape, x.dtype, (x @ x).sum(axis=0)
+    ((2, 2), deepseek.int64, tensor([22, 32]))
     """
 
     __slots__ = ("_value", "_grad", "__weakref__")

@@ -17,7 +17,11 @@ from deepseek.errors import DTypeError, unknown
 
 
 class DType:
-    """An element type: its name, NumPy equivalent and size in bytes."""
+    """An element type: its name, NumPy equivalent and size in bytes.
+
+    >>> ds.float16.name, ds.float16.numpy, ds.float16.itemsize, ds.float16.is_float
+    ('float16', dtype('float16'), 2, True)
+    """
 
     __slots__ = ("name", "numpy", "itemsize", "kind", "bits")
 

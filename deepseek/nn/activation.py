@@ -51,7 +51,11 @@ class RReLU(Function):
 
 
 class PReLU(Module):
-    """x, and weight * x below 0, with one weight or one for each channel (He 2015)."""
+    """x, and weight * x below 0, with one weight or one for each channel (He 2015).
+
+    >>> ds.nn.PReLU()(ds.asarray([-2.0, 3.0])).tolist()
+    [-0.5, 3.0]
+    """
 
     settings = ("num_parameters",)
 
@@ -232,7 +236,11 @@ class LogSoftmax(Function):
 
 
 class Softmax2d(Module):
-    """Softmax over the channels of (batch, channels, height, width), or of one image."""
+    """Softmax over the channels of (batch, channels, height, width), or of one image.
+
+    >>> ds.nn.Softmax2d()(ds.zeros(2, 4, 3, 3)).sum(axis=1)[0, 0, 0].item()
+    1.0
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return F.softmax(x, -3)

@@ -18,12 +18,17 @@ __all__ = ["MultiheadAttention"]
 
 
 class MultiheadAttention(Module):
-    """Attention of `num_heads` heads between projections of query, key and value.
+    """Attention of `num_heads` heads between projections of query, key and value (Vaswani 2017).
 
     Tensors are (length, batch, embed_dim), with `batch_first` (batch, length, embed_dim), or
     without a batch (length, embed_dim). `kdim` and `vdim` are the widths of key and value where
     they differ from embed_dim; then q_proj_weight, k_proj_weight and v_proj_weight stand in for
-    in_proj_weight.
+    in_proj_weight. Raises ArgumentError unless num_heads divides embed_dim.
+
+    >>> x = ds.randn(2, 5, 16)
+    >>> y, weights = ds.nn.MultiheadAttention(16, 4, batch_first=True)(x, x, x)
+    >>> y.shape, weights.shape
+    ((2, 5, 16), (2, 5, 5))
     """
 
     settings = ("embed_dim", "num_heads", "head_dim", "dropout", "batch_first")

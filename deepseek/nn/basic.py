@@ -25,7 +25,11 @@ def new_parameter(shape: tuple[int, ...], dtype: Any = None, device: Any = None)
 
 
 class Identity(Module):
-    """Gives back its first argument; takes and ignores all others, also when it is made."""
+    """Gives back its first argument; takes and ignores all others, also when it is made.
+
+    >>> ds.nn.Identity()(ds.asarray([1, 2]))
+    tensor([1, 2])
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -35,7 +39,14 @@ class Identity(Module):
 
 
 class Linear(Module):
-    """y = x @ weight.T + bias, weight (out_features, in_features)."""
+    """y = x @ weight.T + bias, weight (out_features, in_features), x (..., in_features).
+
+    Raises ShapeError for an x of other width.
+
+    >>> layer = ds.nn.Linear(3, 2)
+    >>> layer(ds.ones(5, 3)).shape, layer.weight.shape, layer
+    ((5, 2), (2, 3), Linear(in_features=3, out_features=2, bias=True))
+    """
 
     def __init__(
         self,
@@ -73,6 +84,9 @@ class Embedding(Module):
     """The rows of weight (num_embeddings, embedding_dim) at integer indices.
 
     The row `padding_idx` starts as zeros and gets no gradient.
+
+    >>> ds.nn.Embedding(10, 3)(ds.asarray([[1, 2, 1]])).shape
+    (1, 3, 3)
     """
 
     settings = ("padding_idx",)
@@ -114,7 +128,11 @@ class Embedding(Module):
 
 
 class Dropout(Module):
-    """In training, sets elements to 0 with probability p and divides the others by 1 - p."""
+    """In training, sets elements to 0 with probability p and divides the others by 1 - p.
+
+    >>> ds.nn.Dropout(0.5).eval()(ds.ones(3))
+    tensor([1., 1., 1.])
+    """
 
     settings = ("p",)
 
@@ -133,7 +151,11 @@ class Dropout(Module):
 
 
 class Flatten(Module):
-    """Makes the axes start_dim..end_dim one."""
+    """Makes the axes start_dim..end_dim one.
+
+    >>> ds.nn.Flatten()(ds.zeros(2, 3, 4)).shape
+    (2, 12)
+    """
 
     settings = ("start_dim", "end_dim")
 

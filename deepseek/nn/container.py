@@ -89,6 +89,9 @@ class Sequential(_Ordered):
     """Calls its parts one after the other, each with what the one before gave.
 
     Takes modules, or one dict from names to modules.
+
+    >>> ds.nn.Sequential(ds.nn.Linear(2, 8), ds.nn.ReLU(), ds.nn.Linear(8, 1))(ds.ones(5, 2)).shape
+    (5, 1)
     """
 
     def __init__(self, *modules: Module | dict[str, Module]) -> None:
@@ -115,7 +118,12 @@ class Sequential(_Ordered):
 
 
 class ModuleList(_Ordered):
-    """A list of modules, whose parameters belong to the module that holds it."""
+    """A list of modules, whose parameters belong to the module that holds it.
+
+    >>> layers = ds.nn.ModuleList([ds.nn.Linear(2, 2) for _ in range(3)])
+    >>> len(layers), list(layers.state_dict())[:2]
+    (3, ['0.weight', '0.bias'])
+    """
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         super().__init__()

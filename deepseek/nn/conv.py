@@ -122,21 +122,29 @@ class _Conv(Module):
 
 
 class Conv1d(_Conv):
-    """Convolution of (batch, channels, length)."""
+    """Convolution of (batch, channels, length); see `Conv2d`."""
 
     rank = 1
     function = F.conv1d
 
 
 class Conv2d(_Conv):
-    """Convolution of (batch, channels, height, width)."""
+    """Convolution of (batch, channels, height, width), or of one image (channels, height, width).
+
+    `padding` may be "same" or "valid"; `padding_mode` is "zeros", "reflect", "replicate" or
+    "circular". Raises ArgumentError for groups that do not divide the channels, ShapeError for an
+    input that does not fit.
+
+    >>> ds.nn.Conv2d(3, 8, kernel_size=3, stride=2, padding=1)(ds.zeros(4, 3, 32, 32)).shape
+    (4, 8, 16, 16)
+    """
 
     rank = 2
     function = F.conv2d
 
 
 class Conv3d(_Conv):
-    """Convolution of (batch, channels, depth, height, width)."""
+    """Convolution of (batch, channels, depth, height, width); see `Conv2d`."""
 
     rank = 3
     function = F.conv3d
@@ -205,21 +213,28 @@ class _ConvTranspose(_Conv):
 
 
 class ConvTranspose1d(_ConvTranspose):
-    """Transposed convolution of (batch, channels, length)."""
+    """Transposed convolution of (batch, channels, length); see `ConvTranspose2d`."""
 
     rank = 1
     function = F.conv_transpose1d
 
 
 class ConvTranspose2d(_ConvTranspose):
-    """Transposed convolution of (batch, channels, height, width)."""
+    """Transposed convolution of (batch, channels, height, width): the adjoint of `Conv2d`.
+
+    `output_padding` is added at the end of the result, to tell apart the sizes that a strided
+    convolution makes one.
+
+    >>> ds.nn.ConvTranspose2d(8, 3, 3, stride=2, padding=1)(ds.zeros(4, 8, 16, 16)).shape
+    (4, 3, 31, 31)
+    """
 
     rank = 2
     function = F.conv_transpose2d
 
 
 class ConvTranspose3d(_ConvTranspose):
-    """Transposed convolution of (batch, channels, depth, height, width)."""
+    """Transposed convolution of (batch, channels, depth, height, width); see `ConvTranspose2d`."""
 
     rank = 3
     function = F.conv_transpose3d

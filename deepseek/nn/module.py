@@ -43,6 +43,15 @@ class Module:
     """Base of all layers and models.
 
     Subclasses call `super().__init__()`, set attributes, and define `forward`.
+
+    >>> class Scale(ds.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.weight = ds.nn.Parameter(ds.ones(3))
+    ...     def forward(self, x):
+    ...         return self.weight * x
+    >>> Scale()(ds.asarray([1.0, 2.0, 3.0])).shape, list(Scale().state_dict())
+    ((3,), ['weight'])
     """
 
     settings: ClassVar[tuple[str, ...]] = ("training",)

@@ -143,19 +143,27 @@ class _BatchNorm(_Norm):
 
 
 class BatchNorm1d(_BatchNorm):
-    """Batch normalisation of (batch, channels) or (batch, channels, length)."""
+    """Batch normalisation of (batch, channels) or (batch, channels, length); see `BatchNorm2d`."""
 
     ranks = (2, 3)
 
 
 class BatchNorm2d(_BatchNorm):
-    """Batch normalisation of (batch, channels, height, width)."""
+    """Batch normalisation of (batch, channels, height, width) (Ioffe and Szegedy 2015).
+
+    In training by the batch's statistics, which move the running ones by `momentum` (None: their
+    plain mean); in evaluation by the running ones.
+
+    >>> norm = ds.nn.BatchNorm2d(3)
+    >>> norm(ds.randn(4, 3, 8, 8)).shape, list(norm.state_dict())
+    ((4, 3, 8, 8), ['weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked'])
+    """
 
     ranks = (4,)
 
 
 class BatchNorm3d(_BatchNorm):
-    """Batch normalisation of (batch, channels, depth, height, width)."""
+    """Batch normalisation of (batch, channels, depth, height, width); see `BatchNorm2d`."""
 
     ranks = (5,)
 
@@ -193,27 +201,36 @@ class _InstanceNorm(_Norm):
 
 
 class InstanceNorm1d(_InstanceNorm):
-    """Instance normalisation of (batch, channels, length), or without a batch."""
+    """Instance normalisation of (batch, channels, length) or one sample; see `InstanceNorm2d`."""
 
     ranks = (2, 3)
 
 
 class InstanceNorm2d(_InstanceNorm):
-    """Instance normalisation of (batch, channels, height, width), or without a batch."""
+    """Instance normalisation of (batch, channels, height, width) or one sample (Ulyanov 2016).
+
+    >>> ds.nn.InstanceNorm2d(3)(ds.randn(4, 3, 8, 8)).shape
+    (4, 3, 8, 8)
+    """
 
     ranks = (3, 4)
 
 
 class InstanceNorm3d(_InstanceNorm):
-    """Instance normalisation of (batch, channels, depth, height, width), or without a batch."""
+    """Instance normalisation of (batch, channels, depth, height, width), or one sample; see
+    `InstanceNorm2d`.
+    """
 
     ranks = (4, 5)
 
 
 class LayerNorm(Module):
-    """The last axes, of sizes `normalized_shape`, with mean 0 and variance 1.
+    """The last axes, of sizes `normalized_shape`, with mean 0 and variance 1 (Ba et al. 2016).
 
-    Times weight, plus bias, which have these sizes as well.
+    Times weight, plus bias, which have these sizes as well. Raises ShapeError for other sizes.
+
+    >>> ds.nn.LayerNorm([4, 8])(ds.randn(2, 4, 8)).shape
+    (2, 4, 8)
     """
 
     settings = ("normalized_shape", "eps")

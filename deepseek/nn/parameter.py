@@ -23,7 +23,12 @@ __all__ = ["Parameter"]
 
 
 class Parameter(Tensor):
-    """A tensor that is a module's parameter: `Module` lists it and it requires gradients."""
+    """A tensor that is a module's parameter: `Module` lists it and it requires gradients.
+
+    >>> ds.nn.Parameter(ds.zeros(2))
+    Parameter containing:
+    tensor([0., 0.], requires_grad=True)
+    """
 
     __slots__ = ()
 

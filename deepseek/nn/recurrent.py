@@ -339,7 +339,11 @@ class _Cell(Module):
 
 
 class RNNCell(_Cell):
-    """One step of `RNN`: x (batch, input_size), h (batch, hidden_size) to the next h."""
+    """One step of `RNN`: x (batch, input_size), h (batch, hidden_size) to the next h.
+
+    >>> ds.nn.RNNCell(3, 5)(ds.ones(2, 3), ds.zeros(2, 5)).shape
+    (2, 5)
+    """
 
     gates = 1
     settings = ("nonlinearity",)
@@ -366,7 +370,11 @@ class RNNCell(_Cell):
 
 
 class GRUCell(_Cell):
-    """One step of `GRU`: x (batch, input_size), h (batch, hidden_size) to the next h."""
+    """One step of `GRU`: x (batch, input_size), h (batch, hidden_size) to the next h.
+
+    >>> ds.nn.GRUCell(3, 5)(ds.ones(2, 3), ds.zeros(2, 5)).shape
+    (2, 5)
+    """
 
     gates = 3
 
@@ -375,7 +383,12 @@ class GRUCell(_Cell):
 
 
 class LSTMCell(_Cell):
-    """One step of `LSTM`: x (batch, input_size), (h, c) of (batch, hidden_size) to the next."""
+    """One step of `LSTM`: x (batch, input_size), (h, c) of (batch, hidden_size) to the next.
+
+    >>> h, c = ds.nn.LSTMCell(3, 5)(ds.ones(2, 3))
+    >>> h.shape, c.shape
+    ((2, 5), (2, 5))
+    """
 
     gates = 4
 

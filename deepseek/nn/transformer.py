@@ -183,7 +183,12 @@ class TransformerEncoder(_Stack):
 
 
 class TransformerDecoder(_Stack):
-    """`num_layers` copies of a decoder layer, then `norm`."""
+    """`num_layers` copies of a decoder layer, then `norm`.
+
+    >>> layer = ds.nn.TransformerDecoderLayer(16, 4, batch_first=True)
+    >>> ds.nn.TransformerDecoder(layer, 2)(ds.randn(2, 5, 16), ds.randn(2, 7, 16)).shape
+    (2, 5, 16)
+    """
 
     def __init__(self, decoder_layer: Module, num_layers: int, norm: Module | None = None) -> None:
         super().__init__(decoder_layer, num_layers, norm)

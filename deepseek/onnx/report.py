@@ -26,7 +26,12 @@ class Trial:
 
 @dataclass
 class Report:
-    """The account of one exported model; print it."""
+    """The account of one exported model; print it.
+
+    >>> report = ds.onnx.export(lambda x: x.tanh(), ds.randn(3), "tanh.onnx", opset=21)
+    >>> report.opset, report.operators, report.outputs
+    (21, Counter({'Tanh': 1}), {'output': 'float32[3]'})
+    """
 
     path: str
     opset: int

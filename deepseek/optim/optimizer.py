@@ -40,6 +40,14 @@ class Optimizer:
 
     Raises ArgumentError for no parameters, a parameter given twice, one computed by an op, and
     hyper-parameters out of range; DTypeError for parameters that are not floats.
+
+    >>> p = ds.nn.Parameter(ds.asarray([1.0]))
+    >>> optimizer = ds.optim.SGD([{"params": [p], "lr": 0.5}], lr=0.1)
+    >>> (p * p).backward()
+    >>> optimizer.step()
+    >>> p, optimizer.param_groups[0]["lr"]
+    (Parameter containing:
+    tensor([0.], requires_grad=True), 0.5)
     """
 
     # What a compiled function's guards look at.
