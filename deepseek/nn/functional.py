@@ -3,8 +3,11 @@
 from deepseek.ops import (
     activation,
     attend,
+    bags,
     conv,
+    ctc,
     distances,
+    dropouts,
     grid_sampling,
     loss,
     loss_distance,
@@ -19,8 +22,11 @@ from deepseek.ops import (
 )
 from deepseek.ops.activation import *
 from deepseek.ops.attend import *
+from deepseek.ops.bags import *
 from deepseek.ops.conv import *
+from deepseek.ops.ctc import *
 from deepseek.ops.distances import *
+from deepseek.ops.dropouts import *
 from deepseek.ops.grid_sampling import *
 from deepseek.ops.loss import *
 from deepseek.ops.loss_distance import *
@@ -40,8 +46,11 @@ from deepseek.ops.view import flatten
 __all__ = ["flatten", "pad", "sigmoid", "tanh"]
 __all__ += activation.__all__
 __all__ += attend.__all__
+__all__ += bags.__all__
 __all__ += conv.__all__
+__all__ += ctc.__all__
 __all__ += distances.__all__
+__all__ += dropouts.__all__
 __all__ += grid_sampling.__all__
 __all__ += loss.__all__
 __all__ += loss_distance.__all__

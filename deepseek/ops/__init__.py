@@ -8,6 +8,7 @@ from deepseek.ops import (
     arithmetic,
     attend,
     axes,
+    bags,
     bitwise,
     comparison,
     contract,
@@ -15,6 +16,7 @@ from deepseek.ops import (
     control,
     conv,
     create,
+    ctc,
     diagonals,
     differences,
     distances,
@@ -67,6 +69,7 @@ from deepseek.ops.activation import *
 from deepseek.ops.arithmetic import *
 from deepseek.ops.attend import *
 from deepseek.ops.axes import *
+from deepseek.ops.bags import *
 from deepseek.ops.bitwise import *
 from deepseek.ops.comparison import *
 from deepseek.ops.contract import *
@@ -74,6 +77,7 @@ from deepseek.ops.contracting import *
 from deepseek.ops.control import *
 from deepseek.ops.conv import *
 from deepseek.ops.create import *
+from deepseek.ops.ctc import *
 from deepseek.ops.diagonals import *
 from deepseek.ops.differences import *
 from deepseek.ops.distances import *
@@ -128,6 +132,7 @@ __all__ += activation.__all__
 __all__ += arithmetic.__all__
 __all__ += attend.__all__
 __all__ += axes.__all__
+__all__ += bags.__all__
 __all__ += bitwise.__all__
 __all__ += comparison.__all__
 __all__ += contract.__all__
@@ -135,6 +140,7 @@ __all__ += contracting.__all__
 __all__ += control.__all__
 __all__ += conv.__all__
 __all__ += create.__all__
+__all__ += ctc.__all__
 __all__ += distances.__all__
 __all__ += diagonals.__all__
 __all__ += differences.__all__
