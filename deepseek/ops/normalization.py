@@ -1,4 +1,7 @@
-"""Normalisation: layer, batch and instance, as composites with two plain passes over the data."""
+"""Normalisation of layers, batches, instances, groups and channels, as composites.
+
+Statistics take two plain passes over the data, in float32 where that is narrower.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,15 @@ from deepseek.ops.define import (
     describe,
     filled,
     is_size,
+    quotient,
     shape_of,
 )
-from deepseek.ops.elementwise import stop_gradient
+from deepseek.ops.elementwise import pow_, stop_gradient
 from deepseek.ops.reduce import element_count
 
-__all__ = ["batch_norm", "instance_norm", "layer_norm"]
+__all__ = [
+    "batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm",
+]  # fmt: skip
 
 
 def standardized(x: Tensor, axes: Sequence[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,6 +56,18 @@ def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
 # ------------------------------------------------------------------------------------- layer norm
 
 
+def _last_axes(op: str, x: Tensor, normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
+    """The axes that a normalized_shape stands for. Raises ShapeError unless it has their sizes."""
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    last = shape_of(x)[x.ndim - len(shape) :]
+    if not 0 < len(shape) <= x.ndim or not all(map(same, last, shape)):
+        raise op_error(
+            ShapeError, op, f"{describe(x)} and normalized_shape {shape}",
+            "the sizes of its last axes", user_line(),
+        )  # fmt: skip
+    return tuple(range(x.ndim - len(shape), x.ndim))
+
+
 def _layer_norm_reference(x: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float) -> Any:
     count = 1 if isinstance(normalized_shape, int) else len(normalized_shape)
     axes = tuple(range(-count, 0))
@@ -61,9 +79,9 @@ def _layer_norm_reference(x: Any, normalized_shape: Any, weight: Any, bias: Any,
 @composite(
     reference=_layer_norm_reference,
     samples=lambda: [
-        Sample(((3, 37), (37,), (37,)), {"normalized_shape": (37,)}),
+        Sample(((3, 37), 37, (37,), (37,))),
         Sample(((2, 3, 5),), {"normalized_shape": (3, 5)}),
-        Sample(((2, 3, 5), (5,)), {"normalized_shape": 5, "eps": 1e-3}),
+        Sample(((2, 3, 5), 5, (5,)), {"eps": 1e-3}),
         Sample(((0, 5),), {"normalized_shape": (5,)}),
     ],
     tolerance=64,
@@ -82,14 +100,8 @@ def layer_norm(
     tensor([[-1.,  1.],
             [-1.,  1.]])
     """
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-    last = shape_of(x)[x.ndim - len(shape) :]
-    if not 0 < len(shape) <= x.ndim or not all(map(same, last, shape)):
-        raise op_error(
-            ShapeError, "layer_norm", f"{describe(x)} and normalized_shape {shape}",
-            "the sizes of its last axes", user_line(),
-        )  # fmt: skip
-    y, _, _ = standardized(widened(x), tuple(range(x.ndim - len(shape), x.ndim)), eps)
+    axes = _last_axes("layer_norm", x, normalized_shape)
+    y, _, _ = standardized(widened(x), axes, eps)
     if weight is not None:
         y = y * widened(weight)
     if bias is not None:
@@ -272,3 +284,135 @@ def instance_norm(
         running_mean._rebind(_moved(running_mean, still.mean(axis=(0, *axes)), momentum)._value)
         running_var._rebind(_moved(running_var, variance, momentum)._value)
     return instance_norm_(x, weight, bias, float(eps))
+
+
+# ------------------------------------------------------------------------------ groups of channels
+
+
+def _group_norm_reference(x: Any, num_groups: int, weight: Any, bias: Any, eps: float) -> Any:
+    width = int(np.prod(x.shape[1:])) // num_groups
+    groups = x.reshape((x.shape[0], num_groups, width))
+    mean, var = groups.mean(-1, keepdims=True), groups.var(-1, keepdims=True)
+    y = ((groups - mean) / np.sqrt(var + eps)).reshape(x.shape)
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    y = y if weight is None else y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
+
+
+@composite(
+    reference=_group_norm_reference,
+    samples=lambda: [
+        Sample(((2, 6, 4, 5), 3, (6,), (6,))),
+        Sample(((3, 4), 2), {"eps": 1e-3}),
+        Sample(((1, 6, 7), 1, (6,))),
+        Sample(((0, 4, 3), 2)),
+    ],
+    tolerance=64,
+    precision="high",
+)
+def group_norm(
+    x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """Each group of channels of each sample with mean 0 and variance 1 (Wu and He, 2018).
+
+    x is (batch, channels, ...); weight and bias have an element for each channel. Raises ShapeError
+    unless the groups divide the channels.
+
+    >>> ds.group_norm(ds.asarray([[1.0, 3.0, 5.0, 5.0]]), 2, eps=0.0)[0, :2]
+    tensor([-1.,  1.])
+    """
+    if x.ndim < 2 or num_groups < 1 or x.shape[1] % num_groups:
+        raise op_error(
+            ShapeError, "group_norm", f"{describe(x)} and {num_groups} groups",
+            "(batch, channels, ...) of channels that the groups divide", user_line(),
+        )  # fmt: skip
+    batch, channels, *sizes = shape_of(x)
+    grouped = (batch, num_groups, quotient(channels, num_groups), *sizes)
+    wide = widened(x).reshape(grouped)
+    y, _, _ = standardized(wide, tuple(range(2, wide.ndim)), eps)
+    return converted(_affine(y.reshape(shape_of(x)), weight, bias), x.dtype)
+
+
+def _rms_norm_reference(x: Any, normalized_shape: Any, weight: Any, eps: Any) -> Any:
+    count = 1 if isinstance(normalized_shape, int) else len(normalized_shape)
+    square = np.mean(x * x, tuple(range(-count, 0)), keepdims=True)
+    y = x / np.sqrt(square + (np.finfo(x.dtype).eps if eps is None else eps))
+    return y if weight is None else y * weight
+
+
+@composite(
+    reference=_rms_norm_reference,
+    samples=lambda: [
+        Sample(((3, 37), 37, (37,))),
+        Sample(((2, 3, 5),), {"normalized_shape": (3, 5), "eps": 1e-3}),
+        Sample(((0, 5), 5)),
+    ],
+    tolerance=64,
+    precision="high",
+)
+def rms_norm(
+    x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Tensor:  # fmt: skip
+    """x over the root of its mean square over its last axes, times weight.
+
+    By default eps is the epsilon of the dtype that x is summed in (Zhang and Sennrich, 2019).
+    Raises ShapeError unless `normalized_shape` are the sizes of x's last axes.
+
+    >>> ds.rms_norm(ds.asarray([1.0, 7.0]), (2,), eps=0.0)
+    tensor([0.2, 1.4])
+    """
+    axes = _last_axes("rms_norm", x, normalized_shape)
+    wide = widened(x)
+    least = float(np.finfo(wide.dtype.numpy).eps) if eps is None else eps
+    y = wide * ((wide * wide).mean(axis=axes, keepdims=True) + least).rsqrt()
+    return converted(y if weight is None else y * widened(weight), x.dtype)
+
+
+# --------------------------------------------------------------------------- neighbouring channels
+
+
+def _local_response_reference(x: Any, size: int, alpha: float, beta: float, k: float) -> Any:
+    squares = np.zeros_like(x)
+    for c in range(x.shape[1]):
+        some = x[:, max(c - size // 2, 0) : c + (size - 1) // 2 + 1]
+        squares[:, c] = np.sum(some * some, axis=1) / size
+    return x / (k + alpha * squares) ** beta
+
+
+@composite(
+    reference=_local_response_reference,
+    samples=lambda: [
+        Sample(((2, 7, 3, 2), 3)),
+        Sample(((2, 4, 5), 4), {"alpha": 0.5, "beta": 0.5, "k": 2.0}),
+        Sample(((0, 3, 2), 2)),
+    ],
+    tolerance=32,
+    precision="high",
+)
+def local_response_norm(
+    x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """x over (k + alpha * s)**beta, s the mean square of `size` neighbouring channels.
+
+    x is (batch, channels, sizes...); channels beyond the ends count as 0 (Krizhevsky et al., 2012).
+
+    >>> x = ds.ones(1, 3, 1)
+    >>> ds.local_response_norm(x, 3, alpha=3.0, beta=1.0).reshape(3)
+    tensor([0.33333334, 0.25      , 0.33333334])
+    """
+    if x.ndim < 3 or size < 1:
+        raise op_error(
+            ShapeError, "local_response_norm", f"{describe(x)} and size {size}",
+            "(batch, channels, sizes...) and a size above 0", user_line(),
+        )  # fmt: skip
+    wide = widened(x)
+    around = [(0, 0)] * x.ndim
+    around[1] = (size // 2, (size - 1) // 2)
+    squares = (wide * wide).pad(around)
+    channels = shape_of(x)[1]
+    total = squares.narrow(1, 0, channels)
+    for start in range(1, size):
+        total = total + squares.narrow(1, start, channels)
+    return converted(wide / pow_(k + total * (alpha / size), beta), x.dtype)
