@@ -15,6 +15,11 @@ from itertools import islice
 from types import CodeType
 from typing import TypeAlias, TypeVar
 
+__all__ = [
+    "ArgumentError", "BackendError", "CompileError", "DTypeError", "DeepseekError", "FormatError",
+    "OutOfMemoryError", "ShapeError", "TraceError", "VerifyError",
+]  # fmt: skip
+
 Line: TypeAlias = tuple[CodeType, int]
 """Where the user's code stood: its code object and the offset of the instruction in it."""
 

@@ -52,31 +52,31 @@ class _Activated(Module):
 
 
 class LinearActivation(_Activated, Linear):
-    """activation(linear(x))."""
+    """activation(linear(x)); see `fuse_layers`, which makes it."""
 
 
 class ConvActivation1d(_Activated, Conv1d):
-    """activation(conv1d(x))."""
+    """activation(conv1d(x)); see `fuse_layers`, which makes it."""
 
 
 class ConvActivation2d(_Activated, Conv2d):
-    """activation(conv2d(x))."""
+    """activation(conv2d(x)); see `fuse_layers`, which makes it."""
 
 
 class ConvActivation3d(_Activated, Conv3d):
-    """activation(conv3d(x))."""
+    """activation(conv3d(x)); see `fuse_layers`, which makes it."""
 
 
 class ConvTransposeActivation1d(_Activated, ConvTranspose1d):
-    """activation(conv_transpose1d(x))."""
+    """activation(conv_transpose1d(x)); see `fuse_layers`, which makes it."""
 
 
 class ConvTransposeActivation2d(_Activated, ConvTranspose2d):
-    """activation(conv_transpose2d(x))."""
+    """activation(conv_transpose2d(x)); see `fuse_layers`, which makes it."""
 
 
 class ConvTransposeActivation3d(_Activated, ConvTranspose3d):
-    """activation(conv_transpose3d(x))."""
+    """activation(conv_transpose3d(x)); see `fuse_layers`, which makes it."""
 
 
 # For each layer: the norms that fold into it, and the layer with an activation behind it.

@@ -14,6 +14,11 @@ from deepseek.frontend.tensor import Tensor, no_grad
 from deepseek.nn.parameter import assign, computed_full
 from deepseek.ops import rand, randn
 
+__all__ = [
+    "calculate_gain", "constant_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_",
+    "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_",
+]  # fmt: skip
+
 GAINS = {
     "linear": 1.0,
     "conv1d": 1.0,

@@ -64,90 +64,112 @@ class _CircularPad(_Pad):
 
 
 class ConstantPad1d(_ConstantPad):
-    """A number around (batch, channels, length)."""
+    """A number around (batch, channels, length) or (channels, length).
+
+    >>> ds.nn.ConstantPad1d((1, 2), 7)(ds.asarray([[1, 2, 3]]))
+    tensor([[7, 1, 2, 3, 7, 7]])
+    """
 
     rank = 1
 
 
 class ConstantPad2d(_ConstantPad):
-    """A number around (batch, channels, height, width)."""
+    """A number around (batch, channels, height, width); see `ConstantPad1d`."""
 
     rank = 2
 
 
 class ConstantPad3d(_ConstantPad):
-    """A number around (batch, channels, depth, height, width)."""
+    """A number around (batch, channels, depth, height, width); see `ConstantPad1d`."""
 
     rank = 3
 
 
 class ZeroPad1d(_ZeroPad):
-    """Zeros around (batch, channels, length)."""
+    """Zeros around (batch, channels, length) or (channels, length).
+
+    >>> ds.nn.ZeroPad1d(1)(ds.asarray([[1, 2, 3]]))
+    tensor([[0, 1, 2, 3, 0]])
+    """
 
     rank = 1
 
 
 class ZeroPad2d(_ZeroPad):
-    """Zeros around (batch, channels, height, width)."""
+    """Zeros around (batch, channels, height, width); see `ZeroPad1d`."""
 
     rank = 2
 
 
 class ZeroPad3d(_ZeroPad):
-    """Zeros around (batch, channels, depth, height, width)."""
+    """Zeros around (batch, channels, depth, height, width); see `ZeroPad1d`."""
 
     rank = 3
 
 
 class ReflectionPad1d(_ReflectionPad):
-    """A mirror image around (batch, channels, length)."""
+    """A mirror image around (batch, channels, length) or (channels, length).
+
+    >>> ds.nn.ReflectionPad1d(2)(ds.asarray([[1, 2, 3]]))
+    tensor([[3, 2, 1, 2, 3, 2, 1]])
+    """
 
     rank = 1
 
 
 class ReflectionPad2d(_ReflectionPad):
-    """A mirror image around (batch, channels, height, width)."""
+    """A mirror image around (batch, channels, height, width); see `ReflectionPad1d`."""
 
     rank = 2
 
 
 class ReflectionPad3d(_ReflectionPad):
-    """A mirror image around (batch, channels, depth, height, width)."""
+    """A mirror image around (batch, channels, depth, height, width); see `ReflectionPad1d`."""
 
     rank = 3
 
 
 class ReplicationPad1d(_ReplicationPad):
-    """Repeated borders around (batch, channels, length)."""
+    """Repeated borders around (batch, channels, length) or (channels, length).
+
+    >>> ds.nn.ReplicationPad1d(2)(ds.asarray([[1, 2, 3]]))
+    tensor([[1, 1, 1, 2, 3, 3, 3]])
+    """
 
     rank = 1
 
 
 class ReplicationPad2d(_ReplicationPad):
-    """Repeated borders around (batch, channels, height, width)."""
+    """Repeated borders around (batch, channels, height, width); see `ReplicationPad1d`."""
 
     rank = 2
 
 
 class ReplicationPad3d(_ReplicationPad):
-    """Repeated borders around (batch, channels, depth, height, width)."""
+    """Repeated borders around (batch, channels, depth, height, width); see `ReplicationPad1d`."""
 
     rank = 3
 
 
 class CircularPad1d(_CircularPad):
-    """The other side's elements around (batch, channels, length)."""
+    """The other side's elements around (batch, channels, length) or (channels, length).
+
+    >>> ds.nn.CircularPad1d(2)(ds.asarray([[1, 2, 3]]))
+    tensor([[2, 3, 1, 2, 3, 1, 2]])
+    """
 
     rank = 1
 
 
 class CircularPad2d(_CircularPad):
-    """The other side's elements around (batch, channels, height, width)."""
+    """The other side's elements around (batch, channels, height, width); see `CircularPad1d`."""
 
     rank = 2
 
 
 class CircularPad3d(_CircularPad):
-    """The other side's elements around (batch, channels, depth, height, width)."""
+    """The other side's elements around (batch, channels, depth, height, width); see
+    `CircularPad1d`.
+    """
 
     rank = 3
