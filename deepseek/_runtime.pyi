@@ -325,6 +325,9 @@ def begin_trace() -> None:
     """
 
 def end_trace() -> None: ...
+def wait_for_trace() -> None:
+    """Wait until no other thread traces."""
+
 def writing_here() -> bool:
     """Whether a compiled call further up this thread is changing tensors."""
 

@@ -41,7 +41,7 @@ from deepseek.errors import INSTALLED_DIRS, PACKAGE_DIR, STDLIB_DIR, TraceError
 from deepseek.frontend import reads
 from deepseek.frontend.explore import Explorer, Record, code_of, reachable_codes
 from deepseek.frontend.guards import MISSING, same, same_array, structure
-from deepseek.frontend.tensor import Tensor, hooks, state, tracing
+from deepseek.frontend.tensor import Tensor, hooks, settled, state, tracing
 from deepseek.frontend.tracer import begin
 from deepseek.ir.graph import INPUT, INPUT_NODE, Value
 from deepseek.ir.scalar import Expr
@@ -98,7 +98,11 @@ def no_writers() -> Iterator[None]:
     """No other thread's call changes tensors: a trace puts back what they showed before it."""
     try:
         _runtime.begin_trace()
-        yield
+        hooks.traces += 1
+        try:
+            yield
+        finally:
+            hooks.traces -= 1
     finally:
         _runtime.end_trace()
 
@@ -288,15 +292,14 @@ def check_callable(function: Any) -> None:
 
 def settle(tensors: list[Tensor]) -> None:
     """Compute what tensors show that a call needs."""
-    with tracing_lock:  # on another thread they may show placeholders
-        pending: list[Value] = [t._value for t in tensors if t._value.data is None]
-        for value in pending:
-            if value.node.op is INPUT:
-                raise TraceError(
-                    f"a {value.type} was made inside @ds.jit and kept outside; its value is lost\n"
-                    "  help: return it from the function"
-                )
-        hooks.evaluate(pending)
+    pending: list[Value] = [v for t in tensors if (v := settled(t._value)).data is None]
+    for value in pending:
+        if value.node.op is INPUT:
+            raise TraceError(
+                f"a {value.type} was made inside @ds.jit and kept outside; its value is lost\n"
+                "  help: return it from the function"
+            )
+    hooks.evaluate(pending)
 
 
 def no_memory(executable: Executable, sizes: tuple[int, ...], message: str) -> None:

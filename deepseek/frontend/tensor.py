@@ -19,6 +19,7 @@ from typing import Any
 import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy)
 import numpy as np
 
+from deepseek import _runtime
 from deepseek._runtime import Buffer
 from deepseek.config import options
 from deepseek.errors import ArgumentError, DTypeError, TraceError, format_line, user_line
@@ -31,11 +32,13 @@ from deepseek.ir.shape import Shape, current_sizes, dim, tensor_type
 
 class Hooks:
     """What layers above fill in: who computes values, and who looks on while a graph is compiled
-    (a `compiler.compile.Watch`), where DS_DUMP or DS_VERIFY ask for it.
+    (a `compiler.compile.Watch`), where DS_DUMP or DS_VERIFY ask for it. And how many functions are
+    traced now, on any thread.
     """
 
     evaluate: Callable[[Sequence[Value]], None]
     watch: Callable[..., Any]
+    traces = 0
 
 
 hooks = Hooks()
@@ -264,6 +267,8 @@ class Tensor:
         if value.data is None:
             if state.trace is not None:
                 raise value_needed(self)
+            if hooks.traces:
+                value = settled(value)
             hooks.evaluate([value])
         return value
 
@@ -402,6 +407,8 @@ def record_values(op: Op, inputs: tuple[Value, ...], attrs: Attrs) -> tuple[Valu
     trace = state.trace
     if trace is not None:
         inputs = trace.admit(inputs)
+    elif hooks.traces:
+        inputs = tuple([settled(v) for v in inputs])
     made = graph.node(op, inputs, attrs, user_line(2))
     outputs = made.outputs
     if state.grad and op.differentiable:
@@ -415,6 +422,19 @@ def record_values(op: Op, inputs: tuple[Value, ...], attrs: Attrs) -> tuple[Valu
         if options.eager or state.pending >= options.flush_nodes:
             hooks.evaluate(outputs)
     return outputs
+
+
+def settled(value: Value) -> Value:
+    """The value. Where it is a placeholder, which a trace on another thread lets a tensor show, what
+    that tensor shows after the trace.
+    """
+    while value.data is None and value.node.op is INPUT and value.handle is not None:
+        handle = value.handle()
+        _runtime.wait_for_trace()
+        if handle is None or handle._value is value:
+            break
+        value = handle._value
+    return value
 
 
 def view_of(value: Value) -> np.ndarray[Any, Any]:

@@ -186,7 +186,8 @@ bool wait_for_claim(const Buffer& buffer, std::chrono::milliseconds patience) {
 bool wait_for_trace(std::chrono::milliseconds patience) {
   State& now = state();
   std::unique_lock lock(now.mutex);
-  return now.changed.wait_for(lock, patience, [&] { return !excluded(now); });
+  // A trace that waits for a writer has not begun.
+  return now.changed.wait_for(lock, patience, [&] { return !excluded(now) || writers_here > 0; });
 }
 
 bool waits_for_us(const Buffer& buffer) {

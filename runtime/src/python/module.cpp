@@ -106,6 +106,7 @@ PYBIND11_MODULE(_runtime, module) {
       "begin_trace", [] { wait_until([] { return begin_trace(kPatience); }); },
       "Keep other threads from changing tensors, when those that do so have finished.");
   module.def("end_trace", &end_trace);
+  module.def("wait_for_trace", [] { wait_until([] { return wait_for_trace(kPatience); }); });
   module.def("writing_here", &writing_here);
 
   bind_program(module);
