@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from deepseek import _runtime, backends, config, generate
-from deepseek.errors import ArgumentError, DeepseekError
+from deepseek.errors import ArgumentError, DeepseekError, unknown
 
 # Each file that is derived from the code, and the function that says what is in it.
 GENERATED: tuple[tuple[str, Callable[[], str]], ...] = (
@@ -78,15 +78,19 @@ def doctor() -> int:
     row("folder", config.options.cache)
     row("size", f"{cache_summary(config.options.cache)} of {as_size(config.options.cache_size)}")
     section("backends")
-    default_usable = False
+    findings = config.invalid()
     for name, usable, reason in backends.available():
         in_use = name == config.options.backend
-        default_usable |= in_use and usable
+        if in_use and not usable:
+            findings["DS_BACKEND"] = f"the backend {name!r} is not usable here: {reason}"
         row(name, ("usable" if usable else f"not usable: {reason}") + (", in use" * in_use))
-    if not default_usable:
-        print(f"\nthe backend {config.options.backend!r} (DS_BACKEND) is not usable here")
-        return 1
-    return 0
+    if config.options.backend not in backends.names():
+        findings["DS_BACKEND"] = str(unknown("backend", config.options.backend, backends.names()))
+    if findings:
+        section("findings")
+        for name, finding in findings.items():
+            row(name, finding.removeprefix(f"{name}: ").replace("\n", "\n" + " " * 15))
+    return 1 if findings else 0
 
 
 def show_cache() -> int:

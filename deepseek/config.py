@@ -256,11 +256,43 @@ class Options(threading.local):
 
 @functools.cache
 def from_environment() -> dict[str, object]:
-    """The value of each option as the environment has it now."""
-    return {
-        option.name: option.parse(os.environ.get(option.env, option.default), option.env)
-        for option in TABLE
-    }
+    """The value of each option as the environment has it now.
+
+    Raises ArgumentError where one is not valid; but for `deepseek doctor`, which has to start in
+    order to say so: there the option has its default.
+    """
+    values = {}
+    for option in TABLE:
+        try:
+            values[option.name] = option.parse(value_of(option), option.env)
+        except ArgumentError:
+            if not is_doctor():
+                raise
+            values[option.name] = option.parse(option.default, option.env)
+    return values
+
+
+def value_of(option: Option) -> str:
+    return os.environ.get(option.env, option.default)
+
+
+def is_doctor() -> bool:
+    """Whether this process was started as `deepseek doctor`, or `python -m deepseek doctor`."""
+    started = sys.orig_argv[-2:]
+    return [os.path.basename(name) for name in started] == ["deepseek", "doctor"]
+
+
+def invalid() -> dict[str, str]:
+    """What is wrong with the environment: by variable, in words."""
+    found = {}
+    for option in TABLE:
+        try:
+            option.parse(value_of(option), option.env)
+        except ArgumentError as error:
+            found[option.env] = str(error)
+    for name, meant in misspelt().items():
+        found[name] = f"not known; did you mean {meant}?"
+    return found
 
 
 options = Options()

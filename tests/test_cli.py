@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import deepseek as ds
 from deepseek import cli, config
 from deepseek.backends import available
+from deepseek.errors import ArgumentError
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,7 +38,39 @@ def test_doctor_fails_where_the_chosen_backend_is_not_there(
 ) -> None:
     with config.override(backend="nowhere"):
         assert cli.main(["doctor"]) == 1
-    assert "the backend 'nowhere' (DS_BACKEND) is not usable here" in capsys.readouterr().out
+    findings = capsys.readouterr().out.partition("findings\n")[2]
+    assert "DS_BACKEND" in findings and "unknown backend 'nowhere'; valid: cpu, null" in findings
+
+
+@pytest.mark.parametrize("command", [["-m", "deepseek"], [f"{sys.prefix}/bin/deepseek"]])
+def test_doctor_finds_bad_variables(command: list[str]) -> None:
+    """Where `import deepseek` stops at a bad value, the doctor says what is wrong with it."""
+    found = subprocess.run(
+        [sys.executable, *command, "doctor"],
+        env={
+            **os.environ, "DS_VERIFY": "7", "DS_NUM_THREADS": "many", "DS_BACKEND": "nowhere",
+            "DS_CACHE_SIZ": "1G",
+        },
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert found.returncode == 1 and not found.stderr
+    findings = found.stdout.partition("findings\n")[2]
+    for text in (
+        "unknown value of DS_VERIFY '7'; valid: 0, 1, 2",
+        "DS_NUM_THREADS got 'many'; wanted auto, or a whole number from 1 to 1024",
+        "unknown backend 'nowhere'; valid: ",
+        "did you mean DS_CACHE_SIZE?",
+    ):
+        assert text in findings
+
+
+def test_an_unknown_backend_is_an_error_at_the_first_value() -> None:
+    x = ds.ones((2,)) + 1
+    with config.override(backend="nowhere"):
+        for compute in (x.numpy, lambda: ds.jit(lambda x: x * 2)(x)):
+            with pytest.raises(ArgumentError, match="unknown backend 'nowhere'; valid: .*reference"):
+                compute()
 
 
 def test_cache_is_measured_and_emptied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
