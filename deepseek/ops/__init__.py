@@ -17,9 +17,11 @@ from deepseek.ops import (
     conv,
     create,
     ctc,
+    decompositions,
     diagonals,
     differences,
     distances,
+    distributions,
     dropouts,
     elementwise,
     exponentials,
@@ -27,9 +29,11 @@ from deepseek.ops import (
     grid_sampling,
     grids,
     host,
+    in_place,
     index,
     indexing,
     joining,
+    linalg,
     logic,
     loss,
     loss_distance,
@@ -37,6 +41,7 @@ from deepseek.ops import (
     nn,
     normalization,
     ordering,
+    other_names,
     padding,
     patches,
     pooling,
@@ -78,9 +83,11 @@ from deepseek.ops.control import *
 from deepseek.ops.conv import *
 from deepseek.ops.create import *
 from deepseek.ops.ctc import *
+from deepseek.ops.decompositions import *
 from deepseek.ops.diagonals import *
 from deepseek.ops.differences import *
 from deepseek.ops.distances import *
+from deepseek.ops.distributions import *
 from deepseek.ops.dropouts import *
 from deepseek.ops.elementwise import *
 from deepseek.ops.exponentials import *
@@ -88,6 +95,7 @@ from deepseek.ops.float_parts import *
 from deepseek.ops.grid_sampling import *
 from deepseek.ops.grids import *
 from deepseek.ops.host import *
+from deepseek.ops.in_place import *
 from deepseek.ops.index import *
 from deepseek.ops.indexing import *
 from deepseek.ops.joining import *
@@ -98,6 +106,7 @@ from deepseek.ops.loss_margin import *
 from deepseek.ops.nn import *
 from deepseek.ops.normalization import *
 from deepseek.ops.ordering import *
+from deepseek.ops.other_names import *
 from deepseek.ops.padding import *
 from deepseek.ops.patches import *
 from deepseek.ops.pooling import *
@@ -127,7 +136,7 @@ from deepseek.ops.view import *
 from deepseek.ops.window import *
 from deepseek.ops.windowed import *
 
-__all__: list[str] = []
+__all__: list[str] = ["linalg"]
 __all__ += activation.__all__
 __all__ += arithmetic.__all__
 __all__ += attend.__all__
@@ -142,6 +151,8 @@ __all__ += conv.__all__
 __all__ += create.__all__
 __all__ += ctc.__all__
 __all__ += distances.__all__
+__all__ += distributions.__all__
+__all__ += decompositions.__all__
 __all__ += diagonals.__all__
 __all__ += differences.__all__
 __all__ += dropouts.__all__
@@ -151,6 +162,7 @@ __all__ += float_parts.__all__
 __all__ += grid_sampling.__all__
 __all__ += grids.__all__
 __all__ += host.__all__
+__all__ += in_place.__all__
 __all__ += index.__all__
 __all__ += indexing.__all__
 __all__ += joining.__all__
@@ -161,6 +173,7 @@ __all__ += loss_margin.__all__
 __all__ += nn.__all__
 __all__ += normalization.__all__
 __all__ += ordering.__all__
+__all__ += other_names.__all__
 __all__ += padding.__all__
 __all__ += patches.__all__
 __all__ += pooling.__all__

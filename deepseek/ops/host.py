@@ -10,26 +10,36 @@ from deepseek.errors import ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir.dtype import float32, float64
 from deepseek.ir.op import Kind, Sample
-from deepseek.ir.shape import TensorType, same, tensor_type
-from deepseek.ops.define import FLOATS, converted, op_of, primitive, promoted
+from deepseek.ir.shape import TensorType, broadcast, same, tensor_type
+from deepseek.ops.define import (
+    FLOATS,
+    converted,
+    expanded,
+    op_of,
+    primitive,
+    promoted,
+    shape_of,
+)
 
 __all__ = ["inv", "solve"]
 
 LAPACK = (float32, float64)
 
 
-def _square(name: str, a: TensorType) -> None:
+def refuse_others(name: str, a: TensorType) -> None:
+    """Raises ShapeError unless a is a stack of square matrices."""
     if a.rank < 2 or not same(a.shape[-1], a.shape[-2]):
         raise op_error(ShapeError, name, a, "square matrices [..., n, n]", user_line())
 
 
-def _well_conditioned(*shape: int) -> Any:
+def well_conditioned(*shape: int) -> Any:
+    """Random matrices for samples, with a diagonal that makes them easy to invert."""
     random = np.random.default_rng(0)
     return (random.uniform(-1, 1, shape) + shape[-1] * np.eye(shape[-1])).astype(np.float32)
 
 
 def _inv_infer(a: TensorType) -> tuple[TensorType, ...]:
-    _square("inv", a)
+    refuse_others("inv", a)
     return (a,)
 
 
@@ -44,8 +54,8 @@ def _inv_reference(a: Any) -> Any:
     vjp=lambda g, y, a: (-(y.mT @ g @ y.mT),),
     takes=LAPACK,
     samples=lambda: [
-        Sample((_well_conditioned(4, 4),)),
-        Sample((_well_conditioned(2, 3, 5, 5),)),
+        Sample((well_conditioned(4, 4),)),
+        Sample((well_conditioned(2, 3, 5, 5),)),
         Sample((np.zeros((0, 3, 3), np.float32),)),
     ],
     tolerance=256,
@@ -64,7 +74,7 @@ def inv(a: Tensor, /) -> Tensor:
 
 
 def _solve_infer(a: TensorType, b: TensorType) -> tuple[TensorType, ...]:
-    _square("solve", a)
+    refuse_others("solve", a)
     if b.rank != a.rank or not all(map(same, a.shape[:-1], b.shape[:-1])):
         raise op_error(
             ShapeError, "solve", (a, b), "[..., n, n] and [..., n, k] with equal leading axes",
@@ -85,15 +95,18 @@ def _solve_vjp(g: Tensor, y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tens
     vjp=_solve_vjp,
     takes=LAPACK,
     samples=lambda: [
-        Sample((_well_conditioned(4, 4), (4, 2))),
-        Sample((_well_conditioned(2, 3, 3), (2, 3, 1))),
-        Sample((_well_conditioned(3, 3), (3,))),
+        Sample((well_conditioned(4, 4), (4, 2))),
+        Sample((well_conditioned(2, 3, 3), (2, 3, 1))),
+        Sample((well_conditioned(3, 3), (3,))),
     ],
     tolerance=256,
     precision="high",
 )
 def solve(a: Tensor, b: Tensor, /) -> Tensor:
-    """x with a @ x == b for each matrix of a; b is [..., n, k], or [n] for one matrix.
+    """x with a @ x == b for each matrix of a; b is [..., n, k], or [n].
+
+    Leading axes broadcast. Raises numpy.linalg.LinAlgError where a matrix has no inverse,
+    ShapeError for sizes that do not fit.
 
     >>> ds.solve(ds.asarray([[2.0, 0.0], [0.0, 4.0]]), ds.asarray([1.0, 1.0]))
     tensor([0.5 , 0.25])
@@ -102,5 +115,9 @@ def solve(a: Tensor, b: Tensor, /) -> Tensor:
     carried = a.dtype.accumulator
     column = b.ndim == 1
     right = b.reshape((-1, 1)) if column else b
+    if a.ndim > 1 and right.ndim > 1 and shape_of(a)[:-2] != shape_of(right)[:-2]:
+        lead = broadcast([shape_of(a)[:-2], shape_of(right)[:-2]])
+        a = expanded(a, (*lead, *shape_of(a)[-2:]))
+        right = expanded(right, (*lead, *shape_of(right)[-2:]))
     out: Tensor = record(op_of(solve), converted(a, carried), converted(right, carried))
-    return converted(out.reshape((-1,)) if column else out, a.dtype)
+    return converted(out.reshape(shape_of(out)[:-1]) if column else out, a.dtype)

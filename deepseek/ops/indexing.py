@@ -1,22 +1,21 @@
-"""`x[key]`, `x[key] = value` and the in-place operators of Tensor, with NumPy's meaning of keys.
+"""`x[key]` and `x[key] = value`, with NumPy's meaning of keys.
 
 A key is a slice and a reshape, and advanced indices of what these give (`keys`): integers become a
-take or a scatter, masks their indices or, in assignments, a choice. A tensor is a value:
-assignments and `+=` make the handle show a new one, and no other tensor changes.
+take or a scatter, masks their indices or, in assignments, a choice. A tensor is a value: an
+assignment makes the handle show a new one, and no other tensor changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
+from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor, state
-from deepseek.ir.dtype import DType, int64
+from deepseek.ir.dtype import int64
 from deepseek.ir.shape import Shape, numel, same
-from deepseek.ops import bitwise, elementwise
 from deepseek.ops.define import (
     as_tensor,
     axis_of,
@@ -318,50 +317,5 @@ def _written(x: Tensor, src: Any, key: Any, op: str) -> Tensor:
     return updated(x, key, source, op)
 
 
-# ---------------------------------------------------------------------------------------- in place
-
-
-def _in_place(function: Callable[..., Tensor], symbol: str) -> Callable[[Tensor, Any], Tensor]:
-    def operator(self: Tensor, other: Any) -> Tensor:
-        refuse_leaf(self, symbol)
-        out: Tensor = function(self, other)
-        if _kind(out.dtype) > _kind(self.dtype):
-            raise op_error(
-                DTypeError, symbol, (describe(self), describe(as_tensor(other, symbol))),
-                f"a result that {self.dtype} can hold", user_line(), "write x = x op y",
-            )  # fmt: skip
-        if not _alike(shape_of(out), shape_of(self)):
-            raise op_error(
-                ShapeError, symbol, (describe(self), describe(as_tensor(other, symbol))),
-                "a right side that broadcasts to the left", user_line(),
-            )  # fmt: skip
-        return assigned(self, converted(out, self.dtype))
-
-    operator.__name__ = operator.__qualname__ = function.__name__
-    return operator
-
-
-def _kind(dtype: DType) -> int:
-    return "biuf".index(dtype.kind) if dtype.kind != "u" else 1
-
-
-def _alike(a: Shape, b: Shape) -> bool:
-    return len(a) == len(b) and all(map(same, a, b))
-
-
-for _symbol, _function in {
-    "__iadd__": elementwise.add, "__isub__": elementwise.subtract,
-    "__imul__": elementwise.multiply, "__itruediv__": elementwise.divide,
-    "__ifloordiv__": elementwise.floor_divide, "__imod__": elementwise.remainder,
-    "__ipow__": elementwise.pow, "__iand__": bitwise.bitwise_and, "__ior__": bitwise.bitwise_or,
-    "__ixor__": bitwise.bitwise_xor, "__ilshift__": bitwise.bitwise_left_shift,
-    "__irshift__": bitwise.bitwise_right_shift,
-}.items():  # fmt: skip
-    setattr(Tensor, _symbol, _in_place(_function, _symbol.strip("_")[1:] + "="))
-for _plain, _function in {
-    "add_": elementwise.add, "sub_": elementwise.subtract, "mul_": elementwise.multiply,
-    "div_": elementwise.divide,
-}.items():  # fmt: skip
-    setattr(Tensor, _plain, _in_place(_function, _plain))
 for _dunder, _method in {"__getitem__": getitem, "__setitem__": setitem}.items():
     setattr(Tensor, _dunder, _method)

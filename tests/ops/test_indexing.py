@@ -181,3 +181,31 @@ def test_gradients_flow_through_advanced_assignments() -> None:
 def test_iteration_and_unpacking() -> None:
     a, b = ds.asarray([[1, 2], [3, 4]])
     assert a.tolist() == [1, 2] and b.tolist() == [3, 4]
+
+
+def test_methods_that_change_a_tensor_change_the_handle_only() -> None:
+    x = ds.asarray(np.array([[1.0, -2.0], [3.0, 4.0]], np.float32))
+    kept, alias = x * 1, x
+    assert x.mul_(2).sub_(1).abs_() is x is alias
+    assert x.tolist() == [[1, 5], [5, 7]] and kept.tolist() == [[1, -2], [3, 4]]
+    assert x.clamp_(2, 6).tolist() == [[2, 5], [5, 6]]
+    assert x.masked_fill_(x > 5, 0).tolist() == [[2, 5], [5, 0]]
+    assert x.index_add_(0, ds.asarray([1]), ds.ones(1, 2)).tolist() == [[2, 5], [6, 1]]
+    assert x.scatter_(1, ds.asarray([[0], [1]]), 9).tolist() == [[9, 5], [6, 9]]
+    assert x.copy_(ds.asarray([1, 2])).tolist() == [[1, 2], [1, 2]]
+    assert x.fill_(3).zero_().tolist() == [[0, 0], [0, 0]] and x.dtype is ds.float32
+    with pytest.raises(ShapeError, match="broadcasts to the left"):
+        x.add_(ds.ones(2, 2, 2))
+    with pytest.raises(ArgumentError, match="no_grad"):
+        ds.ones(2, requires_grad=True).zero_()
+
+
+def test_a_changed_tensor_is_an_output_of_a_compiled_function() -> None:
+    cache = ds.zeros(3, 2)
+
+    @ds.jit
+    def store(cache: ds.Tensor, at: ds.Tensor, row: ds.Tensor) -> None:
+        cache[at] = row
+
+    store(cache, ds.asarray(1), ds.ones(2))
+    assert cache.tolist() == [[0, 0], [1, 1], [0, 0]]
