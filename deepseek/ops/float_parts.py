@@ -109,6 +109,7 @@ def signbit(x: Expr) -> Expr:
 
 @elementwise(
     takes=(float32, float64), reference=np.nextafter, method="nextafter",
+    vjp=lambda g, y, a, b: (g, None),
     samples=lambda: [
         *elementwise_samples(2, (-2.0, 2.0)),
         Sample((EDGES[1:6], np.append(EDGES, 0.5)[:, None])),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from deepseek.errors import ArgumentError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.dtype import bool_, float64
 from deepseek.ir.op import Kind, Sample
@@ -102,9 +103,14 @@ def isclose(
 ) -> Tensor:
     """Whether |a - b| <= atol + rtol * |b|, for each element; equal infinities are close.
 
+    Raises ArgumentError for a tolerance below 0.
+
     >>> ds.isclose(ds.asarray([1.0, 2.0]), ds.asarray([1.0000001, 2.1]))
     tensor([ True, False])
     """
+    if rtol < 0 or atol < 0:
+        got = f"rtol={rtol} and atol={atol}"
+        raise op_error(ArgumentError, "isclose", got, "both 0 or more", user_line())
     a, b = promoted("isclose", (a, b), ALL)
     if not a.dtype.is_float:
         a, b = converted(a, float64), converted(b, float64)

@@ -146,9 +146,11 @@ def cross(x: Tensor, y: Tensor, axis: int = -1) -> Tensor:
     >>> ds.cross(ds.asarray([1, 0, 0]), ds.asarray([0, 1, 0])).tolist()
     [0, 0, 1]
     """
-    x, y = broadcasted("cross", promoted("cross", (x, y), NUMERIC))
+    given = x, y
+    x, y = broadcasted("cross", promoted("cross", given, NUMERIC))
     at = axis_of("cross", x, axis)
-    if x.shape[at] != 3:
+    if any(shape_of(v)[axis_of("cross", v, axis)] != 3 for v in given):
+        x, y = given
         raise op_error(
             ShapeError, "cross", (describe(x), describe(y)), f"size 3 on axis {axis}", user_line()
         )

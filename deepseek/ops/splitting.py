@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
-from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
+from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ops.define import as_tensor, axis_of, describe, method
 from deepseek.ops.slicing import narrow
@@ -99,7 +100,13 @@ def _parts(name: str, x: Tensor, given: Any, dim: int, equal: bool = False) -> T
         size, more = divmod(total, given)
         cuts = [i * size + min(i, more) for i in range(1, given)]
     else:
-        cuts = [int(i) for i in given]
+        try:
+            cuts = [operator.index(i) for i in given]
+        except TypeError:
+            raise op_error(
+                DTypeError, name, f"{describe(x)} and {given!r}",
+                "a number of pieces, or places as integers", user_line(),
+            ) from None  # fmt: skip
     bounds = [slice(a, b).indices(total) for a, b in zip([0, *cuts], [*cuts, total], strict=True)]
     return tuple(narrow(x, axis, min(a, total), max(b - a, 0)) for a, b, _ in bounds)
 
