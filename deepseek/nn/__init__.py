@@ -10,6 +10,9 @@ from deepseek.nn import (
     checkpointing,
     container,
     conv,
+    distance,
+    dropouts,
+    embeddings,
     functional,
     fusion,
     init,
@@ -20,6 +23,7 @@ from deepseek.nn import (
     parameter,
     pooling,
     recurrent,
+    resizing,
     transformer,
     utils,
 )
@@ -29,6 +33,9 @@ from deepseek.nn.basic import *
 from deepseek.nn.checkpointing import *
 from deepseek.nn.container import *
 from deepseek.nn.conv import *
+from deepseek.nn.distance import *
+from deepseek.nn.dropouts import *
+from deepseek.nn.embeddings import *
 from deepseek.nn.fusion import *
 from deepseek.nn.loss import *
 from deepseek.nn.module import *
@@ -37,6 +44,7 @@ from deepseek.nn.padding import *
 from deepseek.nn.parameter import *
 from deepseek.nn.pooling import *
 from deepseek.nn.recurrent import *
+from deepseek.nn.resizing import *
 from deepseek.nn.transformer import *
 
 __all__ = ["functional", "init", "utils"]
@@ -46,6 +54,9 @@ __all__ += basic.__all__
 __all__ += checkpointing.__all__
 __all__ += container.__all__
 __all__ += conv.__all__
+__all__ += distance.__all__
+__all__ += dropouts.__all__
+__all__ += embeddings.__all__
 __all__ += fusion.__all__
 __all__ += loss.__all__
 __all__ += module.__all__
@@ -54,4 +65,5 @@ __all__ += padding.__all__
 __all__ += parameter.__all__
 __all__ += pooling.__all__
 __all__ += recurrent.__all__
+__all__ += resizing.__all__
 __all__ += transformer.__all__

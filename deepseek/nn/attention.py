@@ -13,6 +13,7 @@ from deepseek.nn.basic import Linear, new_parameter
 from deepseek.nn.module import Module
 from deepseek.ops.create import arange, zeros
 from deepseek.ops.elementwise import where
+from deepseek.ops.view import concat
 
 __all__ = ["MultiheadAttention"]
 
@@ -31,7 +32,7 @@ class MultiheadAttention(Module):
     ((2, 5, 16), (2, 5, 5))
     """
 
-    settings = ("embed_dim", "num_heads", "head_dim", "dropout", "batch_first")
+    settings = ("embed_dim", "num_heads", "head_dim", "dropout", "add_zero_attn", "batch_first")
 
     def __init__(
         self,
@@ -39,7 +40,8 @@ class MultiheadAttention(Module):
         num_heads: int,
         dropout: float = 0.0,
         bias: bool = True,
-        *,
+        add_bias_kv: bool = False,
+        add_zero_attn: bool = False,
         kdim: int | None = None,
         vdim: int | None = None,
         batch_first: bool = False,
@@ -56,6 +58,7 @@ class MultiheadAttention(Module):
         self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
         self.dropout = dropout
+        self.add_zero_attn = add_zero_attn
         self.kdim = embed_dim if kdim is None else kdim
         self.vdim = embed_dim if vdim is None else vdim
         self.batch_first = batch_first
@@ -72,6 +75,9 @@ class MultiheadAttention(Module):
             self.register_parameter(name, own)
         in_bias = new_parameter((3 * embed_dim,), dtype, device) if bias else None
         self.register_parameter("in_proj_bias", in_bias)
+        for name in ("bias_k", "bias_v"):
+            extra = new_parameter((1, 1, embed_dim), dtype, device) if add_bias_kv else None
+            self.register_parameter(name, extra)
         self.out_proj = Linear(embed_dim, embed_dim, bias, device, dtype)
         self.reset_parameters()
 
@@ -88,6 +94,9 @@ class MultiheadAttention(Module):
         if self.in_proj_bias is not None:
             init.zeros_(self.in_proj_bias)
             init.zeros_(self.out_proj.bias)
+        for extra in (self.bias_k, self.bias_v):
+            if extra is not None:
+                init.xavier_normal_(extra)
 
     def forward(
         self,
@@ -119,8 +128,14 @@ class MultiheadAttention(Module):
             query, key, value = (t.permute_dims((1, 0, 2)) for t in (query, key, value))
         if self_attention:
             key = value = query
-        q, k, v = (self._heads(t) for t in self._projected(query, key, value))
-        mask = self._mask(q, k, key_padding_mask, attn_mask, is_causal)
+        source = key.shape[1]
+        q, k, v = (self._heads(t) for t in self._extended(self._projected(query, key, value)))
+        if self.add_zero_attn:
+            k, v = (F.pad(t, (0, 0, 0, 1)) for t in (k, v))
+        mask = self._mask(q, source, key_padding_mask, attn_mask, is_causal)
+        added_places = k.shape[2] - source
+        if mask is not None and (self.bias_k is not None or self.add_zero_attn):
+            mask = F.pad(mask, (0, added_places))
         p = self.dropout if self.training else 0.0
         weights = None
         if need_weights:
@@ -154,6 +169,18 @@ class MultiheadAttention(Module):
         inputs = (query, key, value)
         return tuple(F.linear(*args) for args in zip(inputs, weights, biases, strict=True))
 
+    def _extended(self, projected: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Queries, and keys and values with bias_k and bias_v behind them."""
+        if self.bias_k is None:
+            return projected
+        q, k, v = projected
+        one = (q.shape[0], 1, self.embed_dim)
+        k, v = (
+            concat([t, bias.broadcast_to(one)], axis=1)
+            for t, bias in ((k, self.bias_k), (v, self.bias_v))
+        )
+        return q, k, v
+
     def _heads(self, x: Tensor) -> Tensor:
         """(batch, length, embed_dim) as (batch, head, length, head_dim)."""
         batch, length, _ = x.shape
@@ -163,14 +190,13 @@ class MultiheadAttention(Module):
     def _mask(
         self,
         q: Tensor,
-        k: Tensor,
+        source: int,
         key_padding_mask: Tensor | None,
         attn_mask: Tensor | None,
         is_causal: bool,
     ) -> Tensor | None:
         """All masks together as numbers to add to scores (batch, head, target, source)."""
         batch, heads, target, _ = q.shape
-        source = k.shape[2]
         masks = []
         if key_padding_mask is not None:
             masks.append(added(key_padding_mask, q).reshape((batch, 1, 1, source)))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from deepseek.errors import ArgumentError
-from deepseek.frontend.tensor import Tensor, no_grad
+from deepseek.frontend.tensor import Tensor
 from deepseek.ir.dtype import dtype_of, float32
 from deepseek.nn import functional as F
 from deepseek.nn import init
 from deepseek.nn.module import Module
-from deepseek.nn.parameter import Parameter, assign, computed_full
-from deepseek.ops.create import arange, check_device
-from deepseek.ops.elementwise import where
+from deepseek.nn.parameter import Parameter, computed_full
+from deepseek.nn.simple import Function
+from deepseek.ops.axes import unflatten
+from deepseek.ops.create import check_device
 
-__all__ = ["Dropout", "Embedding", "Flatten", "Identity", "Linear"]
+__all__ = ["Bilinear", "Flatten", "Identity", "Linear", "Unflatten"]
 
 
 def new_parameter(shape: tuple[int, ...], dtype: Any = None, device: Any = None) -> Parameter:
@@ -80,92 +82,66 @@ class Linear(Module):
         )
 
 
-class Embedding(Module):
-    """The rows of weight (num_embeddings, embedding_dim) at integer indices.
+class Bilinear(Module):
+    """y[k] = x1 @ weight[k] @ x2 + bias[k], weight (out_features, in1_features, in2_features).
 
-    The row `padding_idx` starts as zeros and gets no gradient.
-
-    >>> ds.nn.Embedding(10, 3)(ds.asarray([[1, 2, 1]])).shape
-    (1, 3, 3)
+    >>> ds.nn.Bilinear(2, 3, 4)(ds.ones((5, 2)), ds.ones((5, 3))).shape
+    (5, 4)
     """
-
-    settings = ("padding_idx",)
 
     def __init__(
         self,
-        num_embeddings: int,
-        embedding_dim: int,
-        padding_idx: int | None = None,
+        in1_features: int,
+        in2_features: int,
+        out_features: int,
+        bias: bool = True,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
-            raise ArgumentError(
-                f"Embedding: got padding_idx={padding_idx}; wanted a row of {num_embeddings}"
-            )
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
-        self.padding_idx = padding_idx % num_embeddings if padding_idx is not None else None
-        self.weight = new_parameter((num_embeddings, embedding_dim), dtype, device)
+        if in1_features < 1:
+            raise ArgumentError(f"Bilinear: got in1_features={in1_features}; wanted 1 or more")
+        self.in1_features = in1_features
+        self.in2_features = in2_features
+        self.out_features = out_features
+        self.weight = new_parameter((out_features, in1_features, in2_features), dtype, device)
+        self.bias = new_parameter((out_features,), dtype, device) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw from a standard normal distribution."""
-        init.normal_(self.weight)
-        if self.padding_idx is not None:
-            with no_grad():
-                rows = arange(self.num_embeddings).reshape((-1, 1))
-                kept = where(rows == self.padding_idx, 0.0, self.weight)
-                assign(self.weight, kept.evaluate())
+        """Draw weight and bias evenly over [-1 / sqrt(in1_features), 1 / sqrt(in1_features))."""
+        bound = 1 / math.sqrt(self.in1_features)
+        init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, indices: Tensor) -> Tensor:
-        return F.embedding(indices, self.weight, self.padding_idx)
+    def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
+        return F.bilinear(x1, x2, self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
-        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
+        return (
+            f"in1_features={self.in1_features}, in2_features={self.in2_features}, "
+            f"out_features={self.out_features}, bias={self.bias is not None}"
+        )
 
 
-class Dropout(Module):
-    """In training, sets elements to 0 with probability p and divides the others by 1 - p.
+class Flatten(Function):
+    """Makes the axes start_dim..end_dim one."""
 
-    >>> ds.nn.Dropout(0.5).eval()(ds.ones(3))
-    tensor([1., 1., 1.])
+    function = F.flatten
+    start_dim: int = 1
+    end_dim: int = -1
+
+
+class Unflatten(Function):
+    """Splits the axis `dim` into axes of the sizes `unflattened_size`, of which one may be -1.
+
+    >>> ds.nn.Unflatten(1, (2, -1))(ds.zeros((3, 8))).shape
+    (3, 2, 4)
     """
 
-    settings = ("p",)
+    dim: int
+    unflattened_size: Sequence[int]
 
-    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
-        super().__init__()
-        if not 0 <= p <= 1:
-            raise ArgumentError(f"Dropout: got p={p}; wanted a probability in [0, 1]")
-        self.p = p
-        self.inplace = inplace  # taken for PyTorch's sake; memory is planned by the compiler
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.p, self.training)
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}, inplace={self.inplace}"
-
-
-class Flatten(Module):
-    """Makes the axes start_dim..end_dim one.
-
-    >>> ds.nn.Flatten()(ds.zeros(2, 3, 4)).shape
-    (2, 12)
-    """
-
-    settings = ("start_dim", "end_dim")
-
-    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
-        super().__init__()
-        self.start_dim = start_dim
-        self.end_dim = end_dim
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.flatten(x, self.start_dim, self.end_dim)
-
-    def extra_repr(self) -> str:
-        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return unflatten(x, self.dim, tuple(self.unflattened_size))

@@ -37,13 +37,14 @@ from deepseek.ops.padding import pad
 from deepseek.ops.patches import *
 from deepseek.ops.pooling import *
 from deepseek.ops.pooling_sized import *
+from deepseek.ops.products import bilinear
 from deepseek.ops.rectifiers import *
 from deepseek.ops.resample import *
 from deepseek.ops.spelling import in_both_spellings
 from deepseek.ops.transcendental import sigmoid, tanh
 from deepseek.ops.view import flatten
 
-__all__ = ["flatten", "pad", "sigmoid", "tanh"]
+__all__ = ["bilinear", "flatten", "pad", "sigmoid", "tanh"]
 __all__ += activation.__all__
 __all__ += attend.__all__
 __all__ += bags.__all__

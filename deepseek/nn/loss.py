@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from deepseek.frontend.tensor import Tensor
 from deepseek.nn import functional as F
 from deepseek.nn.simple import Loss
 
 __all__ = [
-    "BCELoss", "BCEWithLogitsLoss", "CosineEmbeddingLoss", "CrossEntropyLoss", "GaussianNLLLoss",
-    "HingeEmbeddingLoss", "HuberLoss", "KLDivLoss", "L1Loss", "MSELoss", "MarginRankingLoss",
-    "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss", "MultiMarginLoss", "NLLLoss",
-    "PoissonNLLLoss", "SmoothL1Loss", "SoftMarginLoss", "TripletMarginLoss",
+    "BCELoss", "BCEWithLogitsLoss", "CTCLoss", "CosineEmbeddingLoss", "CrossEntropyLoss",
+    "GaussianNLLLoss", "HingeEmbeddingLoss", "HuberLoss", "KLDivLoss", "L1Loss", "MSELoss",
+    "MarginRankingLoss", "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss", "MultiMarginLoss",
+    "NLLLoss", "PoissonNLLLoss", "SmoothL1Loss", "SoftMarginLoss", "TripletMarginLoss",
+    "TripletMarginWithDistanceLoss",
 ]  # fmt: skip
 
 
@@ -165,3 +169,35 @@ class TripletMarginLoss(Loss):
     p: float = 2.0
     eps: float = 1e-6
     swap: bool = False
+
+
+class TripletMarginWithDistanceLoss(Loss):
+    """max(0, d(anchor, positive) - d(anchor, negative) + margin), d being a function of two
+    tensors, `F.pairwise_distance` by default. All settings are given by name.
+
+    >>> def far(a, b): return ds.abs(a - b).max(axis=-1)
+    >>> loss = ds.nn.TripletMarginWithDistanceLoss(distance_function=far, margin=2.0)
+    >>> loss(ds.zeros((1, 3)), ds.ones((1, 3)), ds.ones((1, 3)) * 2)
+    tensor(1.)
+    """
+
+    function = F.triplet_margin_with_distance_loss
+    distance_function: Callable[[Any, Any], Any] | None = None
+    margin: float = 1.0
+    swap: bool = False
+    reduction: str = "mean"
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+
+
+class CTCLoss(Loss):
+    """-log P(labels) without their places in time (Graves 2006); see `F.ctc_loss`.
+
+    Called with (log_probs, targets, input_lengths, target_lengths).
+    """
+
+    function = F.ctc_loss
+    blank: int = 0
+    reduction: str = "mean"
+    zero_infinity: bool = False

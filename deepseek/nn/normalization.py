@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from deepseek.errors import ShapeError, op_error, user_line
+from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor, no_grad
 from deepseek.ir.dtype import dtype_of, float32, int64
 from deepseek.nn import functional as F
@@ -16,11 +16,12 @@ from deepseek.nn import init
 from deepseek.nn.basic import new_parameter
 from deepseek.nn.module import Module
 from deepseek.nn.parameter import assign, computed_full, retyped
+from deepseek.nn.simple import Function
 from deepseek.ops import zeros_like
 
 __all__ = [
-    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "InstanceNorm1d", "InstanceNorm2d",
-    "InstanceNorm3d", "LayerNorm",
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "CrossMapLRN2d", "GroupNorm", "InstanceNorm1d",
+    "InstanceNorm2d", "InstanceNorm3d", "LayerNorm", "LocalResponseNorm", "RMSNorm",
 ]  # fmt: skip
 
 
@@ -224,16 +225,49 @@ class InstanceNorm3d(_InstanceNorm):
     ranks = (4, 5)
 
 
-class LayerNorm(Module):
-    """The last axes, of sizes `normalized_shape`, with mean 0 and variance 1 (Ba et al. 2016).
-
-    Times weight, plus bias, which have these sizes as well. Raises ShapeError for other sizes.
-
-    >>> ds.nn.LayerNorm([4, 8])(ds.randn(2, 4, 8)).shape
-    (2, 4, 8)
-    """
+class _LastAxes(Module):
+    """What layer and RMS norm share: sizes of the last axes, and parameters of these sizes."""
 
     settings = ("normalized_shape", "eps")
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float | None,
+        elementwise_affine: bool,
+        device: Any,
+        dtype: Any,
+        **wanted: bool,
+    ) -> None:
+        super().__init__()
+        sizes = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
+        self.normalized_shape = tuple(sizes)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        for name, has in wanted.items():
+            given = elementwise_affine and has
+            parameter = new_parameter(self.normalized_shape, dtype, device) if given else None
+            self.register_parameter(name, parameter)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weight 1, bias 0."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self._parameters.get("bias") is not None:
+            init.zeros_(self.bias)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        )
+
+
+class LayerNorm(_LastAxes):
+    """The last axes, of sizes `normalized_shape`, with mean 0 and variance 1 (Ba 2016).
+
+    Times weight, plus bias, which have these sizes as well.
+    """
 
     def __init__(
         self,
@@ -244,14 +278,70 @@ class LayerNorm(Module):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
+        super().__init__(
+            normalized_shape, eps, elementwise_affine, device, dtype, weight=True, bias=bias
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class RMSNorm(_LastAxes):
+    """The last axes, of sizes `normalized_shape`, with mean square 1, times weight (Zhang 2019).
+
+    With eps None it is the least step from 1 that the dtype computed in can tell.
+
+    >>> ds.nn.RMSNorm(2, eps=0.0)(ds.asarray([[1.0, 7.0]]))
+    tensor([[0.2, 1.4]], requires_grad=True)
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(normalized_shape, eps, elementwise_affine, device, dtype, weight=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+
+class GroupNorm(Module):
+    """Groups of channels of each sample with mean 0 and variance 1, times weight, plus bias.
+
+    Weight and bias have an element for each channel (Wu and He 2018). Raises ArgumentError unless
+    the groups divide the channels.
+
+    >>> ds.nn.GroupNorm(2, 6)(ds.randn(4, 6, 5, 5)).shape
+    (4, 6, 5, 5)
+    """
+
+    settings = ("num_groups", "num_channels", "eps")
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
         super().__init__()
-        sizes = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
-        self.normalized_shape = tuple(sizes)
+        if num_groups < 1 or num_channels % num_groups:
+            raise ArgumentError(
+                f"GroupNorm: got num_groups={num_groups}, num_channels={num_channels}; "
+                "wanted num_channels to be a multiple of num_groups"
+            )
+        self.num_groups = num_groups
+        self.num_channels = num_channels
         self.eps = eps
-        self.elementwise_affine = elementwise_affine
-        for name, wanted in (("weight", True), ("bias", bias)):
-            has = elementwise_affine and wanted
-            parameter = new_parameter(self.normalized_shape, dtype, device) if has else None
+        self.affine = affine
+        for name in ("weight", "bias"):
+            parameter = new_parameter((num_channels,), dtype, device) if affine else None
             self.register_parameter(name, parameter)
         self.reset_parameters()
 
@@ -259,13 +349,44 @@ class LayerNorm(Module):
         """Weight 1, bias 0."""
         if self.weight is not None:
             init.ones_(self.weight)
-        if self.bias is not None:
             init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
-        )
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+
+
+class LocalResponseNorm(Function):
+    """x / (k + alpha * mean of the squares of `size` neighbouring channels)**beta."""
+
+    function = F.local_response_norm
+    size: int
+    alpha: float = 1e-4
+    beta: float = 0.75
+    k: float = 1.0
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+
+class CrossMapLRN2d(LocalResponseNorm):
+    """LocalResponseNorm of (batch, channels, height, width), with k as `k`.
+
+    Of an even size it sums one channel less, `size - 1` of them, and divides by `size` all the
+    same, as PyTorch does.
+    """
+
+    function = F.local_response_norm
+    size: int
+    alpha: float = 1e-4
+    beta: float = 0.75
+    k: float = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        if x.ndim != 4:
+            wanted = "(batch, channels, height, width)"
+            raise op_error(ShapeError, "CrossMapLRN2d", x._value.type, wanted, user_line())
+        summed = (self.size - 1) // 2 * 2 + 1
+        return F.local_response_norm(x, summed, self.alpha * summed / self.size, self.beta, self.k)

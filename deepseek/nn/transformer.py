@@ -12,8 +12,9 @@ from deepseek.frontend.tensor import Tensor
 from deepseek.nn import functional as F
 from deepseek.nn import init
 from deepseek.nn.attention import MultiheadAttention
-from deepseek.nn.basic import Dropout, Linear
+from deepseek.nn.basic import Linear
 from deepseek.nn.container import ModuleList
+from deepseek.nn.dropouts import Dropout
 from deepseek.nn.module import Module
 from deepseek.nn.normalization import LayerNorm
 from deepseek.ops.create import full, triu
