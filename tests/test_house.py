@@ -28,7 +28,7 @@ _runtime
 ir/ dtype expr integer scalar shape op graph text verify rewrite interpret access
 frontend/ tensor precision number guards reads explore tracer
 ops/ spelling define forms forms_nn forms_math elementwise transcendental reduce view index
-ops/ contract create random activation nn bodies control * __init__
+ops/ contract create random activation nn bodies forms_flow control * __init__
 autograd recompute
 passes/ expand simplify fold_conv_bn layout prepare order grouping fuse * __init__
 kernel/ ir rewrite text_parse text verify interpret polyfill* evaluate loops schedule * lower tune
@@ -37,7 +37,7 @@ backends/ __init__ *
 compiler/ store caches compile tiers tree entry function *
 distributed unpickle torch_file serialize cache memory nn optim amp data state checkpoints
 models onnx quantization cuda profiler debug
-feature generate
+feature generate reference
 __init__ cli __main__
 """
 
@@ -56,8 +56,8 @@ LAZY = {
 }
 
 # Where modules are found by a name that is known only at run time: backends and entry points, and
-# the parts of the package that few programs need.
-FINDS_MODULES = {"deepseek", "deepseek.backends"}
+# the parts of the package that few programs need, and public modules by their `__all__`.
+FINDS_MODULES = {"deepseek", "deepseek.backends", "deepseek.reference"}
 
 # Folders that decide by kind, trait and type. Rewrite rules and claims may name ops.
 NAMELESS = ("passes", "kernel", "program", "backends", "compiler")

@@ -90,15 +90,14 @@ class Translator(Builder):
         """An input of a body: of a type, or a 0-d one."""
         dtype = self.carried(type_.dtype) if type_ is not None else dtype
         assert dtype is not None
-        sizes = type_.shape if type_ is not None else ()
-        shape = [s if isinstance(s, int) else None for s in sizes]
         name = self.name(hint)
         self.dtypes[name] = dtype
-        return self.onnx.helper.make_tensor_value_info(name, self.code(dtype), shape)
+        return self.result(name, type_.shape if type_ is not None else ())
 
-    def result(self, name: str) -> Any:
-        """An output of a body, whose shape is left to inference."""
-        return self.onnx.helper.make_tensor_value_info(name, self.code(self.dtypes[name]), None)
+    def result(self, name: str, shape: Shape) -> Any:
+        """An end of a body; sizes that are symbols are left to inference."""
+        sizes = [s if isinstance(s, int) else None for s in shape]
+        return self.onnx.helper.make_tensor_value_info(name, self.code(self.dtypes[name]), sizes)
 
     def translate(self, node: Node, inputs: list[str]) -> list[str]:
         """The names of a node's outputs."""

@@ -17,7 +17,7 @@ from deepseek.ir.dtype import bool_, int64
 from deepseek.ir.graph import Graph
 from deepseek.ir.op import Branch, Kind, Repeat, Sample, Walk
 from deepseek.ir.shape import Size, TensorType, same, simplify, tensor_type
-from deepseek.ops import forms
+from deepseek.ops import forms_flow
 from deepseek.ops.bodies import (
     Tensors,
     flattened,
@@ -116,7 +116,7 @@ def _cond_infer(
         Sample((np.array(False), lambda x, y: (x + y, y), lambda x, y: (x * y, x), (4,), (4,))),
     ],
     takes=(),
-    onnx=forms.cond,
+    onnx=forms_flow.cond,
 )
 def cond(
     pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], /, *operands: Any
@@ -183,7 +183,7 @@ def _count_up(state: Any) -> Any:
         Sample((lambda s: s[0] < 0, _count_up, [np.array(0), (2, 2)])),
     ],
     takes=(),
-    onnx=forms.while_loop,
+    onnx=forms_flow.while_loop,
 )
 def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any, /) -> Any:
     """The state after `while cond_fn(state): state = body_fn(state)`, starting from init.
@@ -326,7 +326,7 @@ def _running(total: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         Sample((_running, (3,), (0, 3))),
     ],
     takes=(),
-    onnx=forms.scan,
+    onnx=forms_flow.scan,
 )
 def scan(
     f: Callable[..., Any],

@@ -15,8 +15,8 @@ import numpy as np
 
 from deepseek.errors import CompileError
 from deepseek.ir import scalar
-from deepseek.ir.dtype import DType, bool_, int32, int64
-from deepseek.ir.graph import Graph, Node
+from deepseek.ir.dtype import DType, bool_, float32, float64, int32, int64
+from deepseek.ir.graph import Node
 from deepseek.ir.scalar import as_expr, const
 from deepseek.ir.shape import Shape, TensorType, simplify
 
@@ -294,10 +294,29 @@ scatter_add = scatter
 
 @form("TopK")
 def sort(b: Any, node: Node, x: str) -> Any:
-    """TopK of all elements of the last axis; equal ones stay in order, NaN goes anywhere."""
-    count = b.size(types_of(node)[0].shape[-1])
-    largest = int(node.attrs["descending"])
-    return b.node("TopK", x, count, outputs=2, axis=-1, largest=largest, sorted=1)
+    """TopK of all elements of the last axis; equal ones stay in order.
+
+    TopK knows no order for NaN, which is the largest here: floats are compared in a wider type,
+    where NaN is infinite and infinity is some number beyond all others.
+    """
+    (type_,) = types_of(node)
+    count, largest = b.size(type_.shape[-1]), int(node.attrs["descending"])
+    if not type_.dtype.is_float:
+        return b.node("TopK", x, count, outputs=2, axis=-1, largest=largest, sorted=1)
+    nan = b.node("IsNaN", x)
+    if type_.dtype is float64:  # there is no wider one: NaN is put behind infinity afterwards
+        keys = b.node("Where", nan, b.number(np.inf, float64), x)
+        _, order = b.node("TopK", keys, count, outputs=2, axis=-1, largest=largest, sorted=1)
+        flags = b.node("GatherElements", b.cast(nan, int32), order, axis=-1)
+        _, again = b.node("TopK", flags, count, outputs=2, axis=-1, largest=largest, sorted=1)
+        order = b.node("GatherElements", order, again, axis=-1)
+        return [b.node("GatherElements", x, order, axis=-1), order]
+    wide = float64 if type_.dtype is float32 else float32
+    beyond = b.number(float(np.finfo(wide.numpy).max), wide)
+    finite = b.node("Min", b.cast(x, wide), beyond)
+    keys = b.node("Where", nan, b.number(np.inf, wide), finite)
+    _, order = b.node("TopK", keys, count, outputs=2, axis=-1, largest=largest, sorted=1)
+    return [b.node("GatherElements", x, order, axis=-1), order]
 
 
 # -------------------------------------------------------------------------------- contractions
@@ -376,76 +395,3 @@ def convolution_weight_grad(b: Any, node: Node, x: str, g: str) -> Any:
     ends, axes = b.array(np.array(a["size"])), b.array(np.array(spatial))
     window = b.node("Slice", whole, b.array([0] * rank), ends, axes)
     return b.node("Transpose", window, perm=(1, 0, *spatial))
-
-
-# -------------------------------------------------------------------------------- control flow
-
-
-def _graph(b: Any, name: str, nodes: list[Any], inputs: list[Any], outputs: list[str]) -> Any:
-    made = [b.result(o) for o in outputs]
-    return b.onnx.helper.make_graph(nodes, b.name(name), inputs, made)
-
-
-def _finished(b: Any, node: Node, operator: str, inputs: list[str], **attrs: Any) -> Any:
-    """The node of a control flow operator, its outputs typed as ours."""
-    made = [b.name(operator.lower()) for _ in node.outputs]
-    b.append(operator, inputs, made, attrs)
-    for name, value in zip(made, node.outputs, strict=True):
-        b.dtypes[name] = b.carried(value.type.dtype)
-    return b.arrived(node.outputs, made)
-
-
-@form("If")
-def cond(b: Any, node: Node, pred: str, *operands: str) -> Any:
-    """If: the branches read the operands from outside."""
-    branches = {}
-    for side in ("true", "false"):
-        nodes, outputs = b.body(node.attrs[f"{side}_graph"], operands)
-        branches["then_branch" if side == "true" else "else_branch"] = _graph(
-            b, side, nodes, [], outputs
-        )
-    return _finished(b, node, "If", [pred], **branches)
-
-
-@form("Loop")
-def while_loop(b: Any, node: Node, *inputs: str) -> Any:
-    """Loop: the condition is computed before the first step and at the end of each."""
-    condition, body, consts = (node.attrs[k] for k in ("condition", "body", "consts"))
-    outside, carried = inputs[:consts], inputs[consts:]
-    (before,) = b.graph(condition, inputs)
-    carried = b.crossing(carried)
-    states = [b.parameter("state", v.type) for v in body.inputs[consts:]]
-    turn, going = b.parameter("turn", None, int64), b.parameter("going", None, bool_)
-    b.scopes.append([])
-    now = b.arrived(body.inputs[consts:], [s.name for s in states])
-    after = b.graph(body, (*outside, *now))
-    (again,) = b.graph(condition, (*outside, *after))
-    ends = [b.fresh(v) for v in (again, *b.crossing(after))]
-    inner = _graph(b, "body", b.scopes.pop(), [turn, going, *states], ends)
-    return _finished(b, node, "Loop", ["", before, *carried], body=inner)
-
-
-@form("Scan")
-def scan(b: Any, node: Node, *inputs: str) -> Any:
-    """Scan: the body reads outside values as they are."""
-    body: Graph = node.attrs["body"]
-    consts, carries, length = (node.attrs[k] for k in ("consts", "carries", "length"))
-    outside, carried = inputs[:consts], inputs[consts : consts + carries]
-    rows = inputs[consts + carries :]
-    if isinstance(length, int) and length == 0:
-        empty = [v.type for v in node.outputs[carries:]]
-        return [*map(b.fresh, carried), *(b.empty(t.shape, t.dtype) for t in empty)]
-    carried, rows = b.crossing(carried), b.crossing(rows)
-    states = [b.parameter("at", v.type) for v in body.inputs[consts:]]
-    nodes, outputs = b.body(body, (*outside, *(s.name for s in states)))
-    if not rows:  # something has to say how often
-        end = b.node("Squeeze", b.size(length))
-        rows = (b.node("Range", b.number(0, int64), end, b.number(1, int64)),)
-        states.append(b.parameter("step", None, int64))
-    inner = _graph(b, "body", nodes, states, outputs)
-    back, stacks = int(node.attrs["reverse"]), len(outputs) - carries
-    return _finished(
-        b, node, "Scan", [*carried, *rows], body=inner, num_scan_inputs=len(rows),
-        scan_input_directions=[back] * len(rows),
-        **({"scan_output_directions": [back] * stacks} if stacks else {}),
-    )  # fmt: skip
