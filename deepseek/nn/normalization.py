@@ -266,7 +266,10 @@ class _LastAxes(Module):
 class LayerNorm(_LastAxes):
     """The last axes, of sizes `normalized_shape`, with mean 0 and variance 1 (Ba 2016).
 
-    Times weight, plus bias, which have these sizes as well.
+    Times weight, plus bias, which have these sizes as well. Raises ShapeError for other sizes.
+
+    >>> ds.nn.LayerNorm([4, 8])(ds.randn(2, 4, 8)).shape
+    (2, 4, 8)
     """
 
     def __init__(
