@@ -74,7 +74,7 @@ class UpsamplingNearest2d(_Upsampling2d):
 
 
 class UpsamplingBilinear2d(_Upsampling2d):
-    """Linear interpolation of (batch, channels, height, width), corners upon corners."""
+    """Linear interpolation of (batch, channels, height, width), corners aligned; see `Upsample`."""
 
     fixed = ("bilinear", True)
 
