@@ -22,17 +22,21 @@ from deepseek.ops.scalar_forms import (
     equal,
     exp,
     fma,
-    function,
     in_float64,
+    in_working,
+    integer_of,
     is_nan,
     larger,
     less,
     log,
     log1p,
     mul,
+    nearest,
     neg,
     number,
+    scaled,
     size,
+    smaller,
     split,
     sub,
 )
@@ -43,30 +47,33 @@ from deepseek.ops.trigonometry import edge_samples
 __all__ = ["cbrt", "exp2", "log10", "log2", "logaddexp2", "reciprocal"]
 
 LN2, LN10 = math.log(2), math.log(10)
-_power = function("pow")
 
 
 @elementwise(
     takes=FLOATS, precision="high", reference=np.exp2, vjp=lambda g, y, x: (g * y * LN2,),
-    method="exp2", samples=edge_samples,
+    method="exp2", samples=edge_samples, onnx=forms_math.power_of_two,
 )  # fmt: skip
+@in_working
 def exp2(x: Expr) -> Expr:
     """2 to the power x.
 
     >>> ds.exp2(ds.asarray([-1.0, 0.0, 10.0]))
     tensor([5.000e-01, 1.000e+00, 1.024e+03])
     """
-    return _power(number(2, x), x)
+    limit = {32: 160.0, 64: 1100.0}[x.dtype.bits]  # everything beyond is 0 or infinite
+    inside = larger(smaller(x, limit), -limit)
+    whole = nearest(inside)
+    power = exp(mul(sub(inside, whole), LN2))
+    return scaled(power, cast(whole, integer_of(x.dtype)))
 
 
-def _logarithm(x: Expr, unit: float, head: float) -> Expr:
-    """log(x) * unit by the exponent and the rest; `head` is the unit of the exponent, in few bits.
+def _logarithm(x: Expr, unit: float, head: float, tail: float) -> Expr:
+    """log(x) * unit by the exponent and the rest of x.
 
-    The exponent times the head is exact, and nothing is lost where it is 0.
+    The exponent's unit is head + tail. The head has few bits, so that its multiples are exact.
     """
     m, e = split(x)
     exponent = cast(e, x.dtype)
-    tail = LN2 * unit - head
     small = fma(exponent, number(tail, x), mul(log(m), unit))
     usual = fma(exponent, number(head, x), small)
     finite = choose(either(equal(x, math.inf), is_nan(x)), x, usual)
@@ -85,7 +92,7 @@ def log2(x: Expr) -> Expr:
     >>> ds.log2(ds.asarray([0.0, 1.0, 1024.0]))
     tensor([-inf,   0.,  10.])
     """
-    return _logarithm(x, 1 / LN2, 1.0)
+    return _logarithm(x, 1 / LN2, 1.0, 0.0)
 
 
 @elementwise(
@@ -99,7 +106,7 @@ def log10(x: Expr) -> Expr:
     >>> ds.log10(ds.asarray([0.0, 1.0, 1000.0]))
     tensor([-inf,   0.,   3.])
     """
-    return _logarithm(x, 1 / LN10, 0.30102999566406652)
+    return _logarithm(x, 1 / LN10, 0.3010299956640665, -8.532344317057107e-14)
 
 
 def _logaddexp2_samples() -> list[Sample]:

@@ -5,9 +5,7 @@ In flow floats (integers are taken as float32), out flow tensors of the same sha
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,6 +32,7 @@ from deepseek.ops.scalar_forms import (
     both,
     either,
     equal,
+    in_working,
     integer_of,
     is_nan,
     less,
@@ -47,18 +46,6 @@ from deepseek.ops.scalar_forms import where as choose
 from deepseek.ops.transcendental import trunc
 
 __all__ = ["copysign", "frac", "frexp", "ldexp", "nan_to_num", "nextafter", "signbit"]
-
-
-def in_working(meaning: Callable[..., Expr]) -> Callable[..., Expr]:
-    """A meaning on bits: 16-bit floats have those of float32, where they are computed."""
-
-    @functools.wraps(meaning)
-    def wide(*args: Expr) -> Expr:
-        dtype = args[0].dtype
-        out = meaning(*(cast(a, dtype.accumulator) for a in args))
-        return cast(out, dtype) if out.dtype.is_float else out
-
-    return wide
 
 
 @composite(

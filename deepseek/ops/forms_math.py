@@ -58,3 +58,8 @@ def copysign(b: Any, node: Node, x: str, sign: str) -> Any:
     x, sign = b.operands(node, (x, sign))
     size = b.node("Abs", x)
     return b.node("Where", _negative(b, sign, types_of(node)[1].dtype), b.node("Neg", size), size)
+
+
+@form("Pow")
+def power_of_two(b: Any, node: Node, x: str) -> Any:
+    return b.node("Pow", b.number(2, types_of(node)[0].dtype), x)

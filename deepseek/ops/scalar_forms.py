@@ -56,6 +56,18 @@ def in_float64(meaning: Meaning) -> Meaning:
     return wide
 
 
+def in_working(meaning: Meaning) -> Meaning:
+    """A meaning on bits: 16-bit floats have those of float32, where they are computed."""
+
+    @functools.wraps(meaning)
+    def wide(*args: Expr) -> Expr:
+        dtype = args[0].dtype
+        out = meaning(*(cast(a, dtype.accumulator) for a in args))
+        return cast(out, dtype) if out.dtype.is_float else out
+
+    return wide
+
+
 def is_negative(x: Expr) -> Expr:
     """Whether x is below 0, or -0.0; no NaN is. In arithmetic, which ONNX has too."""
     return either(less(x, 0), less(div(1, x), 0))

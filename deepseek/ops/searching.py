@@ -268,7 +268,8 @@ def histogram(
         low, high = smallest(flat), largest(flat)
         alone = low == high
         low, high = where(alone, low - 0.5, low), where(alone, high + 0.5, high)
-        edges = low + (high - low) * (arange(bins + 1, dtype=flat.dtype) / bins)
+        at = arange(bins + 1, dtype=flat.dtype)
+        edges = where(at == bins, high, low + (high - low) * (at / bins))
     parts = edges.shape[0] - 1
     last = edges.narrow(0, parts, 1)
     place = searchsorted(edges, flat, right=True) - 1

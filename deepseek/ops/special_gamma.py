@@ -1,8 +1,8 @@
 """The gamma function's logarithm and its derivatives, and modified Bessel functions, elementwise.
 
 The body of each is its scalar meaning, in float64 for narrower floats. Errors are below 2 units of
-the last place in float32 and 4 in float64, but near the zeros of lgamma and digamma below 0 and of
-digamma at 1.46, where they are as small beside the terms that cancel.
+the last place in float32 and 4 in float64; but near the zeros of lgamma below 0, and for digamma
+below 4, they are as small only beside the terms that cancel there.
 """
 
 from __future__ import annotations

@@ -16,12 +16,12 @@ from deepseek.frontend.tensor import Tensor
 from deepseek.ir.op import Sample
 from deepseek.ops import forms_nn
 from deepseek.ops.activation import floating, widened
-from deepseek.ops.define import axes_of, composite, converted, describe, method
-from deepseek.ops.elementwise import abs, pow_, where
+from deepseek.ops.define import axes_of, axis_of, composite, converted, describe, method
+from deepseek.ops.elementwise import abs, pow_, subtract, where
 from deepseek.ops.reduce import Axis
 from deepseek.ops.transcendental import sqrt
 
-__all__ = ["matrix_norm", "norm", "vector_norm"]
+__all__ = ["dist", "matrix_norm", "norm", "renorm", "vector_norm"]
 
 
 def _vector_norm_reference(x: Any, ord: float, axis: Any, keepdims: bool) -> Any:  # noqa: A002
@@ -125,3 +125,49 @@ def norm(x: Tensor, p: Any = "fro", dim: Axis = None, keepdim: bool = False) -> 
         wanted = "'fro' or a number"
         raise op_error(ArgumentError, "norm", f"p={p!r}", wanted, user_line(), "see ds.matrix_norm")
     return vector_norm(x, 2.0 if p in ("fro", None) else p, dim, keepdim)
+
+
+@method("dist")
+def dist(a: Tensor, b: Tensor, p: float = 2.0) -> Tensor:
+    """The p-norm of a - b.
+
+    >>> ds.dist(ds.asarray([3.0, 4.0]), ds.zeros(2))
+    tensor(5.)
+    """
+    return vector_norm(subtract(a, b), p)
+
+
+def _renorm_reference(x: Any, p: float, dim: int, maxnorm: float) -> Any:
+    rows = np.moveaxis(x, dim, 0)
+    flat = rows.reshape((len(rows), -1))
+    size = np.sum(np.abs(flat) ** p, axis=1) ** (1 / p)
+    scale = np.where(size > maxnorm, maxnorm / (size + 1e-7), 1).reshape(
+        (-1,) + (1,) * (x.ndim - 1)
+    )
+    return np.moveaxis(rows * scale, 0, dim).astype(x.dtype)
+
+
+@composite(
+    reference=_renorm_reference,
+    samples=lambda: [
+        Sample(((3, 7), 2.0, 0, 1.5)),
+        Sample(((2, 3, 5), 1.0, -2, 4.0)),
+        Sample(((2, 3), 2.0, 1, 100.0)),
+    ],
+    tolerance=32,
+    precision="high",
+    method="renorm",
+)
+def renorm(x: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
+    """x with each slice along an axis scaled down so that its p-norm is maxnorm at most.
+
+    >>> ds.renorm(ds.asarray([[3.0, 4.0], [0.5, 0.0]]), 2, 0, 1.0)
+    tensor([[0.6, 0.8],
+            [0.5, 0. ]])
+    """
+    x = floating(x)
+    axis = axis_of("renorm", x, dim)
+    wide = widened(x)
+    others = tuple(i for i in range(x.ndim) if i != axis)
+    size = vector_norm(wide, p, others, keepdims=True) if others else abs(wide)
+    return converted(wide * where(size > maxnorm, maxnorm / (size + 1e-7), 1), x.dtype)
