@@ -1,12 +1,14 @@
 """Images at the places of a grid: grid_sample and affine_grid, as PyTorch defines them.
 
 In flow images and, for each element wanted, where it is in them: from -1 to 1 on each axis, the
-last axis first. Out flow weighted sums of taps (`resample`).
+last axis first. Out flow weighted sums of taps: reads of the image flattened, at computed places.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,14 +17,15 @@ from deepseek.errors import ShapeError, op_error, unknown, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.dtype import float32, float64, int64
 from deepseek.ir.op import Sample
-from deepseek.ir.shape import Size, numel, same, size_of
+from deepseek.ir.shape import Shape, Size, numel, same, size_of
 from deepseek.ops import forms_nn
 from deepseek.ops.activation import widened
 from deepseek.ops.contracting import einsum
 from deepseek.ops.create import arange, ones
 from deepseek.ops.define import composite, converted, describe, filled, is_size, shape_of
 from deepseek.ops.elementwise import abs, maximum, minimum, where
-from deepseek.ops.resample import CUBIC, Tap, cubic_weights, weighted
+from deepseek.ops.index import take_along_axis
+from deepseek.ops.resample import CUBIC, cubic_weights
 from deepseek.ops.transcendental import floor, round_
 from deepseek.ops.view import stack
 
@@ -31,6 +34,18 @@ __all__ = ["affine_grid", "grid_sample"]
 Ints = tuple[int, ...]
 MODES = ("bilinear", "nearest", "bicubic")
 PADDINGS = ("zeros", "border", "reflection")
+
+
+@dataclass
+class Tap:
+    """What an axis adds to a weighted sum: a place, its weight, and whether there is an element.
+
+    Each broadcasts with the result.
+    """
+
+    place: Tensor
+    weight: Tensor | None = None
+    inside: Tensor | None = None
 
 
 def _number(size: Size, like: Tensor) -> Any:
@@ -85,6 +100,36 @@ def _taps(g: Tensor, size: Size, mode: str, padding_mode: str, align_corners: bo
     low = floor(at)
     t = at - low
     return [_tap(low, 1 - t, size, padding_mode), _tap(low + 1, t, size, padding_mode)]
+
+
+def _weighted(flat: Tensor, axes: Sequence[Sequence[Tap]], sizes: Shape) -> Tensor:
+    """The sum over combinations of the axes' taps of weight times element of the last axis.
+
+    The taps have the batch, an axis of size 1 for the channels, and the axes of the result.
+    """
+    total: Tensor | None = None
+    for taps in itertools.product(*axes):
+        place: Tensor | None = None
+        weight: Tensor | None = None
+        inside: Tensor | None = None
+        for tap, size in zip(taps, sizes, strict=True):
+            place = tap.place if place is None else place * filled((), size, int64) + tap.place
+            if tap.weight is not None:
+                weight = tap.weight if weight is None else weight * tap.weight
+            if tap.inside is not None:
+                inside = tap.inside if inside is None else inside & tap.inside
+        assert place is not None
+        lead, spots = shape_of(flat)[:-1], shape_of(place)[2:]
+        rows = place.reshape((*shape_of(place)[:2], numel(spots)))
+        rows = rows.broadcast_to((*lead, numel(spots)))
+        value = take_along_axis(flat, rows, axis=-1).reshape((*lead, *spots))
+        if weight is not None:
+            value = value * converted(weight, value.dtype)
+        if inside is not None:
+            value = where(inside, value, 0)
+        total = value if total is None else total + value
+    assert total is not None
+    return total
 
 
 def _grid_sample_reference(
@@ -189,7 +234,7 @@ def grid_sample(
         g = g.reshape((batch, 1, *shape_of(g)[1:]))
         axes.append(_taps(g, size, mode, padding_mode, bool(align_corners)))
     flat = widened(x).reshape((batch, channels, numel(tuple(sizes))))
-    return converted(weighted(flat, axes, tuple(sizes)), x.dtype)
+    return converted(_weighted(flat, axes, tuple(sizes)), x.dtype)
 
 
 def _affine_reference(theta: Any, size: Ints, align_corners: bool) -> Any:

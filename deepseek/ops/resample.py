@@ -1,15 +1,13 @@
-"""Images at other sizes: interpolate, as PyTorch defines it, and the sums of taps under it.
+"""Images at other sizes: interpolate, as PyTorch defines it.
 
-Each result is a weighted sum of taps: reads of the last axes, flattened, at computed places. All
-taps of an element are in one kernel; their gradient adds back to where they were read.
+Axis by axis, the last one first, each result is a weighted sum of taps: reads at computed places,
+whose gradient adds back to where they were read. Repeated elements are views.
 """
 
 from __future__ import annotations
 
-import itertools
+import functools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -20,7 +18,7 @@ from deepseek.frontend.tensor import Tensor
 from deepseek.ir.dtype import DType, float32, float64, int64
 from deepseek.ir.graph import Node
 from deepseek.ir.op import Sample
-from deepseek.ir.shape import Shape, Size, numel, size_of
+from deepseek.ir.shape import Shape, Size, size_of
 from deepseek.ops import forms
 from deepseek.ops.activation import widened
 from deepseek.ops.create import arange
@@ -33,8 +31,8 @@ from deepseek.ops.define import (
     minus,
     shape_of,
 )
-from deepseek.ops.elementwise import maximum, minimum, where
-from deepseek.ops.index import take, take_along_axis
+from deepseek.ops.elementwise import add, maximum, minimum
+from deepseek.ops.index import take
 from deepseek.ops.pooling_sized import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -51,18 +49,6 @@ MODES = {
     "bicubic": (2,), "trilinear": (3,), "area": (1, 2, 3),
 }  # fmt: skip
 """Modes of interpolate and the number of axes that each is for."""
-
-
-@dataclass
-class Tap:
-    """What an axis adds to a weighted sum: a place, its weight, and whether there is an element.
-
-    Each broadcasts with the result's last axes.
-    """
-
-    place: Tensor
-    weight: Tensor | None = None
-    inside: Tensor | None = None
 
 
 def clamped(place: Tensor, size: Size) -> Tensor:
@@ -106,8 +92,8 @@ def _ratio(a: Size, b: Size, dtype: DType) -> Any:
 
 def _resize_taps(
     mode: str, given: Size, made: Size, align_corners: bool, scale: Any, dtype: DType
-) -> list[Tap]:
-    """The taps of one axis, as vectors."""
+) -> list[tuple[Tensor, Tensor | None]]:
+    """The taps of one axis: places to read, and their weights."""
     if mode.startswith("nearest"):
         at, n = arange(made), filled((), given, int64)
         half = int(mode == "nearest-exact")
@@ -115,7 +101,7 @@ def _resize_taps(
             place = (at * 2 + half) * n // (filled((), made, int64) * 2)
         else:
             place = converted(floor((converted(at, float64) + half / 2) / scale), int64)
-        return [Tap(clamped(place, given))]
+        return [(clamped(place, given), None)]
     i = converted(arange(made), dtype)
     source = _position(i, given, made, align_corners, scale)
     if mode != "bicubic":
@@ -123,8 +109,8 @@ def _resize_taps(
     low = floor(source)
     place, t = converted(low, int64), source - low
     if mode == "bicubic":
-        return [Tap(clamped(place + (k - 1), given), w) for k, w in enumerate(cubic_weights(t))]
-    return [Tap(clamped(place, given), 1 - t), Tap(clamped(place + 1, given), t)]
+        return [(clamped(place + (k - 1), given), w) for k, w in enumerate(cubic_weights(t))]
+    return [(clamped(place, given), 1 - t), (clamped(place + 1, given), t)]
 
 
 def _resize_reference(
@@ -214,7 +200,7 @@ def resize(
     [0.0, 0.5, 1.0, 1.5, 2.0]
     """
     n = len(size)
-    given, lead = shape_of(x)[-n:], shape_of(x)[:-n]
+    given = shape_of(x)[-n:]
     if mode == "nearest" or mode == "nearest-exact":
         repeated = _repeated(x, given, size, scales)
         if repeated is not None:
@@ -225,20 +211,19 @@ def resize(
             "convert with x.astype(ds.float32)",
         )  # fmt: skip
     places = float64 if x.dtype is float64 else float32
-    axes = []
-    for i in range(n):
+    # The last axis first: later passes then read whole rows.
+    out = x if mode.startswith("nearest") else widened(x)
+    for i in reversed(range(n)):
         scale = None if scales is None else scales[i]
         taps = _resize_taps(mode, given[i], size_of(size[i]), align_corners, scale, places)
-        axes.append([_on_axis(t, i, n) for t in taps])
-    wide = x if len(axes[0]) == 1 else widened(x)
-    flat = wide.reshape((*lead, numel(given)))
-    return converted(weighted(flat, axes, given), x.dtype)
-
-
-def _on_axis(tap: Tap, axis: int, rank: int) -> Tap:
-    """A tap of vectors as one of an axis of the result."""
-    shape = tuple(-1 if i == axis else 1 for i in range(rank))
-    return Tap(tap.place.reshape(shape), None if tap.weight is None else tap.weight.reshape(shape))
+        axis = x.ndim - n + i
+        column = (-1, *(1,) * (n - i - 1))
+        parts = [
+            found if weight is None else found * converted(weight, out.dtype).reshape(column)
+            for found, weight in [(take(out, place, axis=axis), w) for place, w in taps]
+        ]
+        out = functools.reduce(add, parts)
+    return converted(out, x.dtype)
 
 
 def _repeated(x: Tensor, given: Shape, size: Any, scales: Any) -> Tensor | None:
@@ -252,44 +237,6 @@ def _repeated(x: Tensor, given: Shape, size: Any, scales: Any) -> Tensor | None:
     apart = [s for n in given for s in (n, 1)]
     wide = [s for n, k in zip(given, times, strict=True) for s in (n, int(k))]
     return x.reshape((*lead, *apart)).broadcast_to((*lead, *wide)).reshape((*lead, *size))
-
-
-def weighted(flat: Tensor, axes: Sequence[Sequence[Tap]], sizes: Shape) -> Tensor:
-    """The sum over all combinations of the axes' taps of weight times element.
-
-    The elements are on the last axis of `flat`; places that differ between rows of it have as many
-    axes in front.
-    """
-    total: Tensor | None = None
-    for taps in itertools.product(*axes):
-        place: Tensor | None = None
-        weight: Tensor | None = None
-        inside: Tensor | None = None
-        for tap, size in zip(taps, sizes, strict=True):
-            place = tap.place if place is None else place * filled((), size, int64) + tap.place
-            if tap.weight is not None:
-                weight = tap.weight if weight is None else weight * tap.weight
-            if tap.inside is not None:
-                inside = tap.inside if inside is None else inside & tap.inside
-        assert place is not None
-        value = _elements(flat, place, len(sizes))
-        if weight is not None:
-            value = value * converted(weight, value.dtype)
-        if inside is not None:
-            value = where(inside, value, 0)
-        total = value if total is None else total + value
-    assert total is not None
-    return total
-
-
-def _elements(flat: Tensor, place: Tensor, n: int) -> Tensor:
-    """The elements of flat's last axis at places of n axes, or with flat's others before them."""
-    if place.ndim == n:
-        return take(flat, place, axis=-1)
-    lead, spots = shape_of(flat)[:-1], shape_of(place)[-n:]
-    rows = place.reshape((*shape_of(place)[:-n], numel(spots)))
-    rows = rows.broadcast_to((*lead, numel(spots)))
-    return take_along_axis(flat, rows, axis=-1).reshape((*lead, *spots))
 
 
 def interpolate(
