@@ -174,6 +174,65 @@ def layer_norm(b: Any, node: Node, *inputs: str) -> Any:
     )  # fmt: skip
 
 
+@form("GroupNormalization", since=21)
+def group_norm(b: Any, node: Node, *inputs: str) -> Any:
+    """GroupNormalization, which had a scale for each group before opset 21."""
+    x, weight, bias = given(node, inputs, "x", "weight", "bias")
+    type_ = types_of(node)[0]
+    channels = type_.shape[1]
+    if not isinstance(channels, int) or not _alike(node) or type_.rank < 3:
+        return None
+    if type_.dtype is float64 or not type_.dtype.is_float or type_.numel == 0:
+        return None  # the operator's statistics are float32
+    scale = _or_ones(b, weight, (channels,), type_.dtype)
+    shift = uniform(b, 0, (channels,), type_.dtype) if bias is None else bias
+    return b.node(
+        "GroupNormalization", x, scale, shift, num_groups=node.attrs["num_groups"],
+        epsilon=node.attrs["eps"],
+    )  # fmt: skip
+
+
+@form("RMSNormalization")
+def rms_norm(b: Any, node: Node, *inputs: str) -> Any:
+    x, weight = given(node, inputs, "x", "weight")
+    type_, shape = types_of(node)[0], node.attrs["normalized_shape"]
+    count = 1 if isinstance(shape, int) else len(shape)
+    last = type_.shape[type_.rank - count :]
+    static = all(isinstance(s, int) for s in last)
+    if not static or not _alike(node) or type_.dtype is float64 or not type_.dtype.is_float:
+        return None
+    eps = node.attrs["eps"]
+    least = float(np.finfo(np.float32).eps) if eps is None else eps
+    scale = _or_ones(b, weight, last, type_.dtype)
+    return b.node("RMSNormalization", x, scale, axis=-count, epsilon=least)
+
+
+@form("LRN")
+def local_response_norm(b: Any, node: Node, x: str) -> Any:
+    """LRN of images, whose even windows lie the other way round."""
+    (type_,), a = types_of(node), node.attrs
+    if a["size"] % 2 == 0 or type_.dtype is float64 or not type_.dtype.is_float:
+        return None
+    return b.node("LRN", x, size=a["size"], alpha=a["alpha"], beta=a["beta"], bias=a["k"])
+
+
+@form("Col2Im")
+def fold(b: Any, node: Node, x: str) -> Any:
+    """Col2Im of a batch."""
+    (type_,), a = types_of(node), node.attrs
+    if type_.rank != 3 or not type_.dtype.is_float or type_.numel == 0:
+        return None
+
+    def pair(name: str) -> list[int]:
+        value = a[name]
+        return [value] * 2 if isinstance(value, int) else list(value)
+
+    return b.node(
+        "Col2Im", x, b.array(pair("output_size")), b.array(pair("kernel_size")),
+        dilations=pair("dilation"), strides=pair("stride"), pads=pair("padding") * 2,
+    )  # fmt: skip
+
+
 @form("BatchNormalization")
 def batch_norm(b: Any, node: Node, *inputs: str) -> Any:
     names = ("x", "weight", "bias", "running_mean", "running_var")
@@ -200,43 +259,36 @@ def instance_norm(b: Any, node: Node, *inputs: str) -> Any:
     return b.node("InstanceNormalization", x, scale, shift, epsilon=node.attrs["eps"])
 
 
-def _leaves_something(mask: Any) -> bool:
-    """Whether a mask (truth values, or what is added) is known and every row sees something."""
-    if mask is None or not mask.size:
-        return False
-    seen = mask if mask.dtype == bool else np.isfinite(mask)
-    return bool(seen.any(axis=-1).all())
-
-
 @form("Attention")
 def attention(b: Any, node: Node, *inputs: str) -> Any:
-    """Attention on (batch, heads, length, features), or without heads; nothing else broadcasts.
+    """Attention on (batch, heads, length, features), or without heads; batches do not broadcast.
 
-    Of rows that a mask hides whole ONNX says nothing, so a mask has to be known and to have none.
+    A row that a mask hides whole gives zeros there as here.
     """
     a = node.attrs
     query, key, value, mask = given(node, inputs, "query", "key", "value", "attn_mask")
     q, k, v = types_of(node)[:3]
     rank = q.rank
-    lead = [(x, y) for t in (k, v) for x, y in zip(q.shape[:-2], t.shape[:-2], strict=False)]
-    alike = k.rank == v.rank == rank and all(x is y or x == y for x, y in lead)
-    if a["dropout_p"] or rank not in (3, 4) or not alike or not _alike(node):
+    if a["dropout_p"] or rank not in (3, 4) or k.rank != rank or v.rank != rank:
         return None
-    if q.dtype.bits not in (16, 32):
-        return None  # onnxruntime has none of float64
+    if not _alike(node) or q.dtype.bits not in (16, 32):  # onnxruntime has none of float64
+        return None
+    shared = bool(a["enable_gqa"]) and rank == 4
+    heads = [t.shape[1] for t in (q, k, v)]
+    alike = [(t.shape[i], q.shape[i]) for t in (k, v) for i in range(1 if shared else rank - 2)]
+    if shared and heads[1] != heads[2] or not all(x is y or x == y for x, y in alike):
+        return None
     if mask is not None:
         seen = types_of(node)[3]
         if seen.rank > rank or not seen.rank or seen.shape[-1] != k.shape[-2]:
             return None
-        if not _leaves_something(b.held.get(mask)):
-            return None
         if rank == 3 and seen.rank == 3:
             mask = b.node("Unsqueeze", mask, b.array([1]))
-    heads = {"q_num_heads": 1, "kv_num_heads": 1} if rank == 3 else {}
+    single = {"q_num_heads": 1, "kv_num_heads": 1} if rank == 3 else {}
     scale = {} if a["scale"] is None else {"scale": a["scale"]}
     return b.node(
         "Attention", query, key, value, *([mask] if mask else []),
-        is_causal=int(a["is_causal"]), **heads, **scale,
+        is_causal=int(a["is_causal"]), **single, **scale,
     )  # fmt: skip
 
 

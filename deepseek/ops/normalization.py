@@ -309,6 +309,7 @@ def _group_norm_reference(x: Any, num_groups: int, weight: Any, bias: Any, eps: 
     ],
     tolerance=64,
     precision="high",
+    onnx=forms_nn.group_norm,
 )
 def group_norm(
     x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
@@ -350,6 +351,7 @@ def _rms_norm_reference(x: Any, normalized_shape: Any, weight: Any, eps: Any) ->
     ],
     tolerance=64,
     precision="high",
+    onnx=forms_nn.rms_norm,
 )
 def rms_norm(
     x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
@@ -390,6 +392,7 @@ def _local_response_reference(x: Any, size: int, alpha: float, beta: float, k: f
     ],
     tolerance=32,
     precision="high",
+    onnx=forms_nn.local_response_norm,
 )
 def local_response_norm(
     x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0

@@ -16,7 +16,7 @@ from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.graph import Node
 from deepseek.ir.op import Sample
-from deepseek.ops import forms
+from deepseek.ops import forms, forms_nn
 from deepseek.ops.conv import spatial
 from deepseek.ops.define import (
     ALL,
@@ -130,6 +130,7 @@ def _fold_reference(
     ],
     takes=NUMERIC,
     tolerance=16,
+    onnx=forms_nn.fold,
 )
 def fold(
     x: Tensor, output_size: Spread, kernel_size: Spread, dilation: Spread = 1, padding: Spread = 0,

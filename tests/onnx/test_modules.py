@@ -127,13 +127,13 @@ HIDDEN = np.where(np.arange(5)[:, None] == 2, False, SEEN)
 
 
 @pytest.mark.parametrize(
-    ("mask", "whole"),
-    [(None, True), (SEEN, True), (np.where(SEEN, 0.5, -np.inf).astype(np.float32), True),
-     (HIDDEN, False), (np.where(HIDDEN, 0, -np.inf).astype(np.float32), False)],
+    "mask",
+    [None, SEEN, np.where(SEEN, 0.5, -np.inf).astype(np.float32), HIDDEN,
+     np.where(HIDDEN, 0, -np.inf).astype(np.float32)],
     ids=["none", "bool", "float", "bool, a row hidden", "float, a row hidden"],
 )  # fmt: skip
-def test_attention_with_known_masks(mask: Any, whole: bool, path: Path) -> None:
-    """What a row gives that sees nothing is not said in ONNX: then the expansion is exported."""
+def test_attention_with_masks(mask: Any, path: Path) -> None:
+    """Rows that see nothing give zeros in ONNX too."""
     given = None if mask is None else ds.asarray(mask)
 
     def f(q: ds.Tensor, k: ds.Tensor) -> ds.Tensor:
@@ -142,7 +142,17 @@ def test_attention_with_known_masks(mask: Any, whole: bool, path: Path) -> None:
     for opset in (22, 26):
         dynamic = {"q": {0: "batch"}, "k": {0: "batch"}}
         report = proved(f, (randn(2, 3, 5, 8), randn(2, 3, 7, 8)), path, opset, dynamic)
-        assert report.operators["Attention"] == (opset == 26 and whole)
+        assert report.operators["Attention"] == (opset == 26)
+
+
+def test_attention_with_shared_heads(path: Path) -> None:
+    def f(q: ds.Tensor, k: ds.Tensor) -> ds.Tensor:
+        return nn.functional.scaled_dot_product_attention(q, k, k, enable_gqa=True)
+
+    for opset in (22, 26):
+        dynamic = {"q": {0: "batch", 2: "time"}, "k": {0: "batch", 2: "length"}}
+        report = proved(f, (randn(2, 6, 5, 8), randn(2, 2, 7, 8)), path, opset, dynamic)
+        assert report.operators["Attention"] == (opset == 26)
 
 
 @pytest.mark.parametrize("opset", [22, 26])
@@ -163,7 +173,7 @@ def test_attention_with_a_mask_that_is_given_later(path: Path) -> None:
                "mask": {0: "time", 1: "length"}}  # fmt: skip
     args = (randn(2, 3, 5, 8), randn(2, 3, 7, 8), ds.asarray(SEEN))
     report = proved(f, args, path, 26, dynamic)
-    assert "Attention" not in report.operators
+    assert report.operators["Attention"] == 1
 
 
 # ------------------------------------------------------------------------- convolutions, pooling
