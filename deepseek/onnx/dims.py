@@ -18,6 +18,7 @@ class Dims:
     def __init__(
         self, inputs: Mapping[str, Tensor], dynamic: Mapping[Any, Mapping[int, str]]
     ) -> None:
+        self.inputs = dict(inputs)
         self.sizes = Sizes()
         self.names: dict[Expr, str] = {}
         self.places: dict[Expr, tuple[str, int]] = {}  # an input's axis that shows the size
@@ -60,6 +61,21 @@ class Dims:
     def shape(self, name: str, x: Tensor) -> Shape:
         """An input's shape with symbols at its dynamic axes."""
         return tuple(self.axes.get((name, i), s) for i, s in enumerate(x._value.type.shape))
+
+    def sizes_of(self, arrays: Mapping[str, Any]) -> dict[Expr, int]:
+        """The open sizes in an example. Raises ArgumentError where it does not fit the inputs."""
+        sizes: dict[Expr, int] = {}
+        for name, array in arrays.items():
+            for axis, fixed in enumerate(self.inputs[name]._value.type.shape):
+                symbol = self.axes.get((name, axis))
+                wanted = fixed if symbol is None else sizes.setdefault(symbol, array.shape[axis])
+                if array.shape[axis] != wanted or array.ndim != self.inputs[name].ndim:
+                    what = "" if symbol is None else f", {self.names[symbol]!r}"
+                    raise ArgumentError(
+                        f"export: an example's {name!r} has the shape {array.shape}; wanted size "
+                        f"{wanted} at axis {axis}{what}"
+                    )
+        return sizes
 
     def conditions(self) -> list[str]:
         """What was taken for granted. Raises CompileError where that fixes a dynamic size."""

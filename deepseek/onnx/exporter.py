@@ -46,6 +46,7 @@ def export(
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     external_data: bool | None = None,
+    examples: Sequence[Any] = (),
     check: bool = True,
 ) -> Report:
     """Write `model(*args)` as an ONNX file, prove that it computes the same, and say how.
@@ -59,7 +60,9 @@ def export(
 
     With `check` onnxruntime (or, where that is missing or lacks a kernel, ONNX's own evaluator)
     runs the model on `args` and at two other sizes where some are dynamic, and the results must be
-    deepseek's. The report is returned and written into the model's metadata.
+    deepseek's. Those inputs are rows of `args` left out or repeated; `examples` are further `args`
+    to run instead, for inputs that have to fit each other. The report is returned and written into
+    the model's metadata.
 
     Raises ArgumentError for wrong arguments, TraceError for functions that no graph can say, and
     CompileError for what ONNX cannot say, naming the op and the line it was called at, and for
@@ -81,6 +84,8 @@ def export(
     args = _rebuilt(args, iter(inputs.values()))
     dims = Dims(inputs, dynamic or {})
 
+    others = [_example(x, len(args), names, model) for x in examples]
+
     def compute(arrays: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         out = _flat(model(*_rebuilt(args, map(asarray, arrays))))
         return [t.numpy() for t in out.values()]
@@ -94,11 +99,25 @@ def export(
             report.checks = check_model(b, source)
             if check:
                 arrays = {n: np.asarray(x.numpy()) for n, x in inputs.items()}
-                prove(source, report, arrays, dims, compute)
+                prove(source, report, arrays, dims, compute, others)
             proto.metadata_props.add(key="deepseek.report", value=report.json())
             report.data = draft.data
             report.bytes = draft.publish(path)
     return report
+
+
+def _example(
+    args: Any, count: int, names: Sequence[str], model: Callable[..., Any]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of further arguments. Raises ArgumentError unless they are as many."""
+    args = tuple(args) if isinstance(args, (tuple, list)) else (args,)
+    leaves = [asarray(x).numpy() for _, x in _leaves(args, _parameters(model, count))]
+    if len(args) != count or len(leaves) != len(names):
+        raise ArgumentError(
+            f"export: an example has {len(leaves)} tensors in {len(args)} arguments; wanted "
+            f"{len(names)} in {count}, for {list(names)}"
+        )
+    return dict(zip(names, leaves, strict=True))
 
 
 def _translated(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from deepseek.errors import CompileError, DeepseekError
+from deepseek.errors import ArgumentError, CompileError, DeepseekError
 from deepseek.ir import scalar
 from deepseek.ir.dtype import DTYPES
 from deepseek.onnx.dims import Dims
@@ -35,6 +35,9 @@ OTHERS: Sequence[Callable[[int, int], int]] = (
     lambda size, turn: size + 2,
     lambda size, turn: size * 4,
 )
+
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
 class Runner:
@@ -130,34 +133,52 @@ def run(model: Any, inputs: Mapping[str, Any]) -> tuple[str, list[Any]]:
 def prove(
     model: Any,
     report: Report,
-    inputs: Mapping[str, np.ndarray[Any, Any]],
+    inputs: Arrays,
     dims: Dims,
     compute: Callable[[Sequence[np.ndarray[Any, Any]]], Sequence[np.ndarray[Any, Any]]],
+    examples: Sequence[Arrays] = (),
 ) -> None:
-    """Run the model and deepseek on the example and at other sizes; write the trials down.
+    """Run the model and deepseek on the inputs and at other sizes; write the trials down.
 
-    Raises CompileError where they differ.
+    What is tried besides are the examples, or where there are none the inputs at sizes made up.
+    Raises CompileError where results differ.
     """
     runner = Runner(model)
     report.runtime = runner.name
-    for sizes in shapes_to_try(dims):
-        arrays = {name: resized(name, a, dims, sizes) for name, a in inputs.items()}
+    most = 1 + len(examples) if examples else SHAPES
+    for number, (sizes, arrays) in enumerate(trials(inputs, dims, examples)):
         named = {dims.names[symbol]: size for symbol, size in sizes.items()}
-        example = sizes == dims.sizes.current
         try:
             wanted = compute(list(arrays.values()))
         except (DeepseekError, ArithmeticError, ValueError, IndexError) as error:
-            if example:
+            if number == 0 or examples:
                 raise
             refusal = str(error).splitlines()[0] if str(error) else type(error).__name__
             report.skipped.append(f"{named}: {refusal}")
             continue
-        got = runner(arrays)
-        report.trials.append(
-            Trial(named, compared(runner.name, report.outputs, wanted, got, named))
-        )
-        if len(report.trials) == SHAPES:
+        errors = compared(runner.name, report.outputs, wanted, runner(arrays), named)
+        report.trials.append(Trial(named, errors))
+        if len(report.trials) == most:
             return
+
+
+def trials(
+    inputs: Arrays, dims: Dims, examples: Sequence[Arrays]
+) -> Iterator[tuple[dict[Any, int], Arrays]]:
+    """Sizes, and arrays of them: the inputs first. Raises ArgumentError for unfit examples."""
+    yield dict(dims.sizes.current), inputs
+    for arrays in examples:
+        sizes = dims.sizes_of(arrays)
+        if not holds(dims, sizes):
+            named = {dims.names[symbol]: size for symbol, size in sizes.items()}
+            raise ArgumentError(
+                f"export: an example of sizes {named}; the model holds only where "
+                f"{' and '.join(dims.conditions())}"
+            )
+        yield sizes, arrays
+    if not examples:
+        for sizes in shapes_to_try(dims):
+            yield sizes, {n: resized(n, a, dims, sizes) for n, a in inputs.items()}
 
 
 def compared(
@@ -177,7 +198,8 @@ def compared(
             far = f"by {errors[name]:.1e} of the largest element ({forms})"
             raise CompileError(
                 f"export: {runtime} computes {name!r} otherwise{where}: it differs {far}\n"
-                "  help: pass check=False to write the model all the same"
+                "  help: if inputs of these sizes do not belong together, pass others as "
+                "examples=[...]; check=False writes the model all the same"
             )
     return errors
 
@@ -207,10 +229,9 @@ def difference(wanted: Any, got: Any) -> float:
 
 
 def shapes_to_try(dims: Dims) -> Iterator[dict[Any, int]]:
-    """The traced sizes, then others for which what the trace took for granted holds."""
+    """Sizes other than the traced ones for which what the trace took for granted holds."""
     traced = dict(dims.sizes.current)
     seen = [traced]
-    yield traced
     for other in OTHERS if traced else ():
         for apart in (True, False):  # symbols of one size should differ, if they may
             sizes = {

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 
 import deepseek as ds
-from deepseek.errors import CompileError
+from deepseek.errors import ArgumentError, CompileError
 from deepseek.ir.op import REGISTRY, Sample
 from deepseek.onnx import export, storage
 from deepseek.ops.define import composite
@@ -101,6 +101,44 @@ def test_a_difference_at_another_size_is_an_error(path: Path) -> None:
         del REGISTRY["toy_sized"]
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["model.onnx"]
+
+
+def picked(x: ds.Tensor, at: ds.Tensor) -> ds.Tensor:
+    """Rows of x; an index beyond it is the caller's mistake."""
+    return x.take(at, axis=0).reshape(at.shape[0], -1)
+
+
+def test_examples_are_run_instead_of_inputs_that_are_made_up(path: Path) -> None:
+    sizes = {"x": {0: "rows"}, "at": {0: "count"}}
+    given = (randn(5, 2), np.array([4, 0, 2]))
+    others = [(randn(2, 2), np.array([1, 1, 0, 0])), (randn(7, 2), np.array([6]))]
+    report = export(picked, given, path, dynamic=sizes, examples=others)
+    assert [t.sizes for t in report.trials] == [
+        {"rows": 5, "count": 3}, {"rows": 2, "count": 4}, {"rows": 7, "count": 1},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        ((np.zeros((2, 3), np.float32), np.array([0])), r"'x' has the shape .2, 3.; wanted size 2"),
+        ((np.zeros((2, 2), np.float32),), r"1 tensors in 1 arguments; wanted 2 in 2"),
+    ],
+)
+def test_examples_that_do_not_fit(example: Any, message: str, path: Path) -> None:
+    sizes = {"x": {0: "rows"}, "at": {0: "count"}}
+    given = (randn(5, 2), np.array([4, 0, 2]))
+    with pytest.raises(ArgumentError, match=message):
+        export(picked, given, path, dynamic=sizes, examples=[example])
+    assert not path.exists()
+
+
+def test_an_example_has_to_keep_to_what_was_taken_for_granted(path: Path) -> None:
+    def f(x: ds.Tensor) -> ds.Tensor:
+        return x * 2 if x.shape[0] > 3 else -x
+
+    with pytest.raises(ArgumentError, match=r"sizes {'n': 2}; the model holds only where 3 < n"):
+        export(f, randn(5), path, dynamic={0: {0: "n"}}, examples=[randn(2)])
 
 
 def test_the_report_is_in_the_metadata(path: Path) -> None:
