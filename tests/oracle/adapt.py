@@ -33,7 +33,8 @@ class Entry:
     signature (None: the one target with its keywords renamed). `outputs` chooses among PyTorch's
     results, `left_out` gives a reason for samples that are not run, `lenient` maps patterns of
     PyTorch's error messages to the reason why we accept such a call. With `check` "type" only
-    shapes and dtypes are compared, with "values" no dtypes.
+    shapes and dtypes are compared, with "values" no dtypes; `scale` is the least that errors are
+    relative to.
     """
 
     targets: tuple[str, ...] = ()
@@ -45,7 +46,7 @@ class Entry:
     check: str = "all"
     gradients: bool = True
     tolerance: float = 1.0
-    note: str = ""
+    scale: float = 0.0
 
     @property
     def missing(self) -> list[str]:

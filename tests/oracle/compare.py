@@ -24,7 +24,12 @@ def is_float(dtype: Any) -> bool:
 
 
 def difference(
-    got: Any, narrow: Any, wide: Any, check: str = "all", tolerance: float = 1.0
+    got: Any,
+    narrow: Any,
+    wide: Any,
+    check: str = "all",
+    tolerance: float = 1.0,
+    least: float = 0.0,
 ) -> str | None:
     """How a result of ours differs from PyTorch's in float32 and float64; None where it does not.
 
@@ -44,10 +49,10 @@ def difference(
         if np.array_equal(a, b) or np.array_equal(a, c):
             return None
         return f"{shown(a)} instead of {shown(b)}"
-    return distance(a, b, c, tolerance)
+    return distance(a, b, c, tolerance, least)
 
 
-def distance(a: Any, narrow: Any, wide: Any, tolerance: float) -> str | None:
+def distance(a: Any, narrow: Any, wide: Any, tolerance: float, least: float) -> str | None:
     """How floats differ."""
     epsilon = float(ml_dtypes.finfo(a.dtype if is_float(a.dtype) else np.float32).eps)
     with np.errstate(all="ignore"):
@@ -62,7 +67,7 @@ def distance(a: Any, narrow: Any, wide: Any, tolerance: float) -> str | None:
     a, b, c = (x[~special] for x in (a, b, wide.astype(np.float64)))
     if not a.size:
         return None
-    scale = max(float(np.abs(c).max()), float(ml_dtypes.finfo(np.float32).tiny))
+    scale = max(float(np.abs(c).max()), least, float(ml_dtypes.finfo(np.float32).tiny))
     worst = float(np.abs(a - c).max()) / scale / epsilon
     if worst <= EPSILONS * tolerance:
         return None

@@ -76,12 +76,14 @@ def alike(a: Any, b: Any) -> bool:
     return a.shape == b.shape and np.array_equal(as_numpy(a), as_numpy(b), equal_nan=True)
 
 
-def compared(got: Sequence[Any], pair: Pair, check: str, tolerance: float) -> str | None:
+def compared(
+    got: Sequence[Any], pair: Pair, check: str, tolerance: float, least: float = 0.0
+) -> str | None:
     """How our results differ."""
     if len(got) != len(pair.narrow):
         return f"{len(got)} results instead of {len(pair.narrow)}"
     for i, (a, b, c) in enumerate(zip(got, pair.narrow, pair.wide, strict=True)):
-        why = difference(a, b, c, check, tolerance)
+        why = difference(a, b, c, check, tolerance, least)
         if why is not None:
             return f"result {i}: {why}" if len(got) > 1 else why
     return None

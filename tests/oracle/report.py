@@ -110,7 +110,9 @@ Nothing of PyTorch is needed to use deepseek.
   for one random cotangent of every output and may be off by twice as much. Of random results,
   shapes and dtypes are compared.
 - **Error inputs** are calls that PyTorch refuses. deepseek has to refuse them with an error of its
-  own; a crash, an error from deep inside, or a result counts as wrong.
+  own; a crash, an error from deep inside, or a result counts as wrong. They run with
+  `DS_VERIFY=1`, where indices in tensors are looked at; otherwise those out of range are not an
+  error, as looking would wait for the values.
 - Of every op at most {samples} samples are run, evenly spread. Layers load PyTorch's state dict,
   and their buffers are compared too; optimizers take five steps from the start, and again from
   PyTorch's state dict loaded half way.

@@ -42,6 +42,11 @@ ERRORS = {
     "exceeds the maximum|only tensors with up to 64 dims": "no limit of 64 dims",
     "unsupported operation": "shared memory: deepseek's tensors are values",
     "RNN input dtype|both floats or both Tensors": "types promote",
+    "optional 0 dim batch size|non-batch dimensions to have positive": (
+        "windows of an empty tensor are an empty one"
+    ),
+    "must have the same number of dimensions": "broadcasts",
+    "expected scalar type": "types promote",
     "should be of type bool": "what is true counts as True",
     "(type|bias type|bias) .*should be the same|^should be the same": "types promote",
     "(same|different) device": "deepseek has one device",

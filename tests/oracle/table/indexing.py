@@ -20,10 +20,10 @@ def put(x: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
     """index_put: an assignment to a copy, or an addition that counts places that come twice."""
     key = tuple(indices)
     made = ds.positive(x)
+    if accumulate and (len(key) > 1 or key[0].dtype.is_bool):
+        raise LeftOut("additions at places of a mask or of several indices")
     if accumulate:
-        if len(key) > 1:
-            raise LeftOut("additions at places of several indices")
-        return ds.index_add(made, 0, key[0], values)
+        return ds.index_add(made, 0, key[0], ds.broadcast_to(values, made[key].shape))
     made[key] = values
     return made
 

@@ -5,6 +5,7 @@ Nearly all have PyTorch's names and arguments; those are in no table.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from adapt import Entry, same, via
@@ -64,7 +65,14 @@ def no_channels(x: Any, *_: Any, **__: Any) -> str | None:
 
 
 def no_dims(x: Any, *_: Any, **__: Any) -> str | None:
-    return "one class, given without dims" if x.ndim == 0 else None
+    return "a batch of one, given without its dim" if x.ndim < 2 else None
+
+
+def nothing_left(x: Any, pad: Any, *_: Any, **__: Any) -> str | None:
+    pairs = zip(pad[::2], x.shape[::-1], strict=False)
+    pairs = [*pairs, *zip(pad[1::2], x.shape[::-1], strict=False)]
+    gone = any(p + size <= 0 for p, size in pairs)
+    return "nothing is left that could be repeated" if gone else None
 
 
 ENTRIES: dict[str, Entry] = {
@@ -75,7 +83,7 @@ ENTRIES: dict[str, Entry] = {
     "nn.functional.pad.constant": padded("constant"),
     "nn.functional.pad.reflect": padded("reflect"),
     "nn.functional.pad.replicate": padded("replicate"),
-    "nn.functional.pad.replicate_negative": padded("replicate"),
+    "nn.functional.pad.replicate_negative": replace(padded("replicate"), left_out=nothing_left),
     "nn.functional.pad.circular": padded("circular"),
     "constant_pad_nd": via("pad", lambda x, pad, value=0: F.pad(x, pad, value=value)),
     "nn.functional.interpolate.nearest": resized("nearest"),
@@ -91,6 +99,17 @@ ENTRIES: dict[str, Entry] = {
                       align_corners=True))),
     "nn.functional.embedding": via("embedding", looked_up, left_out=not_in_place, lenient={
         "must be 2-D": "what is looked up may have any shape"}),
+    "nn.functional.fractional_max_pool2d": same(
+        "fractional_max_pool2d", check="type", gradients=False
+    ),
+    "nn.functional.fractional_max_pool3d": same(
+        "fractional_max_pool3d", check="type", gradients=False
+    ),
+    # Where windows overlap PyTorch gives the gradient to each of them that chose an element; the
+    # `.grad` variants, whose places differ, are compared.
+    "nn.functional.max_unpool1d": same("max_unpool1d", gradients=False),
+    "nn.functional.max_unpool2d": same("max_unpool2d", gradients=False),
+    "nn.functional.max_unpool3d": same("max_unpool3d", gradients=False),
     "nn.functional.batch_norm": same("batch_norm", left_out=no_channels),
     "nn.functional.multi_margin_loss": same("multi_margin_loss", left_out=no_dims),
     "nn.functional.multilabel_margin_loss": same("multilabel_margin_loss", left_out=no_dims),

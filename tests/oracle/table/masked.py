@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from adapt import Entry, via
+from adapt import Entry, LeftOut, via
 
 import deepseek as ds
 
@@ -50,6 +50,22 @@ def average(x: Any, dim: Any = None, *, keepdim: bool = False, dtype: Any = None
     return total / ds.sum(there, axis=axes(dim), keepdims=keepdim)
 
 
+def norm(x: Any, ord: Any = 2.0, dim: Any = None, *, keepdim: bool = False,  # noqa: A002
+         dtype: Any = None, mask: Any = None) -> Any:  # fmt: skip
+    x = x if dtype is None else x.astype(dtype)
+    neutral = INFINITE if ord == -INFINITE else 0
+    if ord <= 0 and ord != -INFINITE and mask is not None:
+        raise LeftOut("norms of a negative order, which count what is left out")
+    return ds.vector_norm(hidden(x, mask, neutral), ord, axes(dim), keepdim)
+
+
+def normalized(x: Any, ord: Any, dim: int, *, eps: float = 1e-12, dtype: Any = None,  # noqa: A002
+               mask: Any = None) -> Any:  # fmt: skip
+    return hidden(x, mask, 0) / ds.maximum(
+        norm(x, ord, dim, keepdim=True, dtype=dtype, mask=mask), eps
+    )
+
+
 INFINITE = float("inf")
 
 ENTRIES: dict[str, Entry] = {
@@ -61,6 +77,8 @@ ENTRIES: dict[str, Entry] = {
     "masked.argmin": reduced("argmin", INFINITE, "values"),
     "masked.logsumexp": reduced("logsumexp", -INFINITE),
     "masked.mean": via("where sum divide", average),
+    "masked.norm": via("where vector_norm", norm),
+    "masked.normalize": via("where vector_norm maximum divide", normalized),
     "masked.cumsum": along("cumsum", 0),
     "masked.cumprod": along("cumprod", 1),
     "masked.softmax": along("softmax", -INFINITE),

@@ -38,6 +38,14 @@ def solved(a: Any, b: Any, left: bool = True) -> Any:
     return ds.solve(a, b)
 
 
+def unequal(a: Any, b: Any, dims: Any = 2) -> str | None:
+    """PyTorch sums a dim over one of size 1."""
+    if isinstance(dims, int):
+        return None
+    fits = all(a.shape[i] == b.shape[j] for i, j in zip(*dims, strict=True))
+    return None if fits else "dims of unequal sizes are summed together"
+
+
 ENTRIES: dict[str, Entry] = {
     "mm": same("matmul"),
     "bmm": same("matmul"),
@@ -56,7 +64,7 @@ ENTRIES: dict[str, Entry] = {
     "addr": via("outer add", lambda x, a, b, beta=1, alpha=1: scaled(
         x, ds.outer(a, b), beta, alpha)),
     "einsum": via("einsum", lambda tensors, equation: ds.einsum(equation, *tensors)),
-    "tensordot": via("tensordot", tensor_product),
+    "tensordot": via("tensordot", tensor_product, left_out=unequal),
     "cross": via("cross", vector_product),
     "linalg.cross": via("cross", lambda a, b, dim=-1: ds.cross(a, b, axis=dim)),
     "linalg.vecdot": via("vecdot", lambda a, b, dim=-1: ds.vecdot(a, b, axis=dim)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adapt import Entry, same, via
+from adapt import Entry, LeftOut, same, via
 
 import deepseek as ds
 
@@ -78,6 +78,24 @@ def every_axis_of(name: str) -> Any:
     return call
 
 
+def matrix_norm(x: Any, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False,  # noqa: A002
+                dtype: Any = None) -> Any:  # fmt: skip
+    if ord in ("nuc", 2, -2):
+        raise LeftOut("norms of singular values")
+    x = x if dtype is None else x.astype(dtype)
+    return ds.matrix_norm(x, ord, dim, keepdim)
+
+
+def any_norm(x: Any, ord: Any = None, dim: Any = None, keepdim: bool = False,  # noqa: A002
+             dtype: Any = None) -> Any:  # fmt: skip
+    """Of vectors, or of matrices where there are two dims and an order."""
+    pair = isinstance(dim, (tuple, list)) and len(dim) == 2 or dim is None and x.ndim == 2
+    if ord is not None and pair:
+        return matrix_norm(x, ord, (0, 1) if dim is None else dim, keepdim, dtype)
+    x = x if dtype is None else x.astype(dtype)
+    return ds.vector_norm(x, 2 if ord is None else ord, dim, keepdim)
+
+
 ENTRIES: dict[str, Entry] = {
     "sum": via("sum", summed("sum")),
     "mean": via("mean", summed("mean")),
@@ -119,11 +137,8 @@ ENTRIES: dict[str, Entry] = {
     "trace": same("trace", lenient={"expected a matrix": "takes stacks of matrices too"}),
     "cdist": via("cdist", lambda x, y, p=2.0, compute_mode=None: ds.cdist(x, y, p)),
     "count_nonzero": via("count_nonzero", every_axis_of("count_nonzero")),
-    "linalg.norm": via(
-        "linalg.norm",
-        lambda x, ord=None, dim=None, keepdim=False, dtype=None: ds.linalg.norm(
-            x if dtype is None else x.astype(dtype), ord, dim, keepdim
-        ),
-    ),
+    "linalg.norm": via("vector_norm matrix_norm", any_norm),
+    "linalg.norm.subgradients_at_zero": via("vector_norm matrix_norm", any_norm),
+    "linalg.matrix_norm": via("matrix_norm", matrix_norm),
     "dist": via("norm subtract", lambda x, y, p=2: ds.norm(ds.subtract(x, y), p)),
 }
