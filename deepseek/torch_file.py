@@ -23,11 +23,12 @@ from deepseek._runtime import Buffer
 from deepseek.errors import FormatError, OutOfMemoryError
 from deepseek.frontend.tensor import Device, Tensor, leaf
 from deepseek.ir.dtype import DTYPES, DType
-from deepseek.unpickle import Global, Machine, Part, Refused, called, checked
+from deepseek.unpickle import Global, Machine, Part, Refused, called, checked, checked_key
 
 ZIP = b"PK\x03\x04"
 LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # what files before PyTorch 1.6 begin with
 LARGEST = 2**63 - 1
+MOST_AXES = 64  # as many as NumPy has
 
 # What comes of reading an archive or running a pickle that is not as it should be.
 DAMAGE = (
@@ -219,6 +220,8 @@ def check_layout(
     path: str, storage: Storage, offset: int, size: Any, stride: Any, dtype: DType
 ) -> None:
     """Raise FormatError unless every element of a tensor lies in its storage."""
+    if len(size) > MOST_AXES:
+        raise damaged(path, f"a tensor has {len(size)} axes; at most {MOST_AXES} are read")
     numbers = (*size, *stride, offset, storage.size)
     natural = all(type(n) is int and 0 <= n <= LARGEST for n in numbers)
     of_type = storage.type.dtype
@@ -294,7 +297,7 @@ def known_globals(archive: Archive) -> dict[str, Any]:
         return text.encode("latin1")
 
     def ordered(items: Any = ()) -> OrderedDict[Any, Any]:
-        return OrderedDict((checked(k), checked(v)) for k, v in items)
+        return OrderedDict((checked_key(k), checked(v)) for k, v in items)
 
     functions: dict[str, Callable[..., Any]] = {
         "torch._utils._rebuild_tensor_v2": tensor_v2,
@@ -307,9 +310,9 @@ def known_globals(archive: Archive) -> dict[str, Any]:
         "torch.Size": lambda sizes=(): tuple(int(n) for n in sizes),
         "torch.device": lambda kind, index=None: Device(kind),
         "collections.OrderedDict": ordered,
-        "collections.Counter": lambda counts=(): Counter(dict(counts)),
-        "builtins.set": lambda items=(): {checked(item) for item in items},
-        "builtins.frozenset": lambda items=(): frozenset(checked(item) for item in items),
+        "collections.Counter": lambda counts=(): Counter(ordered(dict_items(counts))),
+        "builtins.set": lambda items=(): {checked_key(item) for item in items},
+        "builtins.frozenset": lambda items=(): frozenset(checked_key(item) for item in items),
         "builtins.bytes": lambda given=b"": bytes(bytes_of(given)),
         "builtins.bytearray": lambda given=b"", encoding="latin1": bytearray(bytes_of(given)),
         "_codecs.encode": encoded,
@@ -320,6 +323,11 @@ def known_globals(archive: Archive) -> dict[str, Any]:
     known["torch.storage.UntypedStorage"] = StorageType(None)
     known |= {f"torch.{name}": dtype for name, dtype in DTYPES.items()}
     return known
+
+
+def dict_items(given: Any) -> Any:
+    """The pairs of a dict, or what lists them."""
+    return given.items() if isinstance(given, dict) else given
 
 
 def bytes_of(given: Any) -> bytes:

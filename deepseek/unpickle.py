@@ -33,6 +33,7 @@ class Global(Part):
 
 
 MARK = object()
+LARGEST_KEY = 1000  # parts of a tuple that is hashed
 STOP = b"."
 CONSTANTS: dict[bytes, Any] = {b"N": None, b"\x88": True, b"\x89": False}
 NUMBERS = {b"J": "<i", b"K": "<B", b"M": "<H", b"G": ">d"}
@@ -156,7 +157,7 @@ class Machine:
         self.stack.append(made)
 
     def marked_frozenset(self) -> None:
-        self.stack.append(frozenset(checked(item) for item in self.marked()))
+        self.stack.append(frozenset(checked_key(item) for item in self.marked()))
 
     def extend(self, items: list[Any]) -> None:
         target = self.stack[-1]
@@ -168,7 +169,7 @@ class Machine:
         items = self.marked()
         if type(self.stack[-1]) is not set:
             raise ValueError("items are added to what is no set")
-        self.stack[-1].update(checked(item) for item in items)
+        self.stack[-1].update(checked_key(item) for item in items)
 
     def set_item(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
@@ -291,10 +292,29 @@ def called(function: Any, arguments: Any) -> Any:
 
 
 def checked(value: Any) -> Any:
-    """A value that may stand in a container."""
-    if value is MARK or isinstance(value, Part):
-        name = value.name if isinstance(value, Global) else type(value).__name__
-        raise ValueError(f"{name} stands where data is wanted")
+    """A value that may stand in a container. Tuples are looked into: they may hold parts."""
+    stack, seen = [value], set()
+    while stack:
+        part = stack.pop()
+        if part is MARK or isinstance(part, Part):
+            name = part.name if isinstance(part, Global) else type(part).__name__
+            raise ValueError(f"{name} stands where data is wanted")
+        if type(part) is tuple and id(part) not in seen:
+            seen.add(id(part))
+            stack.extend(part)
+    return value
+
+
+def checked_key(value: Any) -> Any:
+    """A value that may be looked up. Python would hash a deep tuple until its stack is full."""
+    stack, count = [checked(value)], 0
+    while stack:
+        part = stack.pop()
+        count += 1
+        if count > LARGEST_KEY:
+            raise ValueError(f"a key has more than {LARGEST_KEY} parts")
+        if type(part) is tuple:
+            stack.extend(part)
     return value
 
 
@@ -303,4 +323,4 @@ def put_items(target: Any, pairs: list[Any]) -> None:
     if not isinstance(target, dict) or len(pairs) % 2:
         raise ValueError("items are set of what is no dict")
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-        target[checked(key)] = checked(value)
+        target[checked_key(key)] = checked(value)

@@ -343,6 +343,15 @@ ODD: dict[str, tuple[bytes, str]] = {
     "global as result": (name("collections.OrderedDict"), "OrderedDict stands where data"),
     "storage as data": (list_of(storage("FloatStorage", "0", 1)), "Storage stands where data"),
     "kind as key": (b"}" + name("torch.FloatStorage") + b"Ns", "StorageType stands where data"),
+    "global in a tuple": (name("torch.Size") + b"\x85", "torch.Size stands where data is wanted"),
+    "storage in a tuple": (list_of(storage("FloatStorage", "0", 1) + b"\x85"), "Storage stands"),
+    "deep tuple as key": (b"})" + b"\x85" * 300000 + b"Ns", "a key has more than 1000 parts"),
+    "deep tuple in a set": (b"\x8f()" + b"\x85" * 300000 + b"\x90", "more than 1000 parts"),
+    "tuple of many twins as key": (b"})" + b"2\x86" * 99 + b"Ns", "more than 1000 parts"),
+    "deep tuple, ordered": (
+        call("collections.OrderedDict", list_of(b")" + b"\x85" * 300000 + b"N\x86")),
+        "more than 1000 parts",
+    ),
     "complex": (storage("ComplexFloatStorage", "0", 1), "'torch.ComplexFloatStorage'"),
     "not a storage": (tuple_of(text("module"), NONE) + b"Q", "that is no storage"),
     "storage's kind": (tuple_of(*[text("storage")] * 4, integer(1)) + b"Q", "not described as"),
@@ -385,6 +394,7 @@ WRONG = {
     "negative size": ((0, (-1,), (1,)), "has strides"),
     "other rank": ((0, (1, 1), (1,)), "has strides"),
     "too large": ((0, (2**40, 2**40), (0, 0)), "has strides"),
+    "many axes": ((0, (1,) * 65, (0,) * 65), "a tensor has 65 axes; at most 64 are read"),
     "too large and empty": ((0, (2**40, 2**40, 0), (0, 0, 0)), "has strides"),
 }
 
