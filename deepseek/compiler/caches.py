@@ -17,12 +17,13 @@ import hashlib
 import sys
 import time
 import zlib
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -87,11 +88,47 @@ class Held:
     data: bytes
 
 
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Recent(Generic[K, V]):
+    """A mapping of at most `limit` entries: the one that was used longest ago goes first."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.entries: OrderedDict[K, V] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self.entries)
+
+    def get(self, key: K) -> V | None:
+        """The value, which counts as a use, or None."""
+        with suppress(KeyError):  # another thread may drop it between these two
+            value = self.entries[key]
+            self.entries.move_to_end(key)
+            return value
+        return None
+
+    def put(self, key: K, value: V) -> None:
+        self.entries[key] = value
+        with suppress(KeyError):
+            self.entries.move_to_end(key)
+            while len(self.entries) > self.limit:
+                self.entries.popitem(last=False)
+
+    def clear(self) -> None:
+        self.entries.clear()
+
+
 counters = Counters()
 hits = {"programs": 0, "kernels": 0}
 misses: deque[Miss] = deque(maxlen=REMEMBERED)
-_kernels: dict[tuple[str, Kernel], Held] = {}
-_refused: dict[str, str] = {}  # why a Program was not kept, by its key
+_kernels: Recent[tuple[str, Kernel], Held] = Recent(8192)
+_refused: Recent[str, str] = Recent(REMEMBERED)  # why a Program was not kept, by its key
 
 
 def make_key(kind: str, name: str, fields: Mapping[str, str]) -> Key:
@@ -133,13 +170,17 @@ def compiled_kernels(backend: Backend, kernels: Sequence[Kernel]) -> list[Launch
 def held_kernels(backend: Backend, kernels: Sequence[Kernel]) -> list[Held]:
     """The same with their object code."""
     target = backend.target()
-    wanted = [(target, replace(k, name="kernel", lines=())) for k in kernels]
-    for place, kernel in zip(wanted, kernels, strict=True):
-        if place not in _kernels:
+    held = []
+    for kernel in kernels:
+        place = target, replace(kernel, name="kernel", lines=())
+        found = _kernels.get(place)
+        if found is None:
             key = kernel_key(backend, kernel)
             found = lookup(key, lambda body: revived_kernel(body, backend))
-            _kernels[place] = found or made_kernel(key, backend, kernel)
-    return [_kernels[place] for place in wanted]
+            found = found or made_kernel(key, backend, kernel)
+            _kernels.put(place, found)
+        held.append(found)
+    return held
 
 
 def revived_kernel(body: Any, backend: Backend) -> Held | None:
@@ -300,12 +341,12 @@ def keep_program(
     by_code = {id(held.launchable.code): held for held in kernels}
     used = [by_code.get(id(code)) for code in tape.codes]
     if tape.functions or None in used:
-        _refused[key.hash] = "it has steps that are Python functions, and is never kept"
+        _refused.put(key.hash, "it has steps that are Python functions, and is never kept")
         return
     try:
         beforehand = None if split is None else (print_graph(split.prepared), tuple(split.sources))
     except FormatError as error:
-        _refused[key.hash] = str(error)
+        _refused.put(key.hash, str(error))
         return
     body = (
         tape.data,

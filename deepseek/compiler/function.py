@@ -13,6 +13,7 @@ import functools
 import gc
 import inspect
 import os
+import sys
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -150,6 +151,16 @@ class Function(_runtime.Dispatcher):
         self.dynamic = dynamic
         self.seen: OrderedDict[Any, Seen] = OrderedDict()  # by signature, the last used at the end
         self.reasons: deque[str] = deque(maxlen=REMEMBERED)
+
+    def __reduce__(self) -> Any:
+        # As a function is pickled and copied: by its name, where that leads back here.
+        path = getattr(self, "__qualname__", "")
+        found: Any = sys.modules.get(self.__module__)
+        for name in path.split("."):
+            found = getattr(found, name, None)
+        if found is self:
+            return path
+        return type(self), (self.function, self.keep_grads, self.dynamic)
 
     def entry_for(self, *args: Any, **kwargs: Any) -> Entry:
         """The entry that a call with these arguments uses, compiled if need be."""

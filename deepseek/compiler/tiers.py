@@ -14,6 +14,7 @@ from typing import Any
 from deepseek import autograd, backends
 from deepseek._runtime import Buffer
 from deepseek.backends import Backend
+from deepseek.compiler.caches import Recent
 from deepseek.compiler.compile import Example, Executable, compile_graph
 from deepseek.config import options
 from deepseek.errors import ShapeError
@@ -30,9 +31,13 @@ from deepseek.ops import ones_like
 from deepseek.recompute import opened
 
 PROMOTED_AT = 3  # the time a pending graph is met at which it is compiled as a whole
-_met: dict[Any, int] = {}
-_promoted: dict[Any, Executable] = {}
-_ops: dict[Any, list[OneOp]] = {}
+MOST_OPS = 16  # programs for one form of an op, which differ in what their rules asked about sizes
+
+# By target and graph: how often it was met, and its program. By target, op and form: the programs
+# that serve it, or none where the op needs numbers for sizes.
+_met: Recent[Any, int] = Recent(4096)
+_promoted: Recent[Any, Executable] = Recent(512)
+_ops: Recent[Any, tuple[OneOp, ...]] = Recent(4096)
 
 
 def evaluate(values: Sequence[Value]) -> None:
@@ -100,17 +105,18 @@ def run_in_tiers(graph: Graph, backend: Backend) -> list[Buffer]:
     data = [v.data for v in graph.inputs]
     try:
         key = backend.target(), graph.key()
-        times = _met.get(key, 0) + 1
+        times = (_met.get(key) or 0) + 1
     except TypeError:  # an attribute that cannot be hashed
         return run_by_op(graph, backend)
-    _met[key] = times
+    _met.put(key, times)
     if times < PROMOTED_AT or not options.promote:
         return run_by_op(graph, backend)
     executable = _promoted.get(key)
     if executable is None:
-        executable = _promoted[key] = compile_graph(
+        executable = compile_graph(
             self_contained(graph), backend, name="pending graph", example=example_of(data)
         )
+        _promoted.put(key, executable)
     return executable.run(data)
 
 
@@ -165,23 +171,27 @@ def one_op(
 ) -> tuple[OneOp, tuple[int, ...]]:
     """The compiled op for a node, and the sizes to run it with."""
     form, sizes = pattern(node, known_sizes=False)
-    found = find_op(node, form, sizes, backend)
-    if found is None:
+    key = backend.target(), node.op, form
+    known = _ops.get(key)
+    if known != ():
+        found = next((op for op in known or () if op.accepts(sizes)), None)
+        if found is not None:
+            return found, sizes
         try:
             found = compile_op(node, form, sizes, backend, inputs)
         except ShapeError:  # a rule that needs a number, such as a convolution's window
-            form, sizes = pattern(node, known_sizes=True)
-            found = find_op(node, form, sizes, backend)
-            found = found or compile_op(node, form, sizes, backend, inputs)
-        _ops.setdefault((backend.target(), node.op, form), []).append(found)
-    return found, sizes
-
-
-def find_op(node: Node, form: Any, sizes: tuple[int, ...], backend: Backend) -> OneOp | None:
-    for op in _ops.get((backend.target(), node.op, form), ()):
-        if op.accepts(sizes):
-            return op
-    return None
+            if not known:
+                _ops.put(key, ())
+        else:
+            _ops.put(key, (found, *(known or ()))[:MOST_OPS])
+            return found, sizes
+    form, sizes = pattern(node, known_sizes=True)
+    key = *key[:2], (form, "known")
+    known = _ops.get(key)
+    if known is None:
+        known = (compile_op(node, form, sizes, backend, inputs),)
+        _ops.put(key, known)
+    return known[0], sizes
 
 
 def pattern(node: Node, known_sizes: bool) -> tuple[Any, tuple[int, ...]]:
