@@ -47,9 +47,11 @@ def least_opset(graph: Graph) -> int:
 def unspeakable(graph: Graph) -> bool:
     """Whether a graph draws random numbers or calls the host: ONNX has neither generator nor us."""
     for node in graph.nodes:
+        if forms_of(node.op.onnx):
+            continue
         if node.op.kind in (Kind.RANDOM, Kind.HOST, Kind.COLLECTIVE):
             return True
-        if node.op.expand is not None and not forms_of(node.op.onnx):
+        if node.op.expand is not None:
             types = tuple(v.type for v in node.inputs)
             if unspeakable(node.op.expand(types, node.attrs)):
                 return True
