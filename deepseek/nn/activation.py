@@ -152,12 +152,18 @@ class Hardshrink(Function):
     function = F.hardshrink
     lambd: float = 0.5
 
+    def extra_repr(self) -> str:
+        return str(self.lambd)
+
 
 class Softshrink(Function):
     """x moved towards 0 by lambd, and 0 where it would pass it."""
 
     function = F.softshrink
     lambd: float = 0.5
+
+    def extra_repr(self) -> str:
+        return str(self.lambd)
 
 
 class Tanhshrink(Function):

@@ -211,9 +211,6 @@ class MultiheadAttention(Module):
             return None
         return masks[0] if len(masks) == 1 else masks[0] + masks[1]
 
-    def extra_repr(self) -> str:
-        return f"{self.embed_dim}, {self.num_heads}"
-
 
 def added(mask: Tensor, like: Tensor) -> Tensor:
     """A mask as numbers to add to scores: -inf where it is True."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, Self, overload
 
@@ -37,7 +38,7 @@ class _Ordered(Module):
         assert part is not None
         return part
 
-    def _of(self, items: list[tuple[str, Any]]) -> Self:
+    def _of(self, items: list[tuple[Any, Any]]) -> Self:
         """Another of the same kind with the given parts."""
         raise NotImplementedError
 
@@ -70,9 +71,21 @@ class _Ordered(Module):
         self.add_module(str(len(self)), module)
         return self
 
+    def pop(self, index: int = -1) -> Module:
+        """Take a part out and give it back."""
+        part = self[index]
+        del self[index]
+        return part
+
+    def __add__(self, others: Iterable[Module]) -> Self:
+        return self._of(list(enumerate([*self, *others])))
+
+    def __iadd__(self, others: Iterable[Module]) -> Self:
+        return self.extend(others)
+
     def extend(self, modules: Iterable[Module]) -> Self:
         """Add parts at the end."""
-        for module in modules:
+        for module in list(modules):
             self.append(module)
         return self
 
@@ -108,8 +121,18 @@ class Sequential(_Ordered):
                 )
             self.add_module(str(i), part)
 
-    def _of(self, items: list[tuple[str, Any]]) -> Self:
-        return type(self)(dict(items))
+    def _of(self, items: list[tuple[Any, Any]]) -> Self:
+        return type(self)({str(name): part for name, part in items})
+
+    def __mul__(self, times: int) -> Self:
+        if times < 1:
+            raise ArgumentError(f"Sequential: got {times} repetitions; wanted 1 or more")
+        return self._of(list(enumerate([*self] * times)))
+
+    __rmul__ = __mul__
+
+    def __imul__(self, times: int) -> Self:
+        return self.extend((self * times)[len(self) :])
 
     def forward(self, x: Any) -> Any:
         for module in self:
@@ -129,8 +152,19 @@ class ModuleList(_Ordered):
         super().__init__()
         self.extend(modules)
 
-    def _of(self, items: list[tuple[str, Any]]) -> Self:
+    def _of(self, items: list[tuple[Any, Any]]) -> Self:
         return type(self)(part for _, part in items)
+
+    def __repr__(self) -> str:
+        """The parts, with those that follow each other and look the same told once."""
+        lines = []
+        for text, run in itertools.groupby(self._modules.items(), lambda item: repr(item[1])):
+            names = [name for name, _ in run]
+            where = f"({names[0]}): "
+            if len(names) > 1:
+                where = f"({names[0]}-{names[-1]}): {len(names)} x "
+            lines.append(where + text.replace("\n", "\n  "))
+        return "ModuleList(\n  " + "\n  ".join(lines) + "\n)" if lines else "ModuleList()"
 
 
 class ModuleDict(Module):
@@ -235,7 +269,7 @@ class ParameterList(_Parameters):
 
     def extend(self, values: Iterable[Tensor]) -> Self:
         """Add several at the end."""
-        for value in values:
+        for value in list(values):
             self.append(value)
         return self
 
@@ -243,6 +277,9 @@ class ParameterList(_Parameters):
         if not -len(self) <= index < len(self):
             raise IndexError(f"ParameterList has {len(self)} parameters; got index {index}")
         return str(index % len(self))
+
+    def __iadd__(self, values: Iterable[Tensor]) -> Self:
+        return self.extend(values)
 
     def __getitem__(self, index: int) -> Parameter:
         return self.part(self._position(int(index)))
@@ -281,6 +318,48 @@ class ParameterDict(_Parameters):
     def __delitem__(self, name: str) -> None:
         del self._parameters[name]
         changed()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The one of a name, or the default."""
+        return self._parameters.get(name, default)
+
+    def setdefault(self, name: str, default: Tensor) -> Parameter:
+        """The one of a name, after putting the default there if there is none."""
+        if name not in self:
+            self[name] = default
+        return self[name]
+
+    def pop(self, name: str) -> Parameter:
+        """Take one out and give it back."""
+        found = self[name]
+        del self[name]
+        return found
+
+    def popitem(self) -> tuple[str, Parameter]:
+        """Take the last one out and give it back with its name."""
+        name = next(reversed(self._parameters))
+        return name, self.pop(name)
+
+    def clear(self) -> None:
+        """Take all out."""
+        self._parameters.clear()
+        changed()
+
+    def copy(self) -> Self:
+        """Another dict of the same parameters."""
+        return type(self)({name: self[name] for name in self})
+
+    def __ior__(self, values: Mapping[str, Tensor]) -> Self:
+        self.update(values)
+        return self
+
+    def __or__(self, values: Mapping[str, Tensor]) -> Self:
+        made = self.copy()
+        made.update(values)
+        return made
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._parameters)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._parameters)

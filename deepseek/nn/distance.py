@@ -12,6 +12,7 @@ class CosineSimilarity(Function):
     """The cosine of the angle between vectors along an axis."""
 
     function = F.cosine_similarity
+    terse = True
     dim: int = 1
     eps: float = 1e-8
 
@@ -20,6 +21,7 @@ class PairwiseDistance(Function):
     """The p-norm of x1 - x2 + eps along the last axis."""
 
     function = F.pairwise_distance
+    terse = True
     p: float = 2.0
     eps: float = 1e-6
     keepdim: bool = False

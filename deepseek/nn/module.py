@@ -15,11 +15,11 @@ import numpy as np
 
 from deepseek.errors import ArgumentError, unknown
 from deepseek.frontend.guards import structure
-from deepseek.frontend.tensor import Device, Tensor, from_numpy, leaf_like, state
-from deepseek.ir.dtype import DTYPES, DType, dtype_of
+from deepseek.frontend.tensor import Device, Tensor, leaf_like, state
+from deepseek.ir.dtype import DTYPES, dtype_of
 from deepseek.nn.hooks import AFTER, BEFORE, Hook, RemovableHandle, call_with_hooks
-from deepseek.nn.parameter import Parameter, assign, retyped
-from deepseek.ops.create import check_device, zeros_like
+from deepseek.nn.parameter import Parameter, assign, clear_grad, convert, loaded, retyped
+from deepseek.ops.create import check_device
 
 __all__ = ["Module"]
 
@@ -315,6 +315,29 @@ class Module:
             raise unknown(f"part of {type(self).__name__}", path, modules)
         return modules[path]
 
+    def set_submodule(self, path: str, module: Module) -> None:
+        """Put a module in the place of the one with the dotted name `path`, or at a new name."""
+        owner, _, name = path.rpartition(".")
+        self.get_submodule(owner).add_module(name, module)
+
+    def get_parameter(self, path: str) -> Parameter:
+        """The parameter with the dotted name `path`. Raises ArgumentError, listing those there are.
+
+        >>> ds.nn.Sequential(ds.nn.Linear(2, 3)).get_parameter("0.bias").shape
+        (3,)
+        """
+        found = dict(self.named_parameters(remove_duplicate=False))
+        if path not in found:
+            raise unknown(f"parameter of {type(self).__name__}", path, found)
+        return found[path]
+
+    def get_buffer(self, path: str) -> Tensor:
+        """The buffer with the dotted name `path`. Raises ArgumentError, listing those there are."""
+        found = dict(self.named_buffers(remove_duplicate=False))
+        if path not in found:
+            raise unknown(f"buffer of {type(self).__name__}", path, found)
+        return found[path]
+
     # ---------------------------------------------------------------------------------- mode
 
     def train(self, mode: bool = True) -> Self:
@@ -458,29 +481,3 @@ class Module:
 def join(prefix: str, name: str) -> str:
     """The dotted name of a part."""
     return f"{prefix}.{name}" if prefix else name
-
-
-def clear_grad(tensor: Tensor, set_to_none: bool) -> None:
-    """Forget a gradient, or make it zeros."""
-    if set_to_none or tensor.grad is None:
-        tensor.grad = None
-    else:
-        tensor.grad = zeros_like(tensor.grad)
-
-
-def convert(tensor: Tensor, dtype: DType) -> None:
-    """Make a float tensor, and its gradient, show its values in another dtype."""
-    if not tensor.dtype.is_float or tensor.dtype is dtype:
-        return
-    gradient = tensor.grad
-    tensor.grad = None
-    retyped(tensor, tensor.detach().astype(dtype), tensor.requires_grad)
-    if gradient is not None:
-        tensor.grad = gradient.detach().astype(dtype)
-
-
-def loaded(given: Tensor | np.ndarray[Any, Any], dtype: DType) -> Tensor:
-    """A computed tensor of the given dtype from what a state dict holds."""
-    if not isinstance(given, Tensor):
-        given = from_numpy(given, dtype_of(given.dtype))
-    return given.detach().astype(dtype).evaluate()

@@ -25,6 +25,14 @@ __all__ = [
 ]  # fmt: skip
 
 
+def start(norm: Module) -> None:
+    """Weight 1, bias 0, where there are such."""
+    for name, value in (("weight", 1.0), ("bias", 0.0)):
+        parameter = norm._parameters.get(name)
+        if parameter is not None:
+            init.constant_(parameter, value)
+
+
 class _Norm(Module):
     """What batch and instance norm share: weight, bias and running statistics per channel."""
 
@@ -39,6 +47,7 @@ class _Norm(Module):
         momentum: float | None,
         affine: bool,
         track_running_stats: bool,
+        bias: bool,
         device: Any,
         dtype: Any,
     ) -> None:
@@ -48,8 +57,8 @@ class _Norm(Module):
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
-        for name in ("weight", "bias"):
-            parameter = new_parameter((num_features,), dtype, device) if affine else None
+        for name, wanted in (("weight", affine), ("bias", affine and bias)):
+            parameter = new_parameter((num_features,), dtype, device) if wanted else None
             self.register_parameter(name, parameter)
         kept = float32 if dtype is None else dtype_of(dtype)
         shapes = {
@@ -72,9 +81,7 @@ class _Norm(Module):
     def reset_parameters(self) -> None:
         """Weight 1, bias 0, no batch seen."""
         self.reset_running_stats()
-        if self.weight is not None:
-            init.ones_(self.weight)
-            init.zeros_(self.bias)
+        start(self)
 
     def check(self, x: Tensor) -> None:
         """Raise ShapeError unless x has a right number of axes."""
@@ -87,7 +94,8 @@ class _Norm(Module):
     def extra_repr(self) -> str:
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
-            f"affine={self.affine}, track_running_stats={self.track_running_stats}"
+            f"affine={self.affine}, bias={self.bias is not None}, "
+            f"track_running_stats={self.track_running_stats}"
         )
 
 
@@ -106,10 +114,12 @@ class _BatchNorm(_Norm):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        bias: bool = True,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        given = (eps, momentum, affine, track_running_stats, bias, device, dtype)
+        super().__init__(num_features, *given)
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
@@ -179,10 +189,12 @@ class _InstanceNorm(_Norm):
         momentum: float | None = 0.1,
         affine: bool = False,
         track_running_stats: bool = False,
+        bias: bool = True,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        given = (eps, momentum, affine, track_running_stats, bias, device, dtype)
+        super().__init__(num_features, *given)
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
@@ -252,10 +264,7 @@ class _LastAxes(Module):
 
     def reset_parameters(self) -> None:
         """Weight 1, bias 0."""
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self._parameters.get("bias") is not None:
-            init.zeros_(self.bias)
+        start(self)
 
     def extra_repr(self) -> str:
         return (
@@ -287,6 +296,9 @@ class LayerNorm(_LastAxes):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, bias={self.bias is not None}"
 
 
 class RMSNorm(_LastAxes):
@@ -330,6 +342,7 @@ class GroupNorm(Module):
         num_channels: int,
         eps: float = 1e-5,
         affine: bool = True,
+        bias: bool = True,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -343,22 +356,23 @@ class GroupNorm(Module):
         self.num_channels = num_channels
         self.eps = eps
         self.affine = affine
-        for name in ("weight", "bias"):
-            parameter = new_parameter((num_channels,), dtype, device) if affine else None
+        for name, wanted in (("weight", affine), ("bias", affine and bias)):
+            parameter = new_parameter((num_channels,), dtype, device) if wanted else None
             self.register_parameter(name, parameter)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Weight 1, bias 0."""
-        if self.weight is not None:
-            init.ones_(self.weight)
-            init.zeros_(self.bias)
+        start(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+        return (
+            f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+            f"bias={self.bias is not None}"
+        )
 
 
 class LocalResponseNorm(Function):

@@ -29,6 +29,9 @@ class _Pad(Function):
         if isinstance(self.padding, int):
             self.padding = (self.padding,) * (2 * self.rank)
 
+    def extra_repr(self) -> str:
+        return str(self.padding)
+
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         value = getattr(self, "value", 0.0) if self.mode == "constant" else None
         return F.pad(x, tuple(self.padding), mode=self.mode, value=value)
@@ -39,6 +42,9 @@ class _ConstantPad(_Pad):
 
     padding: int | Sequence[int]
     value: float
+
+    def extra_repr(self) -> str:
+        return f"padding={self.padding}, value={self.value}"
 
 
 class _ZeroPad(_Pad):

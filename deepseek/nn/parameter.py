@@ -15,9 +15,9 @@ import numpy as np
 
 from deepseek.errors import ArgumentError, DTypeError, ShapeError
 from deepseek.frontend.tensor import Tensor, from_numpy, hooks, leaf_like, no_grad, state
-from deepseek.ir.dtype import DType
+from deepseek.ir.dtype import DType, dtype_of
 from deepseek.ir.shape import same_shape
-from deepseek.ops import stop_gradient
+from deepseek.ops import stop_gradient, zeros_like
 
 __all__ = ["Parameter"]
 
@@ -129,3 +129,29 @@ def settle(*others: Tensor) -> None:
         value = tensor._value
         if value.node.inputs:
             tensor._rebind(leaf_like(value, value.requires_grad))
+
+
+def clear_grad(tensor: Tensor, set_to_none: bool) -> None:
+    """Forget a gradient, or make it zeros."""
+    if set_to_none or tensor.grad is None:
+        tensor.grad = None
+    else:
+        tensor.grad = zeros_like(tensor.grad)
+
+
+def convert(tensor: Tensor, dtype: DType) -> None:
+    """Make a float tensor, and its gradient, show its values in another dtype."""
+    if not tensor.dtype.is_float or tensor.dtype is dtype:
+        return
+    gradient = tensor.grad
+    tensor.grad = None
+    retyped(tensor, tensor.detach().astype(dtype), tensor.requires_grad)
+    if gradient is not None:
+        tensor.grad = gradient.detach().astype(dtype)
+
+
+def loaded(given: Tensor | np.ndarray[Any, Any], dtype: DType) -> Tensor:
+    """A computed tensor of the given dtype from what a state dict holds."""
+    if not isinstance(given, Tensor):
+        given = from_numpy(given, dtype_of(given.dtype))
+    return given.detach().astype(dtype).evaluate()

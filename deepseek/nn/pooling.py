@@ -50,6 +50,20 @@ class _AvgPool(_Windows):
     ceil_mode: bool = False
     count_include_pad: bool = True
 
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class _DividedPool(_AvgPool):
+    """The sum of each window over its size, or over `divisor_override`."""
+
+    kernel_size: Spread
+    stride: Spread | None = None
+    padding: Spread = 0
+    ceil_mode: bool = False
+    count_include_pad: bool = True
+    divisor_override: int | None = None
+
 
 class _LPPool(_Windows):
     """The p-norm of each window, p being `norm_type`."""
@@ -119,13 +133,13 @@ class AvgPool1d(_AvgPool):
     function = F.avg_pool1d
 
 
-class AvgPool2d(_AvgPool):
+class AvgPool2d(_DividedPool):
     """Mean pooling of (batch, channels, height, width)."""
 
     function = F.avg_pool2d
 
 
-class AvgPool3d(_AvgPool):
+class AvgPool3d(_DividedPool):
     """Mean pooling of (batch, channels, depth, height, width)."""
 
     function = F.avg_pool3d

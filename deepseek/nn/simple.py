@@ -27,7 +27,10 @@ class Function(Module):
 
     Annotated attributes are the constructor's arguments, with their defaults. Those that hold a
     tensor are buffers. `inplace` is taken for PyTorch's sake: memory is planned by the compiler.
+    A repr shows the settings; a `terse` one those that are not at their defaults.
     """
+
+    terse: ClassVar[bool] = False
 
     function: ClassVar[Callable[..., Any]]
     fields: ClassVar[dict[str, inspect.Parameter]] = {}
@@ -76,15 +79,17 @@ class Function(Module):
 
     def extra_repr(self) -> str:
         shown = {name: getattr(self, name) for name in self.fields if name not in self._buffers}
+        usual = {n: p.default for n, p in self.fields.items()} if self.terse else PLAIN
         return ", ".join(
             f"{name}={value!r}" for name, value in shown.items()
-            if name not in PLAIN or value != PLAIN[name]
+            if name not in usual or value != usual[name]
         )  # fmt: skip
 
 
 class Loss(Function):
     """A loss of (input, target); `reduction` is "mean", "sum" or "none"."""
 
+    terse = True
     reductions: ClassVar[tuple[str, ...]] = REDUCTIONS
     reduction: str = "mean"
 

@@ -18,8 +18,7 @@ import numpy as np
 from deepseek.errors import ArgumentError, TraceError, unknown
 from deepseek.frontend.tensor import Tensor, enable_grad, no_grad, state
 from deepseek.ir.dtype import DType, promote
-from deepseek.nn.module import loaded
-from deepseek.nn.parameter import assign, computed_full, settle
+from deepseek.nn.parameter import assign, computed_full, loaded, settle
 from deepseek.ops import abs, concat, sum, zeros  # noqa: A004
 from deepseek.optim.line_search import Point, strong_wolfe
 from deepseek.optim.optimizer import Named, Optimizer

@@ -15,8 +15,7 @@ import numpy as np
 from deepseek.errors import ArgumentError, DTypeError, unknown
 from deepseek.frontend.tensor import Tensor, enable_grad, leaf_like, no_grad, tracing
 from deepseek.ir.dtype import DType, float32, float64
-from deepseek.nn.module import clear_grad, loaded
-from deepseek.nn.parameter import assign, computed_full, settle
+from deepseek.nn.parameter import assign, clear_grad, computed_full, loaded, settle
 from deepseek.ops import where
 from deepseek.optim.rule import (
     Group,

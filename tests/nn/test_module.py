@@ -323,7 +323,8 @@ def test_repr_is_pytorchs() -> None:
         [
             "Sequential(",
             "  (0): Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)",
-            "  (1): BatchNorm2d(4, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)",
+            "  (1): BatchNorm2d(4, eps=1e-05, momentum=0.1, affine=True, bias=True, "
+            "track_running_stats=True)",
             "  (2): ReLU(inplace=True)",
             "  (3): Sequential(",
             "    (0): Flatten(start_dim=1, end_dim=-1)",
