@@ -139,6 +139,11 @@ def cumulative_sum(b: Any, node: Node, x: str) -> Any:
     return b.node("CumSum", x, b.number(node.attrs["axis"], int64))
 
 
+@form("CumProd")
+def cumulative_prod(b: Any, node: Node, x: str) -> Any:
+    return b.node("CumProd", x, b.number(node.attrs["axis"], int64))
+
+
 # --------------------------------------------------------------------------------------- views
 
 

@@ -173,7 +173,9 @@ def _cumulative_prod_vjp(g: Tensor, y: Tensor, x: Tensor, *, axis: int) -> tuple
     tolerance=64,
     method="cumulative_prod",
     precision="high",
-    onnx=scanned(ones_like, lambda product, row: (product * row,) * 2),
+    onnx=(
+        forms.cumulative_prod, scanned(ones_like, lambda product, row: (product * row,) * 2),
+    ),  # fmt: skip
 )
 def cumulative_prod(
     x: Tensor, /, axis: int | None = None, *, dtype: Any = None, include_initial: bool = False
