@@ -31,7 +31,7 @@ from deepseek.ir.graph import Graph, Value, make_node
 from deepseek.ir.op import Kind, Op
 from deepseek.ir.rewrite import specialized
 from deepseek.ir.scalar import Expr
-from deepseek.ir.shape import Sizes, TensorType, active, tensor_type
+from deepseek.ir.shape import Sizes, TensorType, tensor_type
 
 # What a graph input is: a tensor's data, a number, a generator's seed or its next draw.
 NUMBER, SEED, DRAW = "number", "seed", "draw"
@@ -245,14 +245,10 @@ def assemble(
         if b.kind == TENSOR and b.row not in changed and not is_leaf_row(b, explorer.table)
     )  # fmt: skip
     symbols = tuple(call.sizes.current)
-    backend = backends.load(options.backend)
-
-    def recompile(**watched: Any) -> Executable:
-        with active(call.sizes):  # expansions ask which sizes are equal
-            return compile_graph(
-                graph, backend, symbols, takes, labels, stable=stable, name=name, **watched
-            )
-
+    recompile = functools.partial(
+        compile_graph, graph, backends.load(options.backend), symbols, takes, labels,
+        stable=stable, name=name,
+    )  # fmt: skip
     example = first_call(explorer, bindings, call) if options.verify > 1 else None
     return Entry(
         structure=call.structure,

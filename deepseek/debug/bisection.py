@@ -27,6 +27,7 @@ from deepseek.ir.graph import Graph, Node, Value
 from deepseek.ir.op import Kind
 from deepseek.ir.rewrite import Fuel, specialized
 from deepseek.ir.scalar import Expr
+from deepseek.ir.shape import Sizes, active
 from deepseek.ir.text import print_graph
 from deepseek.kernel.text import print_kernel
 from deepseek.passes import PIPELINE, PassContext
@@ -79,7 +80,9 @@ def bisect(
         example = example_of(entry, flattened(args, kwargs)[1])
         if example is None:
             raise ArgumentError(f"bisect: what {function.name} reads changed meanwhile")
-        return Bisection(entry, example, tolerance).find()
+        search = Bisection(entry, example, tolerance)
+        with active(Sizes(dict(search.sizes))):  # for expansions that ask
+            return search.find()
 
 
 class Bisection:

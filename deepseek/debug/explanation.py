@@ -22,6 +22,7 @@ from deepseek.debug import conditions, draw_graph, draw_memory, page, summary
 from deepseek.debug.counting import Regions, value_of
 from deepseek.debug.palette import plain_path
 from deepseek.debug.reports import Facts, Stage, kernel_reports, step_reports
+from deepseek.ir.shape import Sizes, active
 from deepseek.passes import PIPELINE, PassContext
 from deepseek.program.plan_memory import memory_plan
 
@@ -58,7 +59,8 @@ def explain(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
     function, args = jitted(f, args)
     entry = function.entry_for(*args, **kwargs)
     sizes = entry.sizes(flattened(args, kwargs)[1])
-    return explained(function.name, entry, sizes)
+    with active(Sizes(dict(zip(entry.variables, sizes, strict=True)))):  # for expansions that ask
+        return explained(function.name, entry, sizes)
 
 
 def jitted(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Function, tuple[Any, ...]]:

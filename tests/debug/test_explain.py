@@ -75,6 +75,16 @@ def test_symbolic_sizes_are_those_of_the_call() -> None:
     assert "the size n0 is 2 or more" in explained.guards
 
 
+def test_sizes_that_a_trace_found_equal_are_so_in_an_explanation() -> None:
+    """Compiling asks again which sizes are equal, also when the trace is long over."""
+    f = ds.jit(lambda x, y: ds.cross_entropy(x, y))
+    for n in (8, 5, 6):
+        batch = ds.randn(n, 3), ds.zeros(n, dtype=ds.int64)
+        f(*batch)
+    assert ds.explain(f, *batch).counts["launches"] >= 1
+    assert ds.debug.bisect(f, *batch).what == "nothing"
+
+
 def test_steps_are_numbered_as_the_runtime_does() -> None:
     def branchy(x: ds.Tensor) -> ds.Tensor:
         y = ds.cond(x.sum() > 0, lambda x: ds.exp(x) @ x, lambda x: x - 1, x)
