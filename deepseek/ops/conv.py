@@ -189,9 +189,9 @@ def conv_transpose1d(
 ) -> Tensor:  # fmt: skip
     """The gradient by its input of a convolution with a weight (channels, out / groups, window).
 
-    x is (batch, channels, length). `padding` is taken away from the result, `output_padding`,
-    less than the stride or the dilation, added at its end. Raises ShapeError and ArgumentError for
-    what does not fit.
+    x is (batch, channels, length). `padding` is taken away from the result,
+    `output_padding`, less than the stride or the dilation, added at its end. Raises ShapeError and
+    ArgumentError for what does not fit.
 
     >>> ds.conv_transpose1d(ds.ones(1, 1, 2), ds.ones(1, 1, 2), stride=2).tolist()
     [[[1.0, 1.0, 1.0, 1.0]]]
@@ -207,9 +207,9 @@ def conv_transpose2d(
 ) -> Tensor:  # fmt: skip
     """The gradient by its input of a convolution with a weight (channels, out / groups, window).
 
-    x is (batch, channels, height, width). `padding` is taken away from the result, `output_padding`,
-    less than the stride or the dilation, added at its end. Raises ShapeError and ArgumentError for
-    what does not fit.
+    x is (batch, channels, height, width). `padding` is taken away from the result,
+    `output_padding`, less than the stride or the dilation, added at its end. Raises ShapeError and
+    ArgumentError for what does not fit.
 
     >>> ds.conv_transpose2d(ds.ones(1, 3, 4, 4), ds.ones(3, 2, 2, 2), stride=2).shape
     (1, 2, 8, 8)
@@ -225,9 +225,9 @@ def conv_transpose3d(
 ) -> Tensor:  # fmt: skip
     """The gradient by its input of a convolution with a weight (channels, out / groups, window).
 
-    x is (batch, channels, depth, height, width). `padding` is taken away from the result, `output_padding`,
-    less than the stride or the dilation, added at its end. Raises ShapeError and ArgumentError for
-    what does not fit.
+    x is (batch, channels, depth, height, width). `padding` is taken away from the result,
+    `output_padding`, less than the stride or the dilation, added at its end. Raises ShapeError and
+    ArgumentError for what does not fit.
 
     >>> ds.conv_transpose3d(ds.ones(1, 1, 2, 2, 2), ds.ones(1, 2, 3, 3, 3)).shape
     (1, 2, 4, 4, 4)

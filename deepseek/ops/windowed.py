@@ -230,8 +230,10 @@ def _avg_form(b: Any, node: Node, x: str) -> Any:
     """AveragePool, which has no divisor of its own."""
     if node.attrs["divisor_override"] is not None:
         return None
-    names = {"count_include_pad": "count_include_pad", "ceil_mode": "ceil_mode"}
-    return forms_nn.pool("AveragePool", **names)(b, node, x)
+    write = forms_nn.pool(
+        "AveragePool", count_include_pad="count_include_pad", ceil_mode="ceil_mode"
+    )
+    return write(b, node, x)
 
 
 @composite(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import deepseek as ds
+from deepseek.config import override
 from deepseek.errors import DeepseekError
 
 RNG = np.random.default_rng(0)
@@ -84,7 +85,8 @@ def test_pairs_are_one_kernel_without_copies(
 
 def test_the_cheapest_pair_comes_first() -> None:
     a, b, c = ds.zeros(64, 64), ds.zeros(64, 64), ds.zeros(64)
-    last = ds.einsum("ij,jk,k->i", a, b, c)._value.node
+    with override(eager="0"):
+        last = ds.einsum("ij,jk,k->i", a, b, c)._value.node
     assert sorted(v.type.shape for v in last.inputs) == [(64,), (64, 64)]
     vector = next(v for v in last.inputs if v.type.rank == 1)
     assert vector.node.op.name == "contract_axes", "a product of matrices was made"
