@@ -229,7 +229,10 @@ def main() -> None:
     args = parser.parse_args()
     ds.manual_seed(0)
     brain = load_brain(args.resolution)
-    first, last = (int(brain.picture.shape[1] * share) for share in (0.45, 0.7))
+    first = 4 * brain.picture.shape[1] // 10
+    last = first + PATCH + 8
+    if brain.picture.shape[1] - last < PATCH:
+        sys.exit(f"{args.resolution} mm are too coarse for patches of {PATCH} voxels: try 2")
     held = brain.cut(slice(first, last))
     others = [brain.cut(slice(0, first)), brain.cut(slice(last, None))]
     model = UNet()
