@@ -144,7 +144,10 @@ def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     return where(scaled > threshold, x, converted(logaddexp(scaled, 0) / beta, x.dtype))
 
 
-@composite(reference=lambda x: -np.logaddexp(0, -x), samples=edge_samples, precision="high")
+@composite(
+    reference=lambda x: -np.logaddexp(0, -x), samples=edge_samples, precision="high",
+    onnx=forms_nn.logsigmoid,
+)  # fmt: skip
 def logsigmoid(x: Tensor) -> Tensor:
     """log(sigmoid(x)), without overflow.
 

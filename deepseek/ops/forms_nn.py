@@ -55,13 +55,41 @@ def vector_norm(b: Any, node: Node, x: str) -> Any:
     return None if operator is None else reduced(operator)(b, node, x)
 
 
-@form("Softplus")
+def widely(write: Form) -> Form:
+    """The form for floats up to 32 bits, computed in float32.
+
+    Some runtimes write Softplus out and overflow in 16 bits; few have it in float64.
+    """
+
+    @form("Softplus")
+    def wide(b: Any, node: Node, x: str) -> Any:
+        dtype = types_of(node)[0].dtype
+        if dtype is float64 or not dtype.is_float:
+            return None
+        made = write(b, node, b.cast(x, float32))
+        return None if made is None else b.cast(made, dtype)
+
+    return wide
+
+
+@widely
 def softplus(b: Any, node: Node, x: str) -> Any:
     """Softplus, which agrees with x itself to the last digit beyond a threshold as high as that."""
-    (type_,), a = types_of(node), node.attrs
-    if a["beta"] != 1 or a["threshold"] < 17 or type_.dtype is float64:
+    if node.attrs["beta"] != 1 or node.attrs["threshold"] < 17:
         return None
     return b.node("Softplus", x)
+
+
+@widely
+def logsigmoid(b: Any, node: Node, x: str) -> Any:
+    """-softplus(-x)."""
+    return b.node("Neg", b.node("Softplus", b.node("Neg", x)))
+
+
+@widely
+def mish(b: Any, node: Node, x: str) -> Any:
+    """x * tanh(softplus(x)), for opsets without Mish."""
+    return b.node("Mul", x, b.node("Tanh", b.node("Softplus", x)))
 
 
 def clipped(low: Any, high: Any) -> Form:

@@ -149,7 +149,7 @@ def fold(
     counts = tuple(map(window_count, framed, kernel, steps, spacing))
     batch = shape_of(x)[:-2]
     area, places = math.prod(kernel), times(*counts)
-    if x.ndim not in (2, 3) or int(x.shape[-2]) % area or shape_of(x)[-1] != places:
+    if x.ndim not in (2, 3) or x.shape[-2] % area or shape_of(x)[-1] != places:
         raise op_error(
             ShapeError, "fold", f"{describe(x)} for images of {sizes} and windows of {kernel}",
             f"(batch, channels * {area}, {places})", user_line(),
@@ -222,7 +222,7 @@ def pixel_shuffle(x: Tensor, upscale_factor: int) -> Tensor:
     _image("pixel_shuffle", x)
     r = int(upscale_factor)
     *lead, channels, height, width = shape_of(x)
-    if r < 1 or int(x.shape[-3]) % (r * r):
+    if r < 1 or x.shape[-3] % (r * r):
         raise op_error(
             ShapeError, "pixel_shuffle", f"{describe(x)} and upscale_factor={upscale_factor}",
             "channels that the factor's square divides", user_line(),
@@ -257,7 +257,7 @@ def pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
     _image("pixel_unshuffle", x)
     r = int(downscale_factor)
     *lead, channels, height, width = shape_of(x)
-    if r < 1 or int(x.shape[-2]) % r or int(x.shape[-1]) % r:
+    if r < 1 or x.shape[-2] % r or x.shape[-1] % r:
         raise op_error(
             ShapeError, "pixel_unshuffle", f"{describe(x)} and downscale_factor={r}",
             "a height and width that the factor divides", user_line(),
@@ -292,7 +292,7 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     """
     _image("channel_shuffle", x)
     batch, channels, *rest = shape_of(x)
-    if groups < 1 or int(x.shape[1]) % groups:
+    if groups < 1 or x.shape[1] % groups:
         raise op_error(
             ShapeError, "channel_shuffle", f"{describe(x)} and {groups} groups",
             "groups that divide the channels", user_line(),
