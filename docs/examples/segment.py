@@ -28,6 +28,7 @@ from deepseek.nn import functional as F
 
 CLASSES = ("rest", "grey matter", "white matter")
 PATCH = 32
+SLAB = 36  # planes held back
 MARGIN = 12  # empty voxels around the head
 
 
@@ -229,9 +230,9 @@ def main() -> None:
     args = parser.parse_args()
     ds.manual_seed(0)
     brain = load_brain(args.resolution)
-    first = 4 * brain.picture.shape[1] // 10
-    last = first + PATCH + 8
-    if brain.picture.shape[1] - last < PATCH:
+    first = (brain.picture.shape[1] - SLAB) // 2
+    last = first + SLAB
+    if first < PATCH:
         sys.exit(f"{args.resolution} mm are too coarse for patches of {PATCH} voxels: try 2")
     held = brain.cut(slice(first, last))
     others = [brain.cut(slice(0, first)), brain.cut(slice(last, None))]
