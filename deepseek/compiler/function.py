@@ -43,7 +43,7 @@ from deepseek.frontend import reads
 from deepseek.frontend.explore import Explorer, Record, code_of, reachable_codes
 from deepseek.frontend.guards import MISSING, same, same_array, structure
 from deepseek.frontend.tensor import Tensor, hooks, settled, state, tracing
-from deepseek.frontend.tracer import begin
+from deepseek.frontend.tracer import Trace, begin
 from deepseek.ir.graph import INPUT, INPUT_NODE, Value
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Sizes, TensorType, active
@@ -95,16 +95,15 @@ tracing_lock = TracingLock()
 
 
 @contextmanager
-def no_writers() -> Iterator[None]:
-    """No other thread's call changes tensors: a trace puts back what they showed before it."""
+def alone(trace: Trace) -> Iterator[None]:
+    """No other thread's call changes tensors: the trace puts back what they showed before it."""
+    before = hooks.traces
     try:
         _runtime.begin_trace()
-        hooks.traces += 1
-        try:
-            yield
-        finally:
-            hooks.traces -= 1
+        hooks.traces = *before, trace
+        yield
     finally:
+        hooks.traces = before
         _runtime.end_trace()
 
 
@@ -245,7 +244,7 @@ class Function(_runtime.Dispatcher):
         sizes = Sizes()
         call = Call(form, leaves, trace, sizes)
         with active(sizes):
-            with no_writers(), tracing(trace), no_collection():
+            with alone(trace), tracing(trace), no_collection():
                 _runtime.start_recording_calls(LIBRARIES, INSTALLED_DIRS)
                 try:
                     args, kwargs = unflatten(form, iter(call.place(varying)))

@@ -32,13 +32,13 @@ from deepseek.ir.shape import Shape, current_sizes, dim, tensor_type
 
 class Hooks:
     """What layers above fill in: who computes values, and who looks on while a graph is compiled
-    (a `compiler.compile.Watch`), where DS_DUMP or DS_VERIFY ask for it. And how many functions are
-    traced now, on any thread.
+    (a `compiler.compile.Watch`), where DS_DUMP or DS_VERIFY ask for it. And the traces that go on,
+    on all threads.
     """
 
     evaluate: Callable[[Sequence[Value]], None]
     watch: Callable[..., Any]
-    traces = 0
+    traces: tuple[Any, ...] = ()
 
 
 hooks = Hooks()
@@ -257,8 +257,8 @@ class Tensor:
         """Show another value. The trace that goes on, if any, makes this an output of its graph."""
         if state.trace is not None:
             state.trace.note_rebind(self)
+        value.handle = weakref.ref(self)  # first: other threads follow it back
         self._value = value
-        value.handle = weakref.ref(self)
         return self
 
     def _computed(self) -> Value:
@@ -425,15 +425,17 @@ def record_values(op: Op, inputs: tuple[Value, ...], attrs: Attrs) -> tuple[Valu
 
 
 def settled(value: Value) -> Value:
-    """The value. Where it is a placeholder, which a trace on another thread lets a tensor show, what
-    that tensor shows after the trace.
+    """The value. Where a tensor shows it only while another thread traces: what that tensor shows
+    afterwards.
     """
-    while value.data is None and value.node.op is INPUT and value.handle is not None:
-        handle = value.handle()
-        _runtime.wait_for_trace()
-        if handle is None or handle._value is value:
+    while value.data is None and value.handle is not None:
+        tensor = value.handle()
+        if tensor is None or not any(tensor in trace.rebound for trace in hooks.traces):
             break
-        value = handle._value
+        _runtime.wait_for_trace()
+        if tensor._value is value:  # the trace is this thread's
+            break
+        value = tensor._value
     return value
 
 

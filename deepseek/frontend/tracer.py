@@ -120,8 +120,8 @@ class Trace:
     def show(self, handle: Tensor, placeholder: Value) -> None:
         """Let a user's handle show a placeholder until the trace ends."""
         self.rebound.setdefault(handle, handle._value)
+        placeholder.handle = _weak(handle)  # first: other threads follow it back
         handle._value = placeholder
-        placeholder.handle = _weak(handle)
 
     def note_rebind(self, handle: Tensor) -> None:
         """A handle is about to show another value."""
