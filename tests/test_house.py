@@ -69,7 +69,7 @@ RULES_AND_CLAIMS = {
 }
 
 # Modules of inner layers that may share the name of a public callable all the same.
-SHARED_NAMES = {"deepseek.program.save", "deepseek.program.load"}
+SHARED_NAMES = {"deepseek.program.save", "deepseek.program.load", "deepseek.frontend.tensor"}
 
 MAX_LINES = 500
 

@@ -15,6 +15,7 @@ from deepseek.ops import (
     contracting,
     control,
     conv,
+    conversions,
     create,
     ctc,
     decompositions,
@@ -81,6 +82,7 @@ from deepseek.ops.contract import *
 from deepseek.ops.contracting import *
 from deepseek.ops.control import *
 from deepseek.ops.conv import *
+from deepseek.ops.conversions import *
 from deepseek.ops.create import *
 from deepseek.ops.ctc import *
 from deepseek.ops.decompositions import *
@@ -148,6 +150,7 @@ __all__ += contract.__all__
 __all__ += contracting.__all__
 __all__ += control.__all__
 __all__ += conv.__all__
+__all__ += conversions.__all__
 __all__ += create.__all__
 __all__ += ctc.__all__
 __all__ += distances.__all__

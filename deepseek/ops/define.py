@@ -407,9 +407,9 @@ def composite(
                 try:
                     signature.bind(*args, **kwargs)
                 except TypeError as error:
-                    raise op_error(
-                        ArgumentError, op.name, str(error), str(signature), user_line()
-                    ) from None
+                    got = str(error).removeprefix("got ")
+                    wanted = str(signature)
+                    raise op_error(ArgumentError, op.name, got, wanted, user_line()) from None
             given = dict(zip(names, args, strict=False))
             given.update(kwargs)
             tensors: list[Tensor] = []

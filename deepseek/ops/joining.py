@@ -32,8 +32,8 @@ from deepseek.ops.view import broadcast_to, concat, expand_dims, stack
 
 __all__ = [
     "atleast_1d", "atleast_2d", "atleast_3d", "block_diag", "cartesian_prod", "cat",
-    "column_stack", "combinations", "dstack", "hstack", "kron", "repeat", "repeat_interleave",
-    "row_stack", "tile", "vstack",
+    "column_stack", "combinations", "concatenate", "dstack", "hstack", "kron", "repeat",
+    "repeat_interleave", "row_stack", "tile", "vstack",
 ]  # fmt: skip
 
 
@@ -95,6 +95,15 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     [0.0, 1.0, 1.0]
     """
     return concat(list(tensors), axis=dim)
+
+
+def concatenate(arrays: Sequence[Tensor], /, axis: int | None = 0) -> Tensor:
+    """NumPy's name for `concat`.
+
+    >>> ds.concatenate([ds.zeros(1), ds.ones(2)]).tolist()
+    [0.0, 1.0, 1.0]
+    """
+    return concat(arrays, axis)
 
 
 def hstack(arrays: Sequence[Tensor], /) -> Tensor:

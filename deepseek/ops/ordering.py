@@ -92,7 +92,7 @@ def sort_(x: Tensor, /, *, axis: int = -1, descending: bool = False) -> tuple[Te
 
 
 @method("sort")
-def sort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+def sort(x: Tensor, /, axis: int = -1, descending: bool = False, *, stable: bool = True) -> Tensor:
     """x in order along an axis; equal elements stay in theirs. NaN counts as the largest.
 
     >>> ds.sort(ds.asarray([3, 1, 2]), descending=True)
@@ -103,7 +103,7 @@ def sort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool
 
 @method("argsort")
 def argsort(
-    x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool = True
+    x: Tensor, /, axis: int = -1, descending: bool = False, *, stable: bool = True
 ) -> Tensor:
     """The indices that bring x in order along an axis; equal elements stay in theirs.
 

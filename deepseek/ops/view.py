@@ -463,7 +463,7 @@ def _concat_vjp(g: Tensor, y: Tensor, *xs: Tensor, axis: int) -> tuple[Tensor, .
     ],
     onnx=forms.renamed("Concat", axis="axis"),
 )
-def concat(arrays: Sequence[Tensor], /, *, axis: int | None = 0) -> Tensor:
+def concat(arrays: Sequence[Tensor], /, axis: int | None = 0) -> Tensor:
     """The tensors joined along an axis; flattened first for None. dtypes promote.
 
     Raises ShapeError where sizes differ elsewhere, or for no tensors.
@@ -481,7 +481,7 @@ def concat(arrays: Sequence[Tensor], /, *, axis: int | None = 0) -> Tensor:
     return out
 
 
-def stack(arrays: Sequence[Tensor], /, *, axis: int = 0) -> Tensor:
+def stack(arrays: Sequence[Tensor], /, axis: int = 0) -> Tensor:
     """The tensors joined along a new axis. Raises ShapeError for unequal shapes or no tensors.
 
     >>> ds.stack([ds.asarray([1, 2]), ds.asarray([3, 4])], axis=1).tolist()

@@ -109,3 +109,45 @@ def test_what_cannot_be_made_is_refused() -> None:
         ds.zeros(2, dtype=ds.int64, requires_grad=True)
     with pytest.raises(ArgumentError, match="step 0"):
         ds.arange(0, 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("float", ds.float32), ("double", ds.float64), ("half", ds.float16), ("bool", ds.bool),
+        ("bfloat16", ds.bfloat16), ("char", ds.int8), ("byte", ds.uint8), ("short", ds.int16),
+        ("int", ds.int32), ("long", ds.int64),
+    ],
+)  # fmt: skip
+def test_conversions_under_pytorchs_names(name: str, dtype) -> None:  # noqa: ANN001
+    x = ds.asarray([0.0, 1.0, 3.5])
+    assert getattr(x, name)().dtype is dtype
+    assert getattr(x, name)().tolist() == x.astype(dtype).tolist()
+
+
+def test_a_clone_is_a_value_of_its_own_that_gradients_flow_through() -> None:
+    x = ds.tensor([1.0, 2.0], requires_grad=True)
+    y = x.clone()
+    y *= 3
+    y.sum().backward()
+    assert x.tolist() == [1.0, 2.0] and x.grad.tolist() == [3.0, 3.0]
+    array = np.arange(3.0)
+    copied = ds.from_numpy(array)
+    array[0] = 7
+    assert copied.tolist() == [0.0, 1.0, 2.0] and copied.dtype is ds.float64
+    with pytest.raises(ArgumentError, match="wanted a NumPy array"):
+        ds.from_numpy([1.0])
+
+
+def test_odd_arguments_are_refused_by_name() -> None:
+    with pytest.raises(DTypeError, match="'one_hot': got float32.*wanted integers"):
+        ds.one_hot(ds.ones(2), 3)
+    with pytest.raises(ArgumentError, match="unknown combine 'sub'; valid: set, mul"):
+        ds.scatter_elements(ds.ones(3), 0, [0], ds.ones(1), combine="sub")
+    with pytest.raises(ShapeError, match="'flatten'.*the axes 1 to 0"):
+        ds.flatten(ds.ones(2, 3), 1, 0)
+    with pytest.raises(ShapeError, match="'broadcast_arrays'"):
+        ds.broadcast_arrays(ds.ones(2), ds.ones(3))
+    with pytest.raises(ArgumentError, match="'relu': got an unexpected keyword"):
+        ds.relu(ds.ones(2), inplace=True)
+    assert ds.bernoulli(ds.asarray([0, 1])).tolist() == [0.0, 1.0]
