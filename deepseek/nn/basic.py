@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from deepseek.errors import ArgumentError
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.dtype import dtype_of, float32
@@ -21,8 +23,16 @@ __all__ = ["Bilinear", "Flatten", "Identity", "Linear", "Unflatten"]
 
 
 def new_parameter(shape: tuple[int, ...], dtype: Any = None, device: Any = None) -> Parameter:
-    """A float32 parameter unless said otherwise, whose values are still to be set."""
+    """A float32 parameter unless said otherwise, whose values are still to be set.
+
+    Raises ArgumentError unless the sizes are integers of 0 or more.
+    """
     check_device(device)
+    for size in shape:
+        if not isinstance(size, (int, np.integer)) or size < 0:
+            raise ArgumentError(
+                f"a parameter of shape {shape}: got {size!r}; wanted integers of 0 or more"
+            )
     return Parameter(computed_full(shape, 0.0, float32 if dtype is None else dtype_of(dtype)))
 
 

@@ -17,6 +17,7 @@ from deepseek.nn.parameter import Parameter, assign
 from deepseek.ops.bags import MODES, by_frequency, embedding_renorm
 from deepseek.ops.create import arange
 from deepseek.ops.elementwise import where
+from deepseek.ops.index import indices_of
 
 __all__ = ["Embedding", "EmbeddingBag"]
 
@@ -134,6 +135,7 @@ class Embedding(_Table):
         )  # fmt: skip
 
     def forward(self, indices: Tensor) -> Tensor:
+        indices = indices_of("Embedding", indices, self.num_embeddings)
         self.limit_norms(indices)
         weight = by_frequency(self.weight, indices) if self.scale_grad_by_freq else self.weight
         return F.embedding(indices, weight, self.padding_idx)

@@ -9,14 +9,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from deepseek.errors import ShapeError, unknown
-from deepseek.frontend.tensor import Tensor, no_grad
+import numpy as np
+
+from deepseek.errors import ArgumentError, ShapeError, unknown
+from deepseek.frontend.tensor import Tensor, from_numpy, no_grad
+from deepseek.ir.dtype import float64
 from deepseek.nn.parameter import assign, computed_full
-from deepseek.ops import rand, randn
+from deepseek.ops import clip, erfinv, rand, randn, where
 
 __all__ = [
-    "calculate_gain", "constant_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_",
-    "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_",
+    "calculate_gain", "constant_", "dirac_", "eye_", "kaiming_normal_", "kaiming_uniform_",
+    "normal_", "ones_", "orthogonal_", "sparse_", "trunc_normal_", "uniform_", "xavier_normal_",
+    "xavier_uniform_", "zeros_",
 ]  # fmt: skip
 
 GAINS = {
@@ -171,3 +175,107 @@ def kaiming_normal_(
     """Normal with std = gain / sqrt(fan); see `kaiming_uniform_`."""
     std = calculate_gain(nonlinearity, a) / math.sqrt(fan(tensor, mode))
     return normal_(tensor, 0.0, std, generator)
+
+
+def trunc_normal_(
+    tensor: Tensor,
+    mean: float = 0.0,
+    std: float = 1.0,
+    a: float = -2.0,
+    b: float = 2.0,
+    generator: Any = None,
+) -> Tensor:
+    """Numbers of a normal distribution that lie in [a, b].
+
+    Evenly spread probabilities between those of a and b, through the inverse of the distribution.
+
+    >>> p = ds.nn.init.trunc_normal_(ds.nn.Parameter(ds.zeros(1000)), std=5.0)
+    >>> bool((ds.abs(p) <= 2).all())
+    True
+    """
+    if not a < b or not std > 0:
+        raise ArgumentError(f"trunc_normal_: got a={a}, b={b}, std={std}; wanted a < b and std > 0")
+    low, high = (math.erf((edge - mean) / (std * math.sqrt(2.0))) for edge in (a, b))
+    with no_grad():
+        even = drawn(tensor, rand, generator) * (high - low) + low
+        values = erfinv(clip(even, low, high)) * (std * math.sqrt(2.0)) + mean
+        return filled(tensor, clip(values, a, b))
+
+
+def eye_(tensor: Tensor) -> Tensor:
+    """The identity matrix: a layer that passes on as many inputs as it can.
+
+    Raises ShapeError unless the tensor is a matrix.
+
+    >>> ds.nn.init.eye_(ds.nn.Parameter(ds.zeros((2, 3)))).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    """
+    if tensor.ndim != 2:
+        raise ShapeError(f"eye_: got {tensor._value.type}; wanted a matrix")
+    return assign(tensor, from_numpy(np.eye(tensor.shape[0], tensor.shape[1]), tensor.dtype))
+
+
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """A weight (out, in, *window) of a convolution that passes on as many channels as it can.
+
+    In each group of the outputs. Raises ShapeError unless the weight has three to five axes and the
+    groups divide the outputs.
+
+    >>> ds.nn.init.dirac_(ds.nn.Parameter(ds.zeros((2, 1, 3)))).tolist()
+    [[[0.0, 1.0, 0.0]], [[0.0, 0.0, 0.0]]]
+    """
+    if tensor.ndim not in (3, 4, 5) or groups < 1 or tensor.shape[0] % groups:
+        raise ShapeError(
+            f"dirac_: got {tensor._value.type} and groups={groups}; wanted (out, in, *window) with "
+            "1 to 3 sizes of the window, and groups that divide out"
+        )
+    values = np.zeros(tensor.shape)
+    each = tensor.shape[0] // groups
+    middle = tuple(size // 2 for size in tensor.shape[2:])
+    for group in range(groups):
+        for channel in range(min(each, tensor.shape[1])):
+            values[(group * each + channel, channel, *middle)] = 1.0
+    return assign(tensor, from_numpy(values, tensor.dtype))
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
+    """A matrix (the first axis by all others) of orthonormal rows or columns, times `gain`.
+
+    The orthogonal factor of a normal matrix, with the signs that make all such equally likely
+    (Saxe 2013, Mezzadri 2007). Raises ShapeError unless there are two axes or more.
+
+    >>> w = ds.nn.init.orthogonal_(ds.nn.Parameter(ds.zeros((3, 5))))
+    >>> np.allclose(w.numpy() @ w.numpy().T, np.eye(3), atol=1e-6)
+    True
+    """
+    if tensor.ndim < 2:
+        raise ShapeError(f"orthogonal_: got {tensor._value.type}; wanted two axes or more")
+    if not tensor.size:
+        return tensor
+    rows, columns = tensor.shape[0], tensor.size // tensor.shape[0]
+    with no_grad():
+        flat = randn(rows, columns, dtype=float64, generator=generator).numpy()
+    q, r = np.linalg.qr(flat.T if rows < columns else flat)
+    q = q * np.where(np.diag(r) < 0, -1.0, 1.0)
+    values = (q.T if rows < columns else q).reshape(tensor.shape) * gain
+    return assign(tensor, from_numpy(values, tensor.dtype))
+
+
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
+    """A matrix of normal numbers with a share `sparsity` of each column, rounded up, set to 0.
+
+    (Martens 2010.) Raises ShapeError unless the tensor is a matrix.
+
+    >>> w = ds.nn.init.sparse_(ds.nn.Parameter(ds.zeros((10, 4))), 0.75)
+    >>> (w == 0).sum(axis=0).tolist()
+    [8, 8, 8, 8]
+    """
+    if tensor.ndim != 2:
+        raise ShapeError(f"sparse_: got {tensor._value.type}; wanted a matrix")
+    if not 0 <= sparsity <= 1:
+        raise ArgumentError(f"sparse_: got sparsity={sparsity}; wanted a share from 0 to 1")
+    count = math.ceil(sparsity * tensor.shape[0])
+    with no_grad():
+        order = rand(*tensor.shape, generator=generator).argsort(axis=0).argsort(axis=0)
+        values = drawn(tensor, randn, generator) * std
+        return filled(tensor, where(order < count, 0.0, values))

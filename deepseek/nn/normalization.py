@@ -118,6 +118,8 @@ class _BatchNorm(_Norm):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
+        if not eps > 0:
+            raise ArgumentError(f"{type(self).__name__}: got eps={eps}; wanted a number above 0")
         given = (eps, momentum, affine, track_running_stats, bias, device, dtype)
         super().__init__(num_features, *given)
 

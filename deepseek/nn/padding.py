@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from deepseek.errors import ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.nn import functional as F
 from deepseek.nn.simple import Function
@@ -33,6 +34,10 @@ class _Pad(Function):
         return str(self.padding)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        ranks = (self.rank + 1, self.rank + 2)
+        if self.mode != "constant" and x.ndim not in ranks:
+            wanted = f"{ranks[1]} axes, or {ranks[0]} without a batch"
+            raise op_error(ShapeError, type(self).__name__, x._value.type, wanted, user_line())
         value = getattr(self, "value", 0.0) if self.mode == "constant" else None
         return F.pad(x, tuple(self.padding), mode=self.mode, value=value)
 

@@ -50,10 +50,10 @@ class _Recurrent(Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if hidden_size < 1 or num_layers < 1:
-            raise ArgumentError(
-                f"{name}: got hidden_size={hidden_size}, num_layers={num_layers}; wanted 1 or more"
-            )
+        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
+        for what, size in sizes.items():
+            if not isinstance(size, int) or size < 1:
+                raise ArgumentError(f"{name}: got {what}={size!r}; wanted an integer above 0")
         if not 0 <= dropout <= 1:
             raise ArgumentError(f"{name}: got dropout={dropout}; wanted a probability")
         if not 0 <= proj_size < hidden_size:
