@@ -260,13 +260,16 @@ def uniform(
     low: float = 0.0, high: float = 1.0, size: Any = (), *, dtype: Any = None,
     generator: Generator | None = None, device: Any = None, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Numbers drawn evenly from [low, high).
+    """Numbers drawn evenly from [low, high). Raises ArgumentError where low is above high.
 
     >>> x = ds.uniform(2.0, 3.0, (100,))
     >>> ds.all((x >= 2) & (x < 3))
     tensor(True)
     """
     check_device(device)
+    if low > high:
+        got = f"low={low} and high={high}"
+        raise op_error(ArgumentError, "uniform", got, "low <= high", user_line())
     x = _uniform(given_shape(size), _float("uniform", dtype), generator)
     return finished(x * (high - low) + low, requires_grad)
 
@@ -309,6 +312,8 @@ def normal(
     (2, 3)
     """
     check_device(device)
+    if std < 0:
+        raise op_error(ArgumentError, "normal", f"std={std}", "0 or more", user_line())
     x = _normal(given_shape(size), _float("normal", dtype), generator)
     return finished(x * std + mean, requires_grad)
 
