@@ -202,8 +202,8 @@ def gradient(
 ) -> list[Tensor]:
     """The derivatives along some axes (all by default) by finite differences of second order.
 
-    `spacing` is a number, or for each axis a number or a vector of coordinates. `edge_order` is
-    the order of the differences at both ends.
+    `spacing` is a number (None is 1), or for each axis a number or a vector of coordinates;
+    `edge_order` is the order of the differences at both ends.
 
     >>> ds.gradient(ds.asarray([1.0, 4.0, 9.0, 16.0]))
     [tensor([3., 4., 6., 7.])]
@@ -214,6 +214,7 @@ def gradient(
     axes = axes_of("gradient", x, dim)
     if isinstance(dim, (tuple, list)):
         axes = tuple(axis_of("gradient", x, d) for d in dim)
+    spacing = 1 if spacing is None else spacing
     steps = list(spacing) if isinstance(spacing, (tuple, list)) else [spacing] * len(axes)
     if len(steps) != len(axes):
         got = f"{len(steps)} spacings for {len(axes)} axes"

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from deepseek.errors import ArgumentError, op_error, user_line
+from deepseek.errors import ArgumentError, DTypeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.dtype import DType, dtype_of, float32, float64, int64
 from deepseek.ir.shape import shape_of as given_shape
-from deepseek.ops.activation import floating, widened
+from deepseek.ops.activation import widened
 from deepseek.ops.create import check_device, finished
 from deepseek.ops.define import as_tensor, axis_of, converted, describe, method, shape_of
 from deepseek.ops.elementwise import maximum, minimum, where
@@ -115,7 +115,9 @@ def multinomial(
     >>> ds.multinomial(ds.asarray([0.0, 3.0, 0.0]), 2, replacement=True)
     tensor([1, 1])
     """
-    p = floating(as_tensor(p, "multinomial"))
+    p = as_tensor(p, "multinomial")
+    if not p.dtype.is_float:
+        raise op_error(DTypeError, "multinomial", describe(p), "floats", user_line())
     if p.ndim not in (1, 2) or num_samples < 1:
         raise op_error(
             ArgumentError, "multinomial", f"{describe(p)} and {num_samples} samples",

@@ -94,7 +94,12 @@ def _medians(op: str, x: Tensor, dim: int | None, keepdim: bool, skip: bool) -> 
     value, at = median_(flat, axis, skip)
     if dim is None:
         return value
-    return (value.unsqueeze(axis), at.unsqueeze(axis)) if keepdim else (value, at)
+    return _kept(x, axis, value, at) if keepdim else (value, at)
+
+
+def _kept(x: Tensor, axis: int, *found: Tensor) -> tuple[Tensor, ...]:
+    """Results with the axis of x that they lack, where x has axes."""
+    return tuple(t.unsqueeze(axis) for t in found) if x.ndim else found
 
 
 @method("median")
@@ -260,7 +265,7 @@ def mode_(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 
 
 @method("mode")
-def mode(x: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+def mode(x: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, ...]:
     """(values, indices): the most frequent element along an axis, the least one of several.
 
     The indices are of its last occurrence. Raises ArgumentError for no elements.
@@ -273,4 +278,4 @@ def mode(x: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tenso
         raise op_error(ArgumentError, "mode", "no elements", "one at least", user_line())
     flat, axis = _row(x, dim)
     value, at = mode_(flat, axis)
-    return (value.unsqueeze(axis), at.unsqueeze(axis)) if keepdim else (value, at)
+    return _kept(x, axis, value, at) if keepdim else (value, at)

@@ -30,7 +30,7 @@ from deepseek.ops.define import (
     promoted,
     shape_of,
 )
-from deepseek.ops.elementwise import logical_not, maximum, minimum, where
+from deepseek.ops.elementwise import logical_not, minimum, where
 from deepseek.ops.index import scatter_add, take, take_along_axis
 from deepseek.ops.reduce import max as largest
 from deepseek.ops.reduce import min as smallest
@@ -278,5 +278,5 @@ def histogram(
     counts = _counted(place, parts, converted(ones, flat.dtype))
     if density:
         widths = edges.narrow(0, 1, parts) - edges.narrow(0, 0, parts)
-        counts = counts / widths / maximum(counts.sum(), 0)
+        counts = counts / widths / counts.sum()
     return counts, edges

@@ -16,6 +16,7 @@ from deepseek.ops.define import (
     as_tensor,
     axis_of,
     converted,
+    describe,
     filled,
     is_size,
     method,
@@ -252,8 +253,14 @@ def unique(
     axis = axis_of("unique", x, dim)
     rows = moveaxis(x, axis, 0)
     n = rows.shape[0]
+    if not n:
+        none = zeros(0, dtype=int64)
+        return _answer(x, none, none, return_inverse, return_counts)
     if not rows.size:
-        raise op_error(ArgumentError, "unique", "no elements", "one at least", user_line())
+        raise op_error(
+            ArgumentError, "unique", f"{describe(x)} and axis {axis}", "elements in the slices",
+            user_line(),
+        )  # fmt: skip
     flat = rows.reshape((n, -1))
     # Stable sorts from the last column to the first.
     order = arange(n)
@@ -281,7 +288,7 @@ def unique_consecutive(
     rows = x.reshape((-1,)) if axis is None else moveaxis(x, axis, 0)
     if is_size(shape_of(rows)[0], 0):
         none = zeros(0, dtype=int64)
-        return _answer(rows, none, none, return_inverse, return_counts)
+        return _answer(rows if axis is None else x, none, none, return_inverse, return_counts)
     start, inverse, counts = _grouped("unique_consecutive", _differs(rows), None, size)
     values = take(rows, start, axis=0)
     if axis is None:

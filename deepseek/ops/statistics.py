@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deepseek.errors import ShapeError, op_error, user_line
+from deepseek.errors import DTypeError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.dtype import int64
 from deepseek.ir.op import Sample
@@ -19,6 +19,7 @@ from deepseek.ops.define import (
     converted,
     describe,
     filled,
+    is_size,
     method,
     shape_of,
 )
@@ -200,6 +201,7 @@ def _cov_reference(x: Any, correction: float, fweights: Any, aweights: Any) -> A
     samples=lambda: [
         Sample(((3, 7),)),
         Sample(((7,),), {"correction": 0}),
+        Sample(((1, 4),)),
         Sample(((2, 4), 1, np.array([1, 2, 0, 3])), low=0.5, high=2.0),
         Sample(((2, 4), 0, np.array([1, 2, 1, 3]), (4,)), low=0.5, high=2.0),
     ],
@@ -210,7 +212,7 @@ def _cov_reference(x: Any, correction: float, fweights: Any, aweights: Any) -> A
 def cov(
     x: Tensor, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None
 ) -> Tensor:
-    """The covariances of the rows of a matrix, whose columns are observations.
+    """The covariances of the rows of a matrix, whose columns are observations; of one its variance.
 
     `fweights` say how often each observation counts, `aweights` how much. Over the number of
     observations less the correction.
@@ -221,9 +223,13 @@ def cov(
     """
     if x.ndim > 2:
         raise op_error(ShapeError, "cov", describe(x), "a matrix or a vector", user_line())
-    alone = x.ndim < 2
+    if fweights is not None and not fweights.dtype.is_integer:
+        raise op_error(
+            DTypeError, "cov", f"fweights {describe(fweights)}", "integers", user_line(),
+            "pass weights that are no counts as aweights",
+        )  # fmt: skip
     x = floating(x)
-    rows = widened(x).reshape((1, -1)) if alone else widened(x)
+    rows = widened(x).reshape((1, -1)) if x.ndim < 2 else widened(x)
     count = filled((), shape_of(rows)[1], rows.dtype)
     weights = None
     for given in (fweights, aweights):
@@ -240,7 +246,7 @@ def cov(
         if aweights is not None:
             free = whole - total_of(weights * converted(aweights, rows.dtype)) / whole * correction
     out = (weighed @ distance.mT) / maximum(free, 0)
-    return converted(out.reshape(()) if alone else out, x.dtype)
+    return converted(out.reshape(()) if is_size(shape_of(rows)[0], 1) else out, x.dtype)
 
 
 @composite(

@@ -74,13 +74,18 @@ def vector_norm(
     elif ord == 1:
         out = abs(wide).sum(**options)
     else:
-        powers = wide * wide if ord == 2 else pow_(abs(wide), float(ord))
-        total = powers.sum(**options)
+        total = (wide * wide if ord == 2 else _powers(abs(wide), float(ord))).sum(**options)
         nothing = total == 0
         some = where(nothing, 1, total)
         root = sqrt(some) if ord == 2 else pow_(some, 1 / ord)
         out = where(nothing, 0 if ord > 0 else math.inf, root)
     return converted(out, x.dtype)
+
+
+def _powers(sizes: Tensor, ord: float) -> Tensor:  # noqa: A002
+    """sizes**ord, with gradient 0 where a size is 0."""
+    nothing = sizes == 0
+    return where(nothing, 0 if ord > 0 else math.inf, pow_(where(nothing, 1, sizes), ord))
 
 
 MATRIX_ORDERS = ("fro", 1, -1, math.inf, -math.inf)
