@@ -36,10 +36,12 @@ from deepseek.ops.define import (
     shape_of,
     times,
 )
-from deepseek.ops.elementwise import where
+from deepseek.ops.elementwise import stop_gradient, where
+from deepseek.ops.index import scatter_add
 from deepseek.ops.reduce import argmax, lowest
 from deepseek.ops.scattering import scatter
 from deepseek.ops.slicing import padded
+from deepseek.ops.transcendental import isfinite
 from deepseek.ops.window import windows
 
 __all__ = ["avg_pool", "max_pool", "max_pool_indices", "max_unpool"]
@@ -299,6 +301,8 @@ def _unpool_reference(x: Any, indices: Any, output_size: Ints) -> Any:
 def max_unpool(x: Tensor, indices: Tensor, output_size: Ints) -> Tensor:
     """Zeros, but for x's elements at the places that max pooling found them at.
 
+    An element that several windows shared gets its place's whole gradient in each, as in PyTorch.
+
     >>> ds.max_unpool(ds.asarray([5.0, 6.0]), ds.asarray([1, 2]), (4,)).tolist()
     [0.0, 5.0, 6.0, 0.0]
     """
@@ -311,6 +315,11 @@ def max_unpool(x: Tensor, indices: Tensor, output_size: Ints) -> Tensor:
         )  # fmt: skip
     count = numel(shape_of(x)[len(lead) :])
     zeros = filled((), 0, x.dtype).broadcast_to((*lead, math.prod(output_size)))
-    flat = (*lead, count)
-    out = scatter(zeros, -1, indices.reshape(flat), x.reshape(flat))
+    places, values = indices.reshape((*lead, count)), x.reshape((*lead, count))
+    still = stop_gradient(values)
+    out = scatter(zeros, -1, places, still)
+    if x.dtype.is_float:
+        # Adds zeros, whose gradient comes from every place, also where windows shared one.
+        moved = where(isfinite(still), values - still, 0)
+        out = scatter_add(out, -1, places, moved)
     return out.reshape((*lead, *output_size))
