@@ -168,3 +168,41 @@ def test_what_is_wrong_is_named() -> None:
     layer = nn.MultiheadAttention(12, 3)
     with pytest.raises(ShapeError, match="MultiheadAttention"):
         layer(*[ds.zeros(12)] * 3)
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+@pytest.mark.parametrize(("bias_kv", "zero"), [(True, False), (False, True), (True, True)])
+def test_keys_and_values_behind_those_of_the_source(
+    need_weights: bool, bias_kv: bool, zero: bool
+) -> None:
+    """Written as a source that is longer, whose last rows the projections leave as they are."""
+    layer = layer_with_bias(batch_first=True, add_bias_kv=bias_kv, add_zero_attn=zero)
+    assert list(layer.state_dict())[2:4] == (
+        ["bias_k", "bias_v"] if bias_kv else ["out_proj.weight", "out_proj.bias"]
+    )
+    q, k, v = random(2, 4, 12), random(2, 5, 12), random(2, 5, 12)
+    hidden = np.zeros((2, 5), bool)
+    hidden[1, 3:] = True
+    state = {n: t.numpy().astype(np.float64) for n, t in layer.state_dict().items()}
+    matrices, biases = np.split(state["in_proj_weight"], 3), np.split(state["in_proj_bias"], 3)
+    extra = [(state["bias_k"], state["bias_v"])] if bias_kv else []
+    extra += [(np.zeros((1, 1, 12)),) * 2] if zero else []
+    longer = []
+    for i, x in enumerate((q, k, v)):
+        y = x @ matrices[i].T + biases[i]
+        if i:
+            y = np.concatenate([y, *(np.repeat(e[i - 1], 2, 0) for e in extra)], 1)
+        longer.append(y.reshape(2, -1, 3, 4).swapaxes(1, 2))
+    mask = np.pad(np.where(hidden, -np.inf, 0.0), [(0, 0), (0, len(extra))])
+    scores = longer[0] @ longer[1].swapaxes(2, 3) / 2 + mask[:, None, None]
+    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    out = (weights @ longer[2]).swapaxes(1, 2).reshape(2, 4, 12)
+    out = out @ state["out_proj.weight"].T + state["out_proj.bias"]
+    tensors = [ds.asarray(x) for x in (q, k, v, hidden)]
+    compiled = ds.jit(lambda *xs: layer(*xs, need_weights=need_weights))
+    for got in (layer(*tensors, need_weights=need_weights), compiled(*tensors)):
+        close(got[0], out)
+        if need_weights:
+            close(got[1], weights.mean(1))
+    got[0].sum().backward()
+    assert all(p.grad is not None for p in layer.parameters())
