@@ -34,7 +34,9 @@ class Entry:
     results, `left_out` gives a reason for samples that are not run, `lenient` maps patterns of
     PyTorch's error messages to the reason why we accept such a call. With `check` "type" only
     shapes and dtypes are compared, with "values" no dtypes; `scale` is the least that errors are
-    relative to.
+    relative to. With `processed` the sample's own function makes results comparable that are not
+    unique, such as eigenvectors; with `wrapped` PyTorch takes what its gradient checks make of the
+    first argument, such as a symmetric matrix.
     """
 
     targets: tuple[str, ...] = ()
@@ -47,6 +49,8 @@ class Entry:
     gradients: bool = True
     tolerance: float = 1.0
     scale: float = 0.0
+    processed: bool = False
+    wrapped: bool = False
 
     @property
     def missing(self) -> list[str]:
@@ -86,7 +90,7 @@ def automatic(name: str) -> Entry:
     """The entry for a name that the table does not have: ours of the same name."""
     short = name.removeprefix("nn.functional.").removeprefix("special.")
     plain = short.rpartition(".")[0] or short  # without a variant such as `.with_dtype`
-    for candidate in (name, short, short.removeprefix("linalg."), plain):
+    for candidate in (name, short, short.removeprefix("linalg."), f"linalg.{short}", plain):
         if find(candidate) is not None:
             return same(candidate)
     return same(short)

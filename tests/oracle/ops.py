@@ -101,7 +101,9 @@ def run_sample(op: Any, entry: Entry, index: int, sample: SampleInput) -> Iterat
     def theirs(change: Wide, seed: int = SEED) -> Any:
         a, b, c = inputs_of(sample, change)
         with reference.seeded(seed):
-            result = op(a, *b, **c)
+            result = op.gradcheck_wrapper(op, a, *b, **c) if entry.wrapped else op(a, *b, **c)
+        if entry.processed:
+            return sample.output_process_fn_grad(result)
         return entry.outputs(result) if entry.outputs else result
 
     try:
@@ -113,7 +115,10 @@ def run_sample(op: Any, entry: Entry, index: int, sample: SampleInput) -> Iterat
     check = "type" if pair.random else entry.check
     got: list[Any] = []
     try:
-        got = [v for v in leaves(caller(entry)(first, *args, **kwargs)) if v is not None]
+        ours = caller(entry)(first, *args, **kwargs)
+        if entry.processed:
+            ours = sample.output_process_fn_grad(ours)
+        got = [v for v in leaves(ours) if v is not None]
         why = reference.compared(got, pair, check, entry.tolerance, entry.scale)
     except LeftOut as left:
         yield {"kind": "left_out", "why": str(left), **what}
@@ -131,9 +136,9 @@ def run_sample(op: Any, entry: Entry, index: int, sample: SampleInput) -> Iterat
     if not pair.differentiable() or not inputs:
         return
     if got and len(got) == len(pair.narrow):
-        ours = [convert.made[key] for key in inputs]
+        taken = [convert.made[key] for key in inputs]
         try:
-            why = reference.gradients(got, ours, pair, inputs, entry.tolerance)
+            why = reference.gradients(got, taken, pair, inputs, entry.tolerance)
         except Exception as error:
             why = failure(error)
     yield {"kind": "gradient", "why": why, **what}

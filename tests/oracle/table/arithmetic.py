@@ -115,6 +115,14 @@ ENTRIES: dict[str, Entry] = {
     "int": via("astype", lambda x, **_: x.astype(ds.int32)),
     "long": via("astype", lambda x, **_: x.astype(ds.int64)),
     # PyTorch's is 0 where one half and less than an epsilon of it cancel.
+    "special.i1": same("bessel_i1"),
+    **{
+        name: via("polygamma", lambda x, n: ds.polygamma(n, x))
+        for name in (
+            *(f"polygamma.polygamma_n_{n}" for n in range(5)),
+            "special.polygamma.special_polygamma_n_0",
+        )
+    },
     "special.ndtr": same("ndtr", scale=1e-10),
     "item": via("Tensor.item", lambda x: x.item()),
     "masked_fill": via(

@@ -56,6 +56,11 @@ ENTRIES: dict[str, Entry] = {
     "multinomial": typed(
         "multinomial", lambda p, n, replacement=False, **_: ds.multinomial(p, n, replacement)
     ),
+    "uniform": typed("uniform", lambda x, low, high: ds.uniform(low, high, x.shape)),
+    "normal.in_place": typed("normal", lambda x, mean, std: ds.normal(mean, std, x.shape)),
+    "exponential": typed(
+        "exponential", lambda x, rate: ds.exponential(1 / rate if rate else float("inf"), x.shape)
+    ),
     "bernoulli": typed(
         "bernoulli", lambda x, p=None, **_: ds.bernoulli(x if p is None else ds.full_like(x, p))
     ),

@@ -33,6 +33,12 @@ def places(x: Any, as_tuple: bool = False) -> Any:
     return found if as_tuple else ds.stack(found, axis=-1)
 
 
+def counted_places(x: Any, size: int, fill_value: int = -1) -> Any:
+    if x.ndim == 0:
+        raise LeftOut("places in a tensor without dims")
+    return ds.stack(ds.nonzero(x, size=size, fill_value=fill_value), axis=-1)
+
+
 def along(x: Any, index: Any, dim: int | None = None) -> Any:
     if dim is None:
         return ds.take_along_axis(ds.reshape(x, (-1,)), ds.reshape(index, (-1,)), axis=0)
@@ -66,6 +72,7 @@ ENTRIES: dict[str, Entry] = {
         lambda x, mask: ds.broadcast_arrays(x, mask)[0][ds.broadcast_arrays(x, mask)[1]],
     ),
     "nonzero": via("nonzero stack", places),
+    "nonzero_static": via("nonzero stack", counted_places),
     "argwhere": via("nonzero stack", places),
     "searchsorted": via("searchsorted", found),
     "bucketize": via(

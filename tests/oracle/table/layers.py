@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from adapt import Entry, same, via
+from adapt import Entry, LeftOut, same, via
 
 import deepseek as ds
 
@@ -75,6 +75,17 @@ def nothing_left(x: Any, pad: Any, *_: Any, **__: Any) -> str | None:
     return "nothing is left that could be repeated" if gone else None
 
 
+def classified(
+    x: Any, weights: Any, target: Any, *, linear_bias: Any = None, ignore_index: Any = None,
+    options: Any = None, **rest: Any,
+) -> Any:  # fmt: skip
+    if weights.ndim != 2:
+        raise LeftOut("classes in an array of several dims")
+    if ignore_index is not None:
+        rest["ignore_index"] = ignore_index
+    return F.cross_entropy(F.linear(x, weights, linear_bias), target, **rest)
+
+
 ENTRIES: dict[str, Entry] = {
     "softmax": same("softmax"),
     "softmax.with_dtype": same("softmax"),
@@ -110,6 +121,10 @@ ENTRIES: dict[str, Entry] = {
     "nn.functional.max_unpool1d": same("max_unpool1d", gradients=False),
     "nn.functional.max_unpool2d": same("max_unpool2d", gradients=False),
     "nn.functional.max_unpool3d": same("max_unpool3d", gradients=False),
+    **{
+        f"nn.functional.linear_cross_entropy{variant}": via("linear cross_entropy", classified)
+        for variant in ("", ".chunked", ".chunked_none")
+    },
     "nn.functional.batch_norm": same("batch_norm", left_out=no_channels),
     "nn.functional.multi_margin_loss": same("multi_margin_loss", left_out=no_dims),
     "nn.functional.multilabel_margin_loss": same("multilabel_margin_loss", left_out=no_dims),

@@ -66,6 +66,20 @@ def normalized(x: Any, ord: Any, dim: int, *, eps: float = 1e-12, dtype: Any = N
     )
 
 
+def variance(x: Any, dim: Any = None, unbiased: Any = None, *, correction: Any = None,
+             keepdim: bool = False, dtype: Any = None, mask: Any = None) -> Any:  # fmt: skip
+    """The mean square distance from the mean, of what there is."""
+    x = x if dtype is None else x.astype(dtype)
+    if correction is None:
+        correction = 1 if unbiased is None else int(unbiased)
+    mask = ds.broadcast_to(ds.asarray(True) if mask is None else mask, x.shape)
+    count = ds.sum(mask.astype(x.dtype), axis=axes(dim), keepdims=True)
+    middle = ds.sum(ds.where(mask, x, 0), axis=axes(dim), keepdims=True) / count
+    squares = ds.sum(ds.where(mask, ds.square(x - middle), 0), axis=axes(dim), keepdims=True)
+    found = squares / ds.maximum(count - correction, 0)
+    return found if keepdim else ds.squeeze(found, axes(dim) if x.ndim else ())
+
+
 INFINITE = float("inf")
 
 ENTRIES: dict[str, Entry] = {
@@ -77,6 +91,8 @@ ENTRIES: dict[str, Entry] = {
     "masked.argmin": reduced("argmin", INFINITE, "values"),
     "masked.logsumexp": reduced("logsumexp", -INFINITE),
     "masked.mean": via("where sum divide", average),
+    "masked.var": via("where sum divide", variance),
+    "masked.std": via("where sum divide sqrt", lambda *args, **k: ds.sqrt(variance(*args, **k))),
     "masked.norm": via("where vector_norm", norm),
     "masked.normalize": via("where vector_norm maximum divide", normalized),
     "masked.cumsum": along("cumsum", 0),

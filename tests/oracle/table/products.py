@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adapt import Entry, same, via
+from adapt import Entry, LeftOut, same, via
 
 import deepseek as ds
 
@@ -46,6 +46,42 @@ def unequal(a: Any, b: Any, dims: Any = 2) -> str | None:
     return None if fits else "dims of unequal sizes are summed together"
 
 
+def full_or_not(x: Any, full: bool) -> Any:
+    if full and x.requires_grad:
+        raise LeftOut("gradients of full matrices, of which some columns are arbitrary")
+    return ds.svd(x, full_matrices=full)
+
+
+def old_svd(x: Any, some: bool = True) -> Any:
+    u, s, v = full_or_not(x, not some)
+    return u, s, ds.matrix_transpose(v)
+
+
+def symmetric(x: Any, **_: Any) -> Any:
+    return x + ds.matrix_transpose(x)
+
+
+def log_of_det(x: Any) -> Any:
+    sign, log = ds.slogdet(x)
+    return ds.where(sign < 0, float("nan"), log)
+
+
+def rank(x: Any, *_: Any, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Any:
+    if atol is not None or isinstance(rtol, ds.Tensor):
+        raise LeftOut("an absolute tolerance, or one for each matrix")
+    return ds.linalg.matrix_rank(x, rtol=rtol)
+
+
+def inverted(x: Any, *_: Any, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Any:
+    if atol is not None or isinstance(rtol, ds.Tensor):
+        raise LeftOut("an absolute tolerance, or one for each matrix")
+    return ds.pinv(x, rtol=rtol)
+
+
+def fitted(a: Any, b: Any, **_: Any) -> Any:
+    return ds.linalg.lstsq(a, b)[0]
+
+
 ENTRIES: dict[str, Entry] = {
     "mm": same("matmul"),
     "bmm": same("matmul"),
@@ -68,6 +104,28 @@ ENTRIES: dict[str, Entry] = {
     "cross": via("cross", vector_product),
     "linalg.cross": via("cross", lambda a, b, dim=-1: ds.cross(a, b, axis=dim)),
     "linalg.vecdot": via("vecdot", lambda a, b, dim=-1: ds.vecdot(a, b, axis=dim)),
+    "addmm.decomposed": via("matmul add", lambda x, a, b, beta=1, alpha=1: scaled(
+        x, ds.matmul(a, b), beta, alpha)),
+    "linalg.svd": via("svd", lambda x, full_matrices=True, **_: full_or_not(x, full_matrices),
+                      processed=True),
+    "svd": via("svd", old_svd, processed=True),
+    "linalg.eigh": via("eigh", lambda x, **k: ds.eigh(symmetric(x)), processed=True, wrapped=True),
+    "linalg.eigvalsh": via(
+        "linalg.eigvalsh", lambda x, **_: ds.linalg.eigvalsh(symmetric(x)), wrapped=True
+    ),
+    "linalg.matrix_rank": via("linalg.matrix_rank", rank),
+    "linalg.matrix_rank.hermitian": via("linalg.matrix_rank", rank),
+    "linalg.pinv": via("pinv", inverted),
+    "linalg.pinv.hermitian": via("pinv", lambda x, **k: inverted(symmetric(x), **k), wrapped=True),
+    "cholesky_solve": same("linalg.cholesky_solve", wrapped=True),
+    "pinverse": via("pinv", lambda x, rcond=1e-15: ds.pinv(x, rtol=rcond)),
+    "linalg.lstsq": via("linalg.lstsq", fitted, outputs=lambda out: out[0]),
+    "linalg.lstsq.grad_oriented": via("linalg.lstsq", fitted, outputs=lambda out: out[0]),
+    "linalg.tensorsolve": via("linalg.tensorsolve", lambda a, b, dims=None: (
+        ds.linalg.tensorsolve(a, b, axes=dims))),
+    "logdet": via("slogdet where", log_of_det),
+    "linalg.cholesky_ex": via("cholesky", lambda a, upper=False, **_: ds.cholesky(
+        a, upper=upper), outputs=lambda out: out[0]),
     "linalg.inv": same("inv"),
     "linalg.inv_ex": via("inv", lambda a, **_: ds.inv(a), outputs=lambda out: out[0]),
     "linalg.solve": via("solve", solved),

@@ -140,5 +140,12 @@ ENTRIES: dict[str, Entry] = {
     "linalg.norm": via("vector_norm matrix_norm", any_norm),
     "linalg.norm.subgradients_at_zero": via("vector_norm matrix_norm", any_norm),
     "linalg.matrix_norm": via("matrix_norm", matrix_norm),
+    "trapz": same("trapezoid"),
+    "histogram": via(
+        "histogram",
+        lambda x, bins, range=None, weight=None, density=False: ds.histogram(
+            x, bins, range=range, weight=weight, density=density
+        ),
+    ),
     "dist": via("norm subtract", lambda x, y, p=2: ds.norm(ds.subtract(x, y), p)),
 }

@@ -83,6 +83,13 @@ def cast(x: Any, *args: Any, dtype: Any = None, **_: Any) -> Any:
     return ds.positive(x) if dtype is None else x.astype(dtype)
 
 
+def halved(x: Any, dim: Any, more: int) -> Any:
+    """Rolled by half of its sizes, rounded down or up."""
+    dims = range(x.ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
+    shifts = [(x.shape[d] + more) // 2 for d in dims]
+    return ds.roll(x, tuple(shifts), tuple(dims))
+
+
 ENTRIES: dict[str, Entry] = {
     "permute": via("permute_dims", permuted),
     "permute_copy": via("permute_dims", permuted),
@@ -152,6 +159,8 @@ ENTRIES: dict[str, Entry] = {
     "linalg.diagonal": via(
         "diagonal", lambda x, offset=0, dim1=-2, dim2=-1: ds.diagonal(x, offset, dim1, dim2)
     ),
+    "fft.fftshift": via("roll", lambda x, dim=None: halved(x, dim, 0)),
+    "fft.ifftshift": via("roll", lambda x, dim=None: halved(x, dim, 1)),
     "rot90": via("rot90", lambda x, k=1, dims=(0, 1): ds.rot90(x, k, dims)),
     "meshgrid.variadic_tensors": via(
         "meshgrid", lambda *xs, indexing="ij": ds.meshgrid(*xs, indexing=indexing)
