@@ -1,7 +1,8 @@
 """Every Python snippet of the documents runs, in order, as one program in a fresh process.
 
 A block with `file=name` in its first line is written to that file instead; of a pyproject.toml the
-entry points are installed, as pip would.
+entry points are installed, as pip would. Blocks marked `py` are another library's code, to be read
+only. What the text calls `ds.something` exists.
 """
 
 from __future__ import annotations
@@ -15,8 +16,13 @@ from pathlib import Path
 
 import pytest
 
+import deepseek as ds
+
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("README.md")])
+SITE = ROOT / "docs" / "_site"
+DOCUMENTS = sorted(
+    [*(p for p in (ROOT / "docs").rglob("*.md") if SITE not in p.parents), ROOT / "README.md"]
+)
 FENCE = re.compile(r"^```(\w*)(?: file=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -49,7 +55,7 @@ def script_of(document: Path, folder: Path) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_snippets_run(document: Path, tmp_path: Path) -> None:
     script = tmp_path / f"{document.stem}_document.py"  # no name that a snippet may import
     script.write_text(script_of(document, tmp_path))
@@ -68,8 +74,30 @@ def test_links_lead_somewhere() -> None:
     for document in DOCUMENTS:
         for target in re.findall(r"\]\(([^)#\s]+)", document.read_text()):
             if "://" not in target and not (document.parent / target).exists():
-                broken.append(f"{document.name}: {target}")
+                broken.append(f"{document.relative_to(ROOT)}: {target}")
     assert broken == []
+
+
+def missing_names(text: str) -> list[str]:
+    """Names below `ds` that a text has in code and that there are not."""
+    quoted = "\n".join(re.findall(r"`([^`\n]+)`", FENCE.sub("", text)))
+    missing = []
+    for name in sorted(set(re.findall(r"(?<![\w.])ds\.([a-zA-Z_][\w.]*\w)", quoted))):
+        thing: object = ds
+        for part in name.split("."):
+            thing = getattr(thing, part, None)
+        if thing is None and name != "newaxis":
+            missing.append(name)
+    return missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_names_exist(document: Path) -> None:
+    assert missing_names(document.read_text()) == []
+
+
+def test_missing_names_are_found() -> None:
+    assert missing_names("`ds.nn.Linear(2)`, `ds.nn.Linar`, not `x.ds.foo`") == ["nn.Linar"]
 
 
 def test_blocks_are_found() -> None:
