@@ -44,6 +44,10 @@ def exponential(
     """
     check_device(device)
     made = _dtype("exponential", dtype)
+    if not isinstance(scale, Tensor) and not 0 < scale < math.inf:
+        raise op_error(
+            ArgumentError, "exponential", f"scale={scale}", "a mean above 0", user_line()
+        )
     u = rand(given_shape(size), dtype=made.accumulator, generator=generator)
     return finished(converted(log1p(-u) * -scale, made), requires_grad)
 

@@ -264,6 +264,8 @@ def histogram(
         edges = converted(bins, flat.dtype)
     elif range is not None:
         edges = linspace(float(range[0]), float(range[1]), bins + 1, dtype=flat.dtype)
+    elif is_size(shape_of(flat)[0], 0):
+        edges = linspace(0.0, 1.0, bins + 1, dtype=flat.dtype)
     else:
         low, high = smallest(flat), largest(flat)
         alone = low == high

@@ -10,6 +10,7 @@ from deepseek.errors import DTypeError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.dtype import int64
 from deepseek.ir.op import Sample
+from deepseek.ir.shape import same
 from deepseek.ops import forms_nn
 from deepseek.ops.activation import floating, widened
 from deepseek.ops.define import (
@@ -234,6 +235,11 @@ def cov(
     weights = None
     for given in (fweights, aweights):
         if given is not None:
+            if given.ndim != 1 or not same(shape_of(given)[0], shape_of(rows)[1]):
+                raise op_error(
+                    ShapeError, "cov", (describe(x), f"weights {describe(given)}"),
+                    "a weight for each observation", user_line(),
+                )  # fmt: skip
             weight = converted(given, rows.dtype)
             weights = weight if weights is None else weights * weight
     if weights is None:
