@@ -6,6 +6,7 @@ part of what has to be symmetric counts, in results and gradients alike.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,14 +16,23 @@ from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir.op import Kind, Sample
 from deepseek.ir.shape import Size, TensorType, tensor_type
 from deepseek.ops.create import eye, tril
-from deepseek.ops.define import FLOATS, converted, describe, op_of, primitive, promoted, shape_of
+from deepseek.ops.define import (
+    FLOATS,
+    converted,
+    describe,
+    method,
+    op_of,
+    primitive,
+    promoted,
+    shape_of,
+)
 from deepseek.ops.diagonals import diag_embed
 from deepseek.ops.elementwise import where
 from deepseek.ops.host import LAPACK, inv, refuse_others, well_conditioned
 from deepseek.ops.index import at_most
 from deepseek.ops.view import matrix_transpose
 
-__all__ = ["cholesky", "det", "eigh", "pinv", "qr", "slogdet", "svd"]
+__all__ = ["cholesky", "det", "eigh", "logdet", "pinv", "qr", "slogdet", "svd"]
 
 Types = tuple[TensorType, ...]
 
@@ -159,6 +169,17 @@ def slogdet(a: Tensor, /) -> Slogdet:
     """
     x, dtype = _matrix("slogdet", a)
     return Slogdet(*(converted(t, dtype) for t in record(op_of(slogdet), x)))
+
+
+@method("logdet")
+def logdet(a: Tensor, /) -> Tensor:
+    """The log of each determinant: -inf where it is 0, NaN where it is negative.
+
+    >>> float(ds.logdet(ds.asarray([[1.0, 0.0], [0.0, 1.0]])))
+    0.0
+    """
+    sign, log = slogdet(a)
+    return where(sign < 0, math.nan, log)
 
 
 # --------------------------------------------------------------------------------- decompositions

@@ -85,18 +85,20 @@ class Advanced:
         self.rest = [a for a in range(x.ndim) if a not in self.axes]
         self.at = 0 if key.front else key.at
 
-    def merged(self, x: Tensor, at: int = 0) -> Tensor:
-        """x with its indexed axes merged into one that stands before so many of the others."""
-        first, last = self.rest[:at], self.rest[at:]
+    def merged(self, x: Tensor) -> Tensor:
+        """x with its indexed axes merged into one, which stands where the index's axes will."""
+        first, last = self.rest[: self.at], self.rest[self.at :]
         x = permute_dims(x, [*first, *self.axes, *last])
         sizes = shape_of(x)
-        end = at + len(self.axes)
-        return x.reshape((*sizes[:at], numel(self.sizes), *sizes[end:]))
+        end = self.at + len(self.axes)
+        return x.reshape((*sizes[: self.at], numel(self.sizes), *sizes[end:]))
 
     def apart(self, x: Tensor) -> Tensor:
-        """The other way round, for the merged axis in front."""
-        x = x.reshape((*self.sizes, *shape_of(x)[1:]))
-        order = [*self.axes, *self.rest]
+        """The inverse of `merged`."""
+        first, last = self.rest[: self.at], self.rest[self.at :]
+        sizes = shape_of(x)
+        x = x.reshape((*sizes[: self.at], *self.sizes, *sizes[self.at + 1 :]))
+        order = [*first, *self.axes, *last]
         return permute_dims(x, [order.index(a) for a in range(len(order))])
 
 
@@ -107,7 +109,7 @@ def _taken(x: Tensor, key: Key) -> Tensor:
         sizes = shape_of(x)
         before, after = sizes[: given.at], sizes[given.at :]
         return x.reshape((*before, 1, *after)).broadcast_to((*before, *given.shape, *after))
-    return take(given.merged(x, given.at), given.index, axis=given.at)
+    return take(given.merged(x), given.index, axis=given.at)
 
 
 # -------------------------------------------------------------------------------------- assignment
@@ -190,18 +192,17 @@ def _replaced(x: Tensor, key: Key, v: Tensor, op: str, change: Any = scatter) ->
     """x with the elements at integer indices replaced."""
     given = Advanced(x, key)
     rest = [shape_of(x)[a] for a in given.rest]
-    places = (*rest[: given.at], *given.shape, *rest[given.at :])
-    v = _fitted(v, places, op)
-    count = len(given.shape)
-    v = moveaxis(v, range(given.at, given.at + count), range(count))
+    before, after = rest[: given.at], rest[given.at :]
+    v = _fitted(v, (*before, *given.shape, *after), op)
     total = numel(given.shape)
     if is_size(total, 0):
         return x
     if given.index is None:
         return v.reshape(shape_of(x)) if change is scatter else x + v.reshape(shape_of(x))
-    rows = (total, *rest)
-    index = expanded(given.index.reshape((total, *(1,) * len(rest))), rows)
-    return given.apart(change(given.merged(x), 0, index, v.reshape(rows)))
+    rows = (*before, total, *after)
+    column = (*(1,) * len(before), total, *(1,) * len(after))
+    index = expanded(given.index.reshape(column), rows)
+    return given.apart(change(given.merged(x), given.at, index, v.reshape(rows)))
 
 
 def _added(x: Tensor, key: Key, v: Tensor, op: str) -> Tensor:
