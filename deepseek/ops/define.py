@@ -142,7 +142,8 @@ def result_dtype(op: str, args: Sequence[Any]) -> DType:
             try:
                 strong = dtype if strong is None else promote(strong, dtype)
             except DTypeError as error:
-                raise DTypeError(f"op '{op}': {error}\n  at line of the call") from None
+                got, _, remedy = str(error).partition("\n  help: ")
+                raise op_error(DTypeError, op, got, "a common dtype", user_line(), remedy) from None
     for x in args:
         if is_weak(x):
             number = x.current if hasattr(x, "_number") else x
@@ -168,14 +169,13 @@ def promoted(op: str, args: Sequence[Any], takes: tuple[DType, ...]) -> list[Ten
             as_tensor(x, op)
     dtype = result_dtype(op, args)
     if dtype not in takes:
+        got = [describe(x) for x in args]
         if not dtype.is_float and takes is FLOATS:
             dtype = DTYPES["float32"]
         elif dtype.is_bool and DTYPES["int64"] in takes and BOOLEAN[0] not in takes:
-            got = [describe(x) for x in args]
             raise op_error(DTypeError, op, got, "numbers, not truth values", user_line(),
                            "convert with x.astype(ds.int64)")  # fmt: skip
         else:
-            got = [describe(x) for x in args]
             names = ", ".join(d.name for d in takes)
             raise op_error(DTypeError, op, got, f"one of {names}", user_line(),
                            "convert with x.astype(dtype)")  # fmt: skip
@@ -247,6 +247,9 @@ def is_size(size: Size, value: int) -> bool:
 
 def axis_of(op: str, x: Tensor, axis: int, rank: int | None = None) -> int:
     """An axis of x (or of a tensor of the given rank) counted from the front. Raises ShapeError."""
+    if isinstance(axis, Tensor) and axis.ndim:
+        remedy = "several tensors go into one list"
+        raise op_error(ArgumentError, op, f"axis {describe(axis)}", "a number", user_line(), remedy)
     try:
         return shape.normalize_axis(axis, x.ndim if rank is None else rank)
     except ShapeError as error:

@@ -24,7 +24,7 @@ from deepseek.ops.define import (
     elementwise_samples,
     method,
 )
-from deepseek.ops.elementwise import multiply, where
+from deepseek.ops.elementwise import multiply, subtract, where
 from deepseek.ops.exponentials import exp2
 from deepseek.ops.scalar_forms import (
     add,
@@ -43,7 +43,7 @@ from deepseek.ops.scalar_forms import (
     with_sign_of,
 )
 from deepseek.ops.scalar_forms import where as choose
-from deepseek.ops.transcendental import trunc
+from deepseek.ops.transcendental import floor, trunc
 
 __all__ = ["copysign", "frac", "frexp", "ldexp", "nan_to_num", "nextafter", "signbit"]
 
@@ -187,8 +187,9 @@ def ldexp(x: Tensor, other: Tensor) -> Tensor:
     >>> ds.ldexp(ds.asarray([0.75, 1.0]), ds.asarray([2, -1]))
     tensor([3. , 0.5])
     """
-    power = exp2(converted(other, x.dtype) if x.dtype.is_float else other)
-    return multiply(x, power)
+    power = converted(other, x.dtype) if x.dtype.is_float else other
+    half = floor(multiply(power, 0.5))  # 2**other may lie out of range where the product does not
+    return multiply(multiply(x, exp2(half)), exp2(subtract(power, half)))
 
 
 def _nan_to_num_reference(x: Any, nan: Any, posinf: Any, neginf: Any) -> Any:

@@ -216,6 +216,19 @@ def batch_norm(
             "them, or training=True",
             user_line(),
         )
+    if training and is_size(element_count(shape_of(x), (0, *range(2, x.ndim))), 1):
+        raise op_error(
+            ShapeError, "batch_norm", f"{describe(x)} in training",
+            "more than one value for each channel", user_line(),
+            "use a larger batch, or training=False",
+        )  # fmt: skip
+    given = {"running_mean": running_mean, "running_var": running_var, "weight": weight}
+    for name, part in (given | {"bias": bias}).items():
+        if part is not None and (part.ndim != 1 or not same(shape_of(part)[0], shape_of(x)[1])):
+            raise op_error(
+                ShapeError, "batch_norm", f"{describe(x)} and {name} {describe(part)}",
+                "(batch, channels, ...) and one number for each channel", user_line(),
+            )  # fmt: skip
     if training and any(is_size(s, 0) for s in shape_of(x)):
         running_mean = running_var = None  # nothing to be moved towards
     args = (running_mean, running_var, weight, bias)
