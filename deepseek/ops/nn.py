@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
-from deepseek.frontend.tensor import Tensor
+from deepseek.frontend.tensor import Tensor, state
 from deepseek.ir.dtype import int64, uint32
 from deepseek.ir.op import Sample
 from deepseek.ir.shape import same
@@ -94,10 +94,17 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
     samples=lambda: [Sample((np.array([[0, 3], [1, 1]]),), {"num_classes": 4})],
     onnx=forms_nn.one_hot,
 )
-def one_hot(x: Tensor, num_classes: int) -> Tensor:
+def one_hot_(x: Tensor, num_classes: int) -> Tensor:
+    """For each integer a row of int64 zeros with a one at that place, if there is such a place."""
+    column = converted(x, int64).reshape((*shape_of(x), 1))
+    return converted(column == arange(num_classes), int64)
+
+
+def one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
     """For each integer a row of int64 zeros with a one at that place, or none where there is none.
 
-    Raises DTypeError unless x is of integers.
+    By default there are as many classes as the largest integer asks for; inside `@ds.jit` they have
+    to be given. Raises DTypeError unless x is of integers.
 
     >>> ds.one_hot(ds.asarray([2, 0]), 3)
     tensor([[0, 0, 1],
@@ -105,8 +112,15 @@ def one_hot(x: Tensor, num_classes: int) -> Tensor:
     """
     if not x.dtype.is_integer:
         raise op_error(DTypeError, "one_hot", describe(x), "integers", user_line())
-    column = converted(x, int64).reshape((*shape_of(x), 1))
-    return converted(column == arange(num_classes), int64)
+    if num_classes == -1:
+        if state.trace is not None:
+            raise op_error(
+                ArgumentError, "one_hot", "no num_classes inside a compiled function",
+                "their number, which values do not decide there", user_line(),
+                "pass num_classes=...",
+            )  # fmt: skip
+        num_classes = int(x.max()) + 1
+    return one_hot_(x, num_classes)
 
 
 def _dropout_reference(x: Any, seed: Any, draw: Any, p: float) -> Any:
