@@ -27,8 +27,9 @@ errors config
 _runtime
 ir/ dtype expr integer scalar shape op graph text verify rewrite interpret access
 frontend/ tensor precision number guards reads explore tracer
-ops/ spelling define forms forms_nn forms_math elementwise transcendental reduce view index
-ops/ contract create random activation nn bodies forms_flow control * __init__
+ops/ spelling define forms forms_nn forms_math forms_flow
+ops/ elementwise transcendental reduce view index
+ops/ contract create random activation nn bodies control * __init__
 autograd recompute
 passes/ expand simplify fold_conv_bn layout prepare order grouping fuse * __init__
 kernel/ ir rewrite text_parse text verify interpret polyfill* evaluate loops schedule * lower tune

@@ -8,9 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from deepseek.ir import scalar
 from deepseek.ir.dtype import bool_, int64
 from deepseek.ir.graph import Graph, Node, Value
-from deepseek.ops.forms import form
+from deepseek.ir.scalar import as_expr
+from deepseek.ir.shape import simplify
+from deepseek.ops.forms import form, types_of
 
 
 def _graph(
@@ -90,3 +95,24 @@ def scan(b: Any, node: Node, *inputs: str) -> Any:
         scan_input_directions=[back] * len(rows),
         **({"scan_output_directions": [back] * stacks} if stacks else {}),
     )  # fmt: skip
+
+
+@form("ReduceProd")
+def product(b: Any, node: Node, x: str) -> Any:
+    """ReduceProd of floats; integers row by row, since onnxruntime multiplies them as floats."""
+    (type_,), axes, out = types_of(node), node.attrs["axes"], node.outputs[0].type
+    if type_.dtype.is_float:
+        return b.node("ReduceProd", x, b.array(np.array(axes, np.int64)), keepdims=0)
+    first = b.expand(b.number(1, out.dtype), (), out.shape)
+    if type_.numel == 0:
+        return first
+    kept = [a for a in range(type_.rank) if a not in axes]
+    count = simplify(scalar.product(as_expr(type_.shape[a]) for a in axes))
+    turned = b.node("Transpose", x, perm=[*axes, *kept])
+    rows = b.node("Reshape", turned, b.shape((count, *out.shape)))
+    state, row = b.parameter("product", out), b.parameter("row", out)
+    b.scopes.append([])
+    ends = [b.fresh(b.node("Mul", state.name, row.name))]
+    inner = _graph(b, "body", b.scopes.pop(), [state, row], ends, node.outputs)
+    (made,) = _finished(b, node, "Scan", [first, rows], body=inner, num_scan_inputs=1)
+    return made

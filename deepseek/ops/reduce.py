@@ -20,7 +20,7 @@ from deepseek.ir.op import Folding, Kind, Sample
 from deepseek.ir.scalar import Expr, call, cast, const
 from deepseek.ir.scalar import where as choose
 from deepseek.ir.shape import Shape, TensorType, numel, simplify, tensor_type
-from deepseek.ops import forms, forms_nn
+from deepseek.ops import forms, forms_flow, forms_nn
 from deepseek.ops.define import (
     FLOATS,
     NUMERIC,
@@ -180,13 +180,16 @@ def sum(  # noqa: A001
 
 
 def _prod_vjp(g: Tensor, y: Tensor, x: Tensor, *, axes: tuple[int, ...]) -> tuple[Tensor]:
-    # A lone zero's gradient is the product of the others; beside two zeros all are zero.
+    # The product of the others. Where one of these is zero it is zero, but not its derivative.
     is_zero = x == 0
-    zeros = spread(is_zero.sum(axis=axes), x, axes)
-    factors = where(is_zero, 1, x)
-    others = spread(factors.prod(axis=axes), x, axes) / factors
-    wanted = (zeros == 0) | ((zeros == 1) & is_zero)
-    return (spread(g, x, axes) * where(wanted, others, 0),)
+    zeros = where(is_zero, x, 0)
+    nonzero = where(is_zero, 1, x)
+    others = spread(nonzero.prod(axis=axes), x, axes) / nonzero
+    finite = where(others * 0 == 0, others, 0)  # an infinity times zero would be NaN
+    one_zero = finite * (spread(zeros.sum(axis=axes), x, axes) - zeros)
+    count = spread(is_zero.sum(axis=axes), x, axes) - is_zero.astype(int64)
+    found = where(count == 0, others, where(count == 1, one_zero, 0))
+    return (spread(g, x, axes) * found,)
 
 
 @primitive(
@@ -200,7 +203,7 @@ def _prod_vjp(g: Tensor, y: Tensor, x: Tensor, *, axes: tuple[int, ...]) -> tupl
     tolerance=64,
     method="prod",
     precision="high",
-    onnx="ReduceProd",
+    onnx=forms_flow.product,
 )
 def prod(x: Tensor, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
     """The product over some axes (all by default). Integers multiply in 64 bits, wrapping.

@@ -181,3 +181,28 @@ def test_padding_by_elements_crops_first_and_is_one_kernel(mode: str) -> None:
 def test_unknown_padding_modes_are_refused() -> None:
     with pytest.raises(ArgumentError, match="did you mean 'reflect'"):
         ds.pad(ds.ones(3), (1, 1), mode="reflct")
+
+
+def test_ldexp_reaches_what_two_to_the_exponent_does_not() -> None:
+    x = ds.asarray(np.array([2.0**-100, 2.0**100, 1.0], np.float32))
+    got = ds.ldexp(x, ds.asarray([200, -200, -149]))
+    np.testing.assert_array_equal(got, np.float32([2.0**100, 2.0**-100, 2.0**-149]))
+
+
+@pytest.mark.parametrize("x", [[1.5, 2.0, 3.0], [0.0, 2.0, 3.0], [0.0, 0.0, 3.0], [0.0, 0.0, 0.0]])
+def test_second_derivatives_of_a_product_see_past_zeros(x: list[float]) -> None:
+    def slope(x: ds.Tensor, i: int) -> ds.Tensor:
+        return ds.grad(ds.prod)(x)[i]
+
+    point = ds.asarray(np.array(x))
+    hessian = [np.asarray(ds.grad(lambda x, i=i: slope(x, i))(point)) for i in range(3)]
+    a, b, c = x
+    np.testing.assert_array_equal(hessian, [[0, c, b], [c, 0, a], [b, a, 0]])
+
+
+def test_the_gradient_of_a_product_beside_a_zero_does_not_overflow() -> None:
+    x = np.full(64, 10, np.float32)
+    x[3] = 0
+    slopes = np.asarray(ds.grad(ds.prod)(ds.asarray(x)))
+    assert slopes[3] == np.inf
+    assert (np.delete(slopes, 3) == 0).all()
