@@ -320,8 +320,9 @@ def pause_recording_calls() -> None:
 def resume_recording_calls() -> None: ...
 
 def begin_trace() -> None:
-    """Keep other threads from changing tensors by compiled calls, until `end_trace`. Waits for those
-    that do so now, and for another thread's trace. Nests.
+    """Keep other threads from changing tensors by compiled calls, until `end_trace`.
+
+    Waits for those that do so now, and for another thread's trace. Nests.
     """
 
 def end_trace() -> None: ...
