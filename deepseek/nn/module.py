@@ -14,19 +14,13 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from deepseek.errors import ArgumentError, unknown
-from deepseek.frontend.guards import structure
 from deepseek.frontend.tensor import Device, Tensor, leaf_like, state
 from deepseek.ir.dtype import DTYPES, dtype_of
-from deepseek.nn.hooks import AFTER, BEFORE, Hook, RemovableHandle, call_with_hooks
+from deepseek.nn.hooks import Hook, Hooked, changed
 from deepseek.nn.parameter import Parameter, assign, clear_grad, convert, loaded, retyped
 from deepseek.ops.create import check_device
 
 __all__ = ["Module"]
-
-
-def changed() -> None:
-    """Note that something about some module is different now."""
-    structure.version += 1
 
 
 CHILDREN = ("_parameters", "_buffers", "_modules", "_hooks")
@@ -39,7 +33,7 @@ class LoadResult(NamedTuple):
     unexpected_keys: list[str]
 
 
-class Module:
+class Module(Hooked):
     """Base of all layers and models.
 
     Subclasses call `super().__init__()`, set attributes, and define `forward`.
@@ -87,42 +81,6 @@ class Module:
         put("_transient", set())
         put("training", True)
         changed()
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What calling the module computes; subclasses define it."""
-        raise NotImplementedError(f"{type(self).__name__} does not define forward()")
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._hooks:
-            return call_with_hooks(self, args, kwargs)
-        return self.forward(*args, **kwargs)
-
-    def register_forward_pre_hook(
-        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
-    ) -> RemovableHandle:
-        """Call hook(module, args) before forward; what it returns, unless None, replaces args.
-
-        `with_kwargs` passes and takes back (args, kwargs); `prepend` puts it before other hooks.
-        """
-        found = Hook(BEFORE, hook, with_kwargs, False)
-        return RemovableHandle(self._hooks, changed, found, prepend)
-
-    def register_forward_hook(
-        self,
-        hook: Callable[..., Any],
-        *,
-        prepend: bool = False,
-        with_kwargs: bool = False,
-        always_call: bool = False,
-    ) -> RemovableHandle:
-        """Call hook(module, args, output) after forward; what it returns, unless None, replaces the
-        output.
-
-        `with_kwargs` makes it hook(module, args, kwargs, output); `always_call` calls it after an
-        error too, with None as output.
-        """
-        found = Hook(AFTER, hook, with_kwargs, always_call)
-        return RemovableHandle(self._hooks, changed, found, prepend)
 
     # ------------------------------------------------------------------------------ attributes
 
