@@ -25,6 +25,7 @@ from deepseek.ir.shape import Shape, TensorType, exprs, tensor_type
 from deepseek.ir.shape import shape_of as given_shape
 from deepseek.ops.create import check_device, finished, sizes
 from deepseek.ops.define import FLOATS, converted, op_of, primitive, promoted, shape_of
+from deepseek.ops.elementwise import maximum
 from deepseek.ops.view import linear_index
 
 __all__ = [
@@ -231,8 +232,8 @@ def _uniform(shape: Shape, dtype: DType, generator: Generator | None) -> Tensor:
 def gumbel(shape: Shape, *, dtype: DType, generator: Generator | None = None) -> Tensor:
     """Numbers drawn from the standard Gumbel distribution."""
     carried = dtype.accumulator
-    # Half a step off the ends of [0, 1), where the logarithms are finite.
-    u = _uniform(shape, carried, generator) + 2.0 ** (-54 if carried is float64 else -25)
+    # Half a step for 0, whose logarithm is not finite.
+    u = maximum(_uniform(shape, carried, generator), 2.0 ** (-54 if carried is float64 else -25))
     return converted(-(-u.log()).log(), dtype)
 
 
@@ -303,10 +304,12 @@ def randn(
 
 
 def normal(
-    mean: float = 0.0, std: float = 1.0, size: Any = (), *, dtype: Any = None,
+    mean: Tensor | float = 0.0, std: Tensor | float = 1.0, size: Any = None, *, dtype: Any = None,
     generator: Generator | None = None, device: Any = None, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Numbers drawn from the normal distribution with the given mean and standard deviation.
+
+    Without a size there is one, or one for each of the means and deviations, which broadcast.
 
     >>> ds.normal(10.0, 0.5, (2, 3)).shape
     (2, 3)

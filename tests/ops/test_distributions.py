@@ -113,3 +113,11 @@ def test_what_makes_no_distribution_is_refused() -> None:
         ds.exponential(dtype=ds.int32)
     with pytest.raises(ArgumentError, match="vector or matrix"):
         ds.multinomial(ds.zeros(2, 2, 2), 1)
+
+
+def test_means_and_deviations_may_be_tensors() -> None:
+    mean, std = ds.arange(3, dtype=ds.float32), ds.full((N, 1), 0.01)
+    x = ds.normal(mean, std, generator=ds.Generator(1)).numpy()
+    assert x.shape == (N, 3) and np.allclose(x.mean(axis=0), [0, 1, 2], atol=1e-3)
+    assert np.allclose(x.std(axis=0), 0.01, rtol=0.02)
+    assert ds.normal().shape == () and ds.normal(mean, 1.0).shape == (3,)
