@@ -315,7 +315,7 @@ def normal(
     (2, 3)
     """
     check_device(device)
-    if std < 0:
+    if not isinstance(std, Tensor) and std < 0:
         raise op_error(ArgumentError, "normal", f"std={std}", "0 or more", user_line())
     x = _normal(given_shape(size), _float("normal", dtype), generator)
     return finished(x * std + mean, requires_grad)
