@@ -16,7 +16,7 @@ import numpy as np
 
 from deepseek.ir.dtype import DTYPES, bfloat16, bool_, int64, uint64
 from deepseek.onnx.versions import Unavailable
-from deepseek.ops.forms import Form, form
+from deepseek.ops.forms import Form, form, summed
 
 WAYS: dict[str, list[Form]] = defaultdict(list)
 """For each operator that changed, how it is written; from some opset on `unchanged`."""
@@ -195,7 +195,7 @@ def bit_by_bit(b: Any, operator: str, x: str, y: str) -> Any:
     # onnxruntime takes an axis of an empty tensor for another where it is counted from the end.
     rank = b.node("Size", b.node("Shape", both))
     axis = b.node("Unsqueeze", b.node("Sub", rank, b.number(1, int64)), b.array([0]))
-    return b.cast(b.node("ReduceSum", b.node("Mul", both, weights), axis, keepdims=0), dtype)
+    return b.cast(summed(b, b.node("Mul", both, weights), axis), dtype)
 
 
 @way("BitwiseNot", since=13, until=18)

@@ -216,13 +216,13 @@ def difference(wanted: Any, got: Any) -> float:
     if not wanted.size:
         return 0.0
     a, b = wanted.astype(np.float64), got.astype(np.float64)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    same = (wanted == got) | (np.isnan(a) & np.isnan(b))  # float64 does not hold every int64
     if same.all():
         return 0.0
     if not np.isfinite(a[~same]).all() or not np.isfinite(b[~same]).all():
         return float("inf")
     scale = max(np.abs(a[np.isfinite(a)]).max(), np.finfo(np.float32).tiny)
-    return float(np.abs(a[~same] - b[~same]).max() / scale)
+    return max(float(np.abs(a[~same] - b[~same]).max() / scale), float(np.finfo(np.float64).tiny))
 
 
 # --------------------------------------------------------------------------------------- sizes

@@ -17,6 +17,7 @@ from deepseek.errors import CompileError
 from deepseek.ir import scalar
 from deepseek.ir.dtype import DType, bool_, float32, float64, int32, int64
 from deepseek.ir.graph import Node
+from deepseek.ir.op import Kind
 from deepseek.ir.scalar import as_expr, const
 from deepseek.ir.shape import Shape, TensorType, simplify
 
@@ -82,6 +83,33 @@ def of_32_bits(operator: str) -> Form:
 
 
 # ---------------------------------------------------------------------------------- reductions
+
+
+HALF = 2**32
+
+
+def summed(b: Any, x: str, axes: str) -> Any:
+    """ReduceSum. onnxruntime adds 64-bit integers as floats, so their halves are added apart."""
+    dtype = b.dtypes[x]
+    if not dtype.is_integer or dtype.bits < 64:
+        return b.node("ReduceSum", x, axes, keepdims=0)
+    x, half = b.cast(x, int64), b.number(HALF, int64)
+    low = b.node("Mod", x, half)  # from 0 to HALF
+    high = b.node("Div", b.node("Sub", x, low), half)
+    sums = [b.node("ReduceSum", part, axes, keepdims=0) for part in (low, high)]
+    return b.cast(b.node("Add", sums[0], b.node("Mul", sums[1], half)), dtype)
+
+
+@form("ReduceSum")
+def total(b: Any, node: Node, x: str) -> Any:
+    """The sum; of integers that came from at most 32 bits no digit is lost."""
+    axes = b.array(np.array(node.attrs["axes"], np.int64))
+    before = node.inputs[0].node
+    if before.op.kind is Kind.ELEMENTWISE and set(before.attrs) == {"dtype"}:
+        (source,) = (v.type.dtype for v in before.inputs)
+        if source.bits <= 32 and not source.is_float:
+            return b.node("ReduceSum", x, axes, keepdims=0)
+    return summed(b, x, axes)
 
 
 @form("ReduceSum")
@@ -266,8 +294,9 @@ def combined(b: Any, x: str, places: str, updates: str, axis: int, rank: int, co
     dtype = b.dtypes[updates]
     none = b.number(neutral(combine, dtype), dtype)
     chosen = b.node("Where", hits, b.node("Unsqueeze", updates, here), none)
-    total = b.node(reducing, chosen, row, keepdims=0)
-    return b.node(operator, x, total)
+    if combine == "add":
+        return b.node(operator, x, summed(b, chosen, row))
+    return b.node(operator, x, b.node(reducing, chosen, row, keepdims=0))
 
 
 def neutral(combine: str, dtype: DType) -> float:

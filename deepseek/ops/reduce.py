@@ -164,7 +164,7 @@ def _summand(name: str, x: Any, dtype: Any) -> Tensor:
     tolerance=32,
     method="sum",
     precision="high",
-    onnx="ReduceSum",
+    onnx=forms.total,
 )
 def sum(  # noqa: A001
     x: Tensor, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None
