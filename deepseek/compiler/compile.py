@@ -187,43 +187,42 @@ class Compiled(Executable):
         try:
             return self.loaded.run(inputs, symbols, donate)
         except OutOfMemoryError as error:
-            raise out_of_memory(self, symbols, str(error)) from None
+            raise out_of_memory(str(error)) from None
 
 
-def out_of_memory(
-    executable: Executable, sizes: tuple[int, ...], message: str
-) -> OutOfMemoryError:
-    """The error for a run that found too little memory: the user's line, and what needs most."""
-    text = f"{message}\n  at {format_line(user_line(2))}"
+def out_of_memory(message: str, graph: Graph | None = None, **where: Any) -> OutOfMemoryError:
+    """The error for a run that found too little memory, with the user's line; and, with a graph,
+    the tensor that needs most.
+    """
+    largest = "" if graph is None else largest_tensor(graph, **where)
+    return OutOfMemoryError(f"{message}\n  at {format_line(user_line(2))}{largest}")
+
+
+def largest_tensor(
+    graph: Graph, executable: Executable | None = None, sizes: tuple[int, ...] = ()
+) -> str:
+    """What the largest tensor is that a run makes, and where it is recorded.
+
+    Of a compiled graph only those count that the program has memory for.
+    """
+    env = dict(zip(executable.symbols, sizes, strict=True)) if executable is not None else {}
+    recorded = [(nbytes(v.type, env), n) for n in graph.nodes for v in n.outputs]
+    most = max([size for size, _ in recorded], default=0)
     if isinstance(executable, Compiled):
-        text += largest_buffer(executable.program, sizes)
-    return OutOfMemoryError(text)
+        made = (ir.OUTPUT, ir.TEMP)
+        slots = [nbytes(s.type, env) for s in executable.program.slots if s.kind in made]
+        most = max(slots, default=most)
+    nodes = [n for size, n in recorded if size == most]
+    lines = dict.fromkeys(format_line(n.line) for n in nodes if n.line is not None)
+    where = "".join(f"\n    at {line}" for line in [*lines][-MOST_LINES:])
+    return f"\n  the largest tensor: {most:,} bytes{where}"
 
 
-def largest_buffer(program: ir.Program, sizes: tuple[int, ...]) -> str:
-    """The largest buffer that a run makes, and who computes it; empty if it makes none."""
-    env = dict(zip(program.symbols, sizes, strict=True))
-    made = {
-        number: int(scalar.evaluate(slot.nbytes, env))
-        for number, slot in enumerate(program.slots)
-        if slot.kind in (ir.OUTPUT, ir.TEMP)
-    }
-    if not made:
-        return ""
-    number = max(made, key=lambda i: made[i])
-    lines: tuple[str, ...] = ()
-    for step in ir.steps(program.body):
-        if isinstance(step, ir.Launch) and any(
-            ref.slot == number for row in step.rows for ref in row.refs
-        ):
-            lines = program.kernels[step.kernel].lines
-            break  # the first to touch it is who writes it
-    where = "".join(f"\n    at {line}" for line in lines[-MOST_LINES:])
-    label = program.slots[number].label or program.slots[number].kind
-    return f"\n  the largest buffer: {label}, {made[number]:,} bytes{where}"
+def nbytes(type_: TensorType, env: dict[Expr, int]) -> int:
+    return int(scalar.evaluate(scalar.as_expr(type_.nbytes), env))
 
 
-MOST_LINES = 3  # of those that one kernel computes
+MOST_LINES = 3  # of those where tensors of the largest size are recorded
 
 _recent: deque[weakref.ref[Compiled]] = deque(maxlen=8)
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from deepseek import _runtime
 from deepseek.compiler.caches import counters
-from deepseek.compiler.compile import Executable, out_of_memory
+from deepseek.compiler.compile import out_of_memory
 from deepseek.compiler.entry import (
     Call,
     Entry,
@@ -312,9 +312,9 @@ def settle(tensors: list[Tensor]) -> None:
     hooks.evaluate(pending)
 
 
-def no_memory(executable: Executable, sizes: tuple[int, ...], message: str) -> None:
+def no_memory(entry: Entry, sizes: tuple[int, ...], message: str) -> None:
     """Raise the error for a call that found too little memory."""
-    raise out_of_memory(executable, sizes, message)
+    raise out_of_memory(message, entry.graph, executable=entry.executable, sizes=sizes)
 
 
 _runtime.configure_dispatch(

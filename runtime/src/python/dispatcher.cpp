@@ -133,7 +133,7 @@ std::pair<py::tuple, py::dict> packed(const Arguments& arguments) {
   for (size_t i = 0; i < frame.sizes.size(); ++i) {
     sizes[i] = frame.sizes[i];
   }
-  py::handle(frontend.no_memory)(entry.plan.attr("executable"), sizes, what);
+  py::handle(frontend.no_memory)(entry.plan, sizes, what);
   throw std::logic_error("configure_dispatch: no_memory did not raise");
 }
 
