@@ -75,6 +75,13 @@ def is_number(x: Any) -> bool:
     return type(x) is Number
 
 
+def static(x: Any) -> Any:
+    """An argument as a node's attribute: numbers plain, which the trace guards, lists tuples."""
+    if isinstance(x, (list, tuple)):
+        return tuple(map(static, x)) if type(x) in (list, tuple) else x
+    return _settled(x)
+
+
 def _current(x: Any) -> Any:
     return x.current if is_number(x) else x
 

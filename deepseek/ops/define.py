@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
+from deepseek.frontend.number import static
 from deepseek.frontend.precision import autocasting
 from deepseek.frontend.tensor import Tensor, from_numpy, no_grad, record, state
 from deepseek.ir import scalar, shape
@@ -427,12 +428,10 @@ def composite(
                         ArgumentError, op.name, f"no {name!r}", f"arguments {signature}",
                         user_line(),
                     )  # fmt: skip
-                if isinstance(x, np.ndarray):
-                    x = as_tensor(x, op.name)
-                if isinstance(x, Tensor):
-                    tensors.append(x)
+                if isinstance(x, (Tensor, np.ndarray)):
+                    tensors.append(as_tensor(x, op.name))
                 else:
-                    attrs[name] = tuple(x) if isinstance(x, list) else x
+                    attrs[name] = static(x)
             return record(op, *tensors, **attrs)
 
         return register(op, function, method)  # type: ignore[no-any-return]

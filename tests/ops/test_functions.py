@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -206,3 +208,22 @@ def test_the_gradient_of_a_product_beside_a_zero_does_not_overflow() -> None:
     slopes = np.asarray(ds.grad(ds.prod)(ds.asarray(x)))
     assert slopes[3] == np.inf
     assert (np.delete(slopes, 3) == 0).all()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        ds.leaky_relu,
+        ds.elu,
+        lambda x, s: ds.hardtanh(x, -s, s),
+        lambda x, s: ds.lerp(x, x * x, s),
+        lambda x, s: ds.layer_norm(x, (3,), eps=s),
+        lambda x, s: ds.vector_norm(x, ord=s + 1),
+        lambda x, s: ds.nan_to_num(x / 0, posinf=s),
+    ],
+)
+def test_a_compiled_functions_number_may_be_a_setting(function: Any) -> None:
+    compiled = ds.jit(lambda x, s: function(x, s))
+    x = ds.asarray([0.5, -1.5, 2.0])
+    for setting in (0.25, 0.5, 0.25):
+        np.testing.assert_allclose(compiled(x, setting), function(x, setting), rtol=1e-6)
