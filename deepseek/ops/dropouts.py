@@ -194,11 +194,11 @@ def feature_alpha_dropout(
     True
     """
     _checked("feature_alpha_dropout", x, p, (), "")
+    if not training or p == 0:
+        return x
     if x.ndim < 2:
         raise op_error(
             ShapeError, "feature_alpha_dropout", describe(x), "(batch, channels, ...)", user_line()
         )
-    if not training or p == 0:
-        return x
     out: Tensor = alpha_dropout_(x, *next_draw(generator), float(p), True)
     return out

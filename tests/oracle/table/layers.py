@@ -56,6 +56,17 @@ def not_in_place(weight: Any, *_: Any, max_norm: Any = None, scale_grad_by_freq:
     return "gradients scaled by frequency" if scale_grad_by_freq else None
 
 
+def bagged(
+    weight: Any, index: Any, offsets: Any = None, max_norm: Any = None, norm_type: float = 2.0,
+    sparse: bool = False, **rest: Any,
+) -> Any:  # fmt: skip
+    return F.embedding_bag(index, weight, offsets, **rest)
+
+
+def renormed(weight: Any, *_: Any, max_norm: Any = None, **__: Any) -> str | None:
+    return None if max_norm is None else "changes the weight in place"
+
+
 def grouped(x: Any, weight: Any, bias: Any, n: int, c: int, hw: int, group: int, eps: float) -> Any:
     return F.group_norm(x, group, weight, bias, eps)
 
@@ -110,6 +121,9 @@ ENTRIES: dict[str, Entry] = {
                       align_corners=True))),
     "nn.functional.embedding": via("embedding", looked_up, left_out=not_in_place, lenient={
         "must be 2-D": "what is looked up may have any shape"}),
+    "nn.functional.embedding_bag": via("embedding_bag", bagged, left_out=renormed),
+    # PyTorch's gradient is right only once it has passed through a log_softmax.
+    "nn.functional.ctc_loss": same("ctc_loss", gradients=False),
     "nn.functional.fractional_max_pool2d": same(
         "fractional_max_pool2d", check="type", gradients=False
     ),
