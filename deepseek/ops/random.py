@@ -317,7 +317,9 @@ def normal(
     check_device(device)
     if not isinstance(std, Tensor) and std < 0:
         raise op_error(ArgumentError, "normal", f"std={std}", "0 or more", user_line())
-    x = _normal(given_shape(size), _float("normal", dtype), generator)
+    given = [shape_of(v) for v in (mean, std) if isinstance(v, Tensor)]
+    shape = broadcast(given) if size is None else given_shape(size)
+    x = _normal(shape, _float("normal", dtype), generator)
     return finished(x * std + mean, requires_grad)
 
 
