@@ -22,12 +22,14 @@ pytest := $(bin)/pytest -n $(JOBS) -q
 ifdef INSTALLED
 demo_ready :=
 test_ready :=
+docs_ready :=
 else
 demo_ready := $(VENV)/.installed-demo
 test_ready := $(VENV)/.installed-test
+docs_ready := $(VENV)/.installed-docs
 endif
 
-.PHONY: demo test quick lint sanitize generated oracle clean
+.PHONY: demo test quick lint sanitize generated docs oracle clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -67,6 +69,10 @@ fixed_addresses = $(shell setarch --addr-no-randomize true 2> /dev/null && echo 
 generated: $(test_ready)
 	PYTHONSAFEPATH=1 $(bin)/python -m deepseek generate
 
+# The documentation as web pages: the documents, and the API from the docstrings and op records.
+docs: $(docs_ready)
+	PYTHONSAFEPATH=1 $(bin)/python -m deepseek docs
+
 # Our ops, layers and optimizers against PyTorch's databases of them, in a virtual environment of its
 # own; writes docs/conformance.md. PyTorch's build for CPUs alone is a tenth the size of the other:
 # pip takes it where it finds it, or from the index that TORCH_INDEX names.
@@ -89,11 +95,15 @@ $(VENV)/.installed-demo: $(sources) | $(VENV)/.created
 	$(pip) install '.[demo]'
 	touch $@
 
-# The test extras include the demo's.
+# The test extras include the others.
 $(VENV)/.installed-test: $(sources) | $(VENV)/.created
 	@echo "installing deepseek into $(VENV): a minute or two for the runtime and the test extras"
 	$(pip) install '.[test,lint,native]'
-	touch $@ $(VENV)/.installed-demo
+	touch $@ $(VENV)/.installed-demo $(VENV)/.installed-docs
+
+$(VENV)/.installed-docs: $(sources) | $(VENV)/.created
+	$(pip) install '.[docs]'
+	touch $@
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

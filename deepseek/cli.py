@@ -1,4 +1,4 @@
-"""The command line: `deepseek doctor`, `deepseek cache`, `deepseek generate`.
+"""The command line: `deepseek doctor`, `deepseek cache`, `deepseek generate`, `deepseek docs`.
 
 In flow the arguments; out flow text and an exit status: 0 when all is well, 1 when something is
 not (an unusable default backend, a stale generated file), 2 for wrong arguments. Heavy packages
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from deepseek import _runtime, backends, config, generate
 from deepseek.errors import ArgumentError, DeepseekError, unknown
+from deepseek.website import Site
 
 # Each file that is derived from the code, and the function that says what is in it.
 GENERATED: tuple[tuple[str, Callable[[], str]], ...] = (
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     generate = commands.add_parser("generate", help="write the files that are derived from code")
     generate.add_argument("root", type=Path, nargs="?", default=Path("."), help="the project")
     generate.add_argument("--check", action="store_true", help="compare only, write nothing")
+    docs = commands.add_parser("docs", help="write the documentation as web pages")
+    docs.add_argument("root", type=Path, nargs="?", default=Path("."), help="the project")
     chosen = parser.parse_args(arguments)
     try:
         match chosen.command:
@@ -53,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return doctor()
             case "cache":
                 return clear_cache() if chosen.action == "clear" else show_cache()
+            case "docs":
+                return write_docs(chosen.root)
             case _:
                 return write_generated(chosen.root, chosen.check)
     except DeepseekError as error:
@@ -128,8 +133,7 @@ def cache_summary(folder: Path) -> str:
 
 def write_generated(root: Path, check: bool) -> int:
     """Writes (or with `check` compares) each generated file under the project's folder."""
-    if not (root / "docs").is_dir():
-        raise ArgumentError(f"got the folder {str(root)!r}; wanted the project's, which has docs/")
+    check_project(root)
     stale = 0
     for name, text in ((name, make()) for name, make in GENERATED):
         path = root / name
@@ -143,6 +147,21 @@ def write_generated(root: Path, check: bool) -> int:
             path.write_text(text)
             print(f"wrote {name}")
     return 1 if check and stale else 0
+
+
+def write_docs(root: Path) -> int:
+    """Writes the documentation's pages to `docs/_site` under the project's folder."""
+    check_project(root)
+    folder = root / "docs" / "_site"
+    count = Site(root.resolve()).write(folder.resolve())
+    print(f"wrote {count} pages: open {folder / 'index.html'}")
+    return 0
+
+
+def check_project(root: Path) -> None:
+    """Raises ArgumentError unless a folder is the project's."""
+    if not (root / "docs").is_dir():
+        raise ArgumentError(f"got the folder {str(root)!r}; wanted the project's, which has docs/")
 
 
 def version(distributions: Sequence[str]) -> str:

@@ -40,10 +40,11 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A public name: the shortest way to write it, and what it stands for."""
+    """A public name, what it stands for, and further names of the same thing."""
 
     name: str  # such as nn.Linear, below the package
     thing: Any
+    others: tuple[str, ...] = ()
 
     @property
     def short(self) -> str:
@@ -109,31 +110,34 @@ def public_names(module: ModuleType) -> list[str]:
 
 
 def entries() -> list[Entry]:
-    """Every public callable once, under its shortest name."""
-    found: dict[int, Entry] = {}
+    """Every public callable once, under the best of its names."""
+    names: dict[int, list[str]] = {}
+    things: dict[int, Any] = {}
     for namespace, module in namespaces():
         for name in public_names(module):
             thing = getattr(module, name)
-            if not callable(thing) or isinstance(thing, ModuleType):
-                continue
-            entry = Entry(f"{namespace}.{name}".lstrip("."), thing)
-            found.setdefault(id(entry.function), entry)
-    return list(found.values())
+            if callable(thing) and not isinstance(thing, ModuleType):
+                key = id(inspect.unwrap(thing))
+                names.setdefault(key, []).append(f"{namespace}.{name}".lstrip("."))
+                things.setdefault(key, thing)
+    methods: dict[int, list[str]] = {}
+    for name, value in vars(Tensor).items():
+        if callable(value) and name[:2] != "__":
+            methods.setdefault(id(inspect.unwrap(value)), []).append(f"Tensor.{name}")
+    found = []
+    for key, thing in things.items():
+        best, *others = sorted(names[key], key=lambda name: preference(name, thing))
+        found.append(Entry(best, thing, (*others, *methods.get(key, ()))))
+    return found
 
 
-def others(entry: Entry) -> list[str]:
-    """Further names of the same thing, and the Tensor methods that it is."""
-    names = [
-        f"{namespace}.{name}".lstrip(".")
-        for namespace, module in namespaces()
-        for name in public_names(module)
-        if inspect.unwrap(getattr(module, name)) is entry.function
-    ]
-    methods = [
-        f"Tensor.{name}" for name, value in vars(Tensor).items()
-        if callable(value) and inspect.unwrap(value) is entry.function
-    ]  # fmt: skip
-    return [name for name in [*names, *methods] if name != entry.name]
+def preference(name: str, thing: Any) -> tuple[bool, bool, int, str]:
+    """Sorts names: the thing's own first, then of where it is defined, then short ones."""
+    namespace, _, short = name.rpartition(".")
+    function = inspect.unwrap(thing)
+    itself = short == getattr(function, "__name__", short)
+    at_home = function.__module__ == f"{PACKAGE}.{namespace}"
+    return not itself, not at_home, name.count("."), name
 
 
 # -------------------------------------------------------------------------------------- docstrings
@@ -205,20 +209,22 @@ def source(entry: Entry) -> tuple[str, int] | None:
     """The file below the project's root and the line that something is defined at."""
     thing = entry.function
     try:
-        lines, line = inspect.getsourcelines(thing)
+        lines, start = inspect.findsource(thing)
         path = Path(inspect.getsourcefile(thing) or "")
     except (OSError, TypeError):
         return None
     # Decorators come before the line that is looked for.
-    ahead = next((i for i, text in enumerate(lines) if text.startswith(("def ", "class "))), 0)
-    return path.relative_to(ROOT).as_posix(), line + ahead
+    definition = re.compile(r"\s*(def|class) ")
+    line = next(i for i in range(start, len(lines)) if definition.match(lines[i]))
+    return path.relative_to(ROOT).as_posix(), line + 1
 
 
 def heading(module: str) -> str:
     """The first sentence of a module's docstring."""
     doc = inspect.cleandoc(importlib.import_module(module).__doc__ or module)
     first = " ".join(doc.split("\n\n")[0].split())
-    return re.split(r"(?<=\w)[.;:]\s", first + " ")[0].strip().rstrip(".")
+    title = re.split(r"(?<=[\w`)])[.;:]\s", first + " ")[0].strip().rstrip(".")
+    return re.sub(r",? as composites?$", "", title)
 
 
 # ------------------------------------------------------------------------------------------- facts

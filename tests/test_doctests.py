@@ -106,7 +106,7 @@ def test_the_walk_finds_what_there_is() -> None:
         "optim.lr_scheduler.StepLR", "amp.autocast", "data.DataLoader", "onnx.export",
         "debug.bisect", "cache.info", "errors.ShapeError", "nn.functional.sigmoid",
     }  # fmt: skip
-    namesakes = {name for entry in ENTRIES for name in [entry.name, *reference.others(entry)]}
+    namesakes = {name for entry in ENTRIES for name in (entry.name, *entry.others)}
     assert wanted <= namesakes
     assert len({id(entry.function) for entry in ENTRIES}) == len(ENTRIES)
     assert not any(entry.home.startswith("numpy") for entry in ENTRIES)

@@ -38,7 +38,7 @@ backends/ __init__ *
 compiler/ store caches compile tiers tree entry function *
 distributed unpickle torch_file serialize cache memory nn optim amp data state checkpoints
 models onnx quantization cuda profiler debug
-feature generate reference
+feature generate reference highlight webstyle website
 __init__ cli __main__
 """
 
@@ -48,6 +48,7 @@ LAZY = {
     "difflib",
     "importlib.metadata",
     "llvmlite",
+    "markdown",
     "matplotlib",
     "onnx",
     "onnxruntime",
