@@ -11,15 +11,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from deepseek import autograd, backends
 from deepseek._runtime import Buffer
 from deepseek.backends import Backend
 from deepseek.compiler.caches import Recent
-from deepseek.compiler.compile import Example, Executable, compile_graph
+from deepseek.compiler.compile import Example, Executable, compile_graph, largest_tensor
 from deepseek.config import options
-from deepseek.errors import ShapeError
+from deepseek.errors import OutOfMemoryError, ShapeError
 from deepseek.frontend.tensor import hooks, no_grad, state, tracing
 from deepseek.ir import scalar
+from deepseek.ir.access import point_value
 from deepseek.ir.graph import INPUT, INPUT_NODE, Graph, Node, Value, input_value, reach
 from deepseek.ir.graph import node as make
 from deepseek.ir.interpret import last_uses
@@ -139,6 +142,9 @@ def run_by_op(graph: Graph, backend: Backend) -> list[Buffer]:
     values: dict[Value, Buffer] = {v: v.data for v in graph.inputs}
     last = last_uses(graph)
     for node in graph.nodes:
+        if is_number(node):
+            values[node.outputs[0]] = number(node)
+            continue
         inputs = [values[v] for v in node.inputs]
         op, sizes = one_op(node, backend, inputs)
         results = op.executable.run(inputs, sizes)
@@ -146,6 +152,20 @@ def run_by_op(graph: Graph, backend: Backend) -> list[Buffer]:
         for value in last.get(node, ()):
             values.pop(value, None)
     return [values[v] for v in graph.outputs]
+
+
+def is_number(node: Node) -> bool:
+    """Whether a node is a number of the user's, which differs from call to call."""
+    return node.op.kind is Kind.CREATE and not node.inputs and not node.outputs[0].type.rank
+
+
+def number(node: Node) -> Buffer:
+    """A created number, without a program: each number would have one of its own."""
+    dtype = node.outputs[0].type.dtype
+    value = scalar.evaluate(point_value(node, (), None), {})
+    data = Buffer.allocate(dtype.itemsize, node.op.name)
+    data.copy_from(np.asarray(scalar.convert(value, dtype)).reshape(1).view(np.uint8))
+    return data
 
 
 @dataclass
