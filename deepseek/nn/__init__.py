@@ -17,6 +17,7 @@ from deepseek.nn import (
     fusion,
     init,
     loss,
+    many_classes,
     module,
     normalization,
     padding,
@@ -38,6 +39,7 @@ from deepseek.nn.dropouts import *
 from deepseek.nn.embeddings import *
 from deepseek.nn.fusion import *
 from deepseek.nn.loss import *
+from deepseek.nn.many_classes import *
 from deepseek.nn.module import *
 from deepseek.nn.normalization import *
 from deepseek.nn.padding import *
@@ -59,6 +61,7 @@ __all__ += dropouts.__all__
 __all__ += embeddings.__all__
 __all__ += fusion.__all__
 __all__ += loss.__all__
+__all__ += many_classes.__all__
 __all__ += module.__all__
 __all__ += normalization.__all__
 __all__ += padding.__all__
