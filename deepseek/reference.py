@@ -224,7 +224,7 @@ def heading(module: str) -> str:
     doc = inspect.cleandoc(importlib.import_module(module).__doc__ or module)
     first = " ".join(doc.split("\n\n")[0].split())
     title = re.split(r"(?<=[\w`)])[.;:]\s", first + " ")[0].strip().rstrip(".")
-    return re.sub(r",? as composites?$", "", title)
+    return re.sub(r",? as (a )?composites?$", "", title)
 
 
 # ------------------------------------------------------------------------------------------- facts

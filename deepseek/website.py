@@ -304,7 +304,7 @@ def page_of(entry: Entry) -> str:
     """The path of the page that describes an entry."""
     if entry.namespace in DIVIDED:
         home = entry.home.removeprefix(f"{reference.PACKAGE}.").removeprefix(f"{entry.namespace}.")
-        return f"api/{space_name(entry.namespace)}.{home.removeprefix('ops.')}.html"
+        return f"api/{space_name(entry.namespace)}/{home.removeprefix('ops.')}.html"
     return space_page(entry.namespace)
 
 

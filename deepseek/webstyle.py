@@ -51,7 +51,7 @@ section { margin-top: 48px; padding-top: 4px; border-top: 1px solid var(--rim); 
 section h2 { margin-top: 20px; font-family: ui-monospace, SFMono-Regular, Menlo, monospace; }
 section h2 span { color: var(--soft); font-weight: 400; }
 .method { margin: 16px 0 16px 24px; }
-.method pre { margin-bottom: 4px; padding: 6px 12px; }
-@media (max-width: 760px) { body { display: block; }
-  nav { position: static; height: auto; } main { padding: 24px 16px 64px; } }
+.method pre { margin-bottom: 4px; padding: 6px 12px; white-space: pre-wrap; }
+@media (max-width: 760px) { body { display: flex; flex-direction: column; }
+  nav { order: 2; position: static; height: auto; } main { padding: 24px 16px 64px; } }
 """

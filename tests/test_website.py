@@ -94,7 +94,7 @@ def test_every_name_is_described_once(site: Site, parsed: dict[str, Page]) -> No
 
 
 def test_an_op_has_what_its_record_says(pages: dict[str, str]) -> None:
-    page = pages["api/ds.activation.html"]
+    page = pages["api/ds/activation.html"]
     section = page[page.index('<section id="softmax">') :].split("</section>")[0]
     text = unescape(re.sub(r"<[^>]+>", " ", section))
     for what in (
@@ -145,7 +145,7 @@ def test_docs_writes_pages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert cli.main(["docs", str(tmp_path)]) == 0
     assert "docs/_site/index.html" in capsys.readouterr().out
     index = (tmp_path / "docs" / "_site" / "index.html").read_text()
-    assert '<a href="ops.html">ops</a>' in index and "api/ds.activation.html#softmax" in index
+    assert '<a href="ops.html">ops</a>' in index and "api/ds/activation.html#softmax" in index
     assert (tmp_path / "docs" / "_site" / "style.css").exists()
     assert cli.main(["docs", str(tmp_path / "docs" / "images")]) == 1
     assert "wanted the project's, which has docs/" in capsys.readouterr().err
