@@ -21,7 +21,7 @@ from deepseek.ir import scalar
 from deepseek.ir.dtype import DType, dtype_of, float32, float64, int64, uint32, uint64
 from deepseek.ir.op import Kind, Sample
 from deepseek.ir.scalar import Expr, call, cast, const
-from deepseek.ir.shape import Shape, TensorType, exprs, tensor_type
+from deepseek.ir.shape import Shape, TensorType, broadcast, exprs, tensor_type
 from deepseek.ir.shape import shape_of as given_shape
 from deepseek.ops.create import check_device, finished, sizes
 from deepseek.ops.define import FLOATS, converted, op_of, primitive, promoted, shape_of
