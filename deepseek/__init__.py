@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepseek import ops
 from deepseek.autograd import backward, grad, value_and_grad, vjp
+from deepseek.errors import closest as _closest
 from deepseek.frontend.tensor import Tensor, enable_grad, hooks, is_grad_enabled, no_grad
 from deepseek.ir.dtype import (
     DType,
@@ -82,6 +83,11 @@ _ON_DEMAND = {
     "deepseek.recompute": ("checkpoint",),
     "deepseek.serialize": ("load", "save"),
 }  # fmt: skip
+# What people look for under the name it has in PyTorch or NumPy.
+_ELSEWHERE = {
+    "from_numpy": "asarray", "as_tensor": "asarray", "F": "nn.functional",
+    "compile": "jit", "autocast": "amp.autocast",
+}  # fmt: skip
 _HOME = {name: module for module, names in _ON_DEMAND.items() for name in names}
 
 
@@ -89,7 +95,9 @@ def __getattr__(name: str) -> Any:
     """Load what has not been needed before."""
     home = _HOME.get(name)
     if home is None:
-        raise AttributeError(f"module 'deepseek' has no attribute {name!r}")
+        meant = _ELSEWHERE.get(name) or _closest(name, __all__)
+        hint = f"\n  help: did you mean ds.{meant}?" if meant else ""
+        raise AttributeError(f"module 'deepseek' has no attribute {name!r}{hint}", name=name)
     module = importlib.import_module(home)
     globals()[name] = module if home == f"deepseek.{name}" else getattr(module, name)
     return globals()[name]

@@ -100,12 +100,17 @@ def imported_names(code: types.CodeType) -> tuple[str, ...]:
 def refuse(code: types.CodeType, namespace: dict[str, Any]) -> None:
     """Raise TraceError where the code reads what cannot be followed or would be frozen."""
     steps = instructions(code)
+    imported = local_imports(steps)
     for at, step in enumerate(steps):
         if step.opname == "LOAD_ATTR" and step.argval == "__dict__":
             raise unseen(code, step, "__dict__")
+        name = step.argval
+        if step.opname.startswith("LOAD_FAST") and name in imported:
+            culprit = frozen_source(steps, at, imported[name])
+            if culprit is not None:
+                raise frozen(culprit, place(code, step))
         if step.opname not in GLOBAL_LOADS:
             continue
-        name = step.argval
         if name not in namespace and hasattr(builtins, name):
             if name in UNSEEN:
                 raise unseen(code, step, f"{name}()")
@@ -114,6 +119,26 @@ def refuse(code: types.CodeType, namespace: dict[str, Any]) -> None:
         culprit = frozen_source(steps, at, namespace.get(name, getattr(builtins, name, NOTHING)))
         if culprit is not None:
             raise frozen(culprit, place(code, step))
+
+
+def local_imports(steps: tuple[dis.Instruction, ...]) -> dict[str, Any]:
+    """What a function's own import statements put into its variables."""
+    found: dict[str, Any] = {}
+    source: Any = None
+    names: Any = None
+    for before, step, after in zip(steps, steps[1:], steps[2:], strict=False):
+        if step.opname == "IMPORT_NAME":
+            source, names = sys.modules.get(step.argval), before.argval
+            # `import a.b` binds a, `import a.b as c` binds a.b
+            plain = names is None and after.opname != "IMPORT_FROM"
+            value = sys.modules.get(step.argval.partition(".")[0]) if plain else source
+        elif step.opname == "IMPORT_FROM":
+            value = source if names is None else getattr(source, step.argval, NOTHING)
+        else:
+            continue
+        if after.opname == "STORE_FAST":
+            found[after.argval] = value
+    return found
 
 
 def spelt_out(steps: tuple[dis.Instruction, ...], at: int) -> bool:

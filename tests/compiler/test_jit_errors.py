@@ -136,7 +136,28 @@ def test_reads_in_a_helper_are_seen_too():
         ds.jit(lambda a: by_eval(a))(vec(1))
 
 
+def by_local_import(a):
+    import random as chance
+
+    return a * chance.random()
+
+
+def by_local_name(a):
+    from time import time as now
+
+    return a * now()
+
+
+def by_local_submodule(a):
+    import numpy.random as draw
+
+    return a * draw.rand()
+
+
 IMPURE = {
+    "a local import": by_local_import,
+    "a local name": by_local_name,
+    "a local submodule": by_local_submodule,
     "random": lambda a: a * random.random(),
     "numpy.random": lambda a: a * np.random.rand(),
     "numpy generator": lambda a: a * RNG.normal(),
