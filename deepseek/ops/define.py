@@ -121,10 +121,11 @@ def filled(shape_: shape.Shape, value: Any, dtype: DType) -> Tensor:
     elif isinstance(value, scalar.Expr):
         value = shape.simplify(value)
     if isinstance(value, float) and value == 0 and math.copysign(1, value) < 0 and dtype.is_float:
-        # Attributes are compared by value, and -0.0 == 0.0.
-        return filled(shape_, 0.0, dtype).negative()
-    if isinstance(value, float) and math.isnan(value):
-        value = math.nan  # the one object, which is equal to itself in tuples
+            return filled(shape_, 0.0, dtype).negative()
+    if isinstance(value, float) and not math.isfinite(value):
+        if dtype.is_integer:
+            raise op_error(DTypeError, "full", f"{value} for {dtype}", "a number", user_line())
+        value = math.nan if math.isnan(value) else value  # one object, equal to itself in tuples
     out: Tensor = record(REGISTRY["full"], shape=shape_, value=value, dtype=dtype)
     return out
 

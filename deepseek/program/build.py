@@ -347,7 +347,11 @@ def reference_function(node: Node) -> ir.HostFunction:
         for view, type_ in zip(views, inputs + outputs, strict=True):
             shape = [next(rest) for _ in type_.shape]
             arrays.append(np.frombuffer(view, np.uint8).view(type_.dtype.numpy).reshape(shape))
-        result = call_reference(node, arrays[: len(inputs)], wide=False)
+        try:
+            result = call_reference(node, arrays[: len(inputs)], wide=False)
+        except Exception as error:
+            error.add_note(f"in op '{node.op.name}'{at(node)}")
+            raise
         results = result if isinstance(result, tuple) else (result,)
         for target, array in zip(arrays[len(inputs) :], results, strict=True):
             target[...] = array
