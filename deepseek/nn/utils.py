@@ -11,6 +11,8 @@ from typing import Any
 
 from deepseek.errors import ArgumentError, ShapeError
 from deepseek.frontend.tensor import Tensor, no_grad
+from deepseek.nn import parametrizations, parametrize
+from deepseek.nn import sequences as rnn
 from deepseek.nn.parameter import assign
 from deepseek.ops import (  # noqa: A004
     abs,
@@ -28,6 +30,9 @@ __all__ = [
     "clip_grad_value_",
     "clip_grads_with_norm_",
     "get_total_norm",
+    "parametrizations",
+    "parametrize",
+    "rnn",
     "parameters_to_vector",
     "vector_to_parameters",
 ]
@@ -91,7 +96,8 @@ def get_total_norm(
 ) -> Tensor:
     """The norm of all elements of the tensors taken together, carried in at least float32.
 
-    Raises as `clip_grad_norm_` does.
+    Raises as `clip_grad_norm_` does. ArgumentError for a norm_type that is not above 0, and where
+    the norm is not finite and that was asked for.
 
     >>> ds.nn.utils.get_total_norm([ds.asarray([3.0]), ds.asarray([[4.0]])]).item()
     5.0
