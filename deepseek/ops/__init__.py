@@ -18,6 +18,7 @@ from deepseek.ops import (
     conversions,
     create,
     ctc,
+    data_types,
     decompositions,
     diagonals,
     differences,
@@ -85,6 +86,7 @@ from deepseek.ops.conv import *
 from deepseek.ops.conversions import *
 from deepseek.ops.create import *
 from deepseek.ops.ctc import *
+from deepseek.ops.data_types import *
 from deepseek.ops.decompositions import *
 from deepseek.ops.diagonals import *
 from deepseek.ops.differences import *
@@ -153,6 +155,7 @@ __all__ += conv.__all__
 __all__ += conversions.__all__
 __all__ += create.__all__
 __all__ += ctc.__all__
+__all__ += data_types.__all__
 __all__ += distances.__all__
 __all__ += distributions.__all__
 __all__ += decompositions.__all__
