@@ -198,7 +198,7 @@ def backward(loss: Tensor, gradient: Tensor | None = None, retain_graph: bool = 
 
     `gradient` is the cotangent of loss, needed unless loss has one element. The history is let go
     afterwards unless `retain_graph`. Raises ArgumentError where loss does not depend on anything
-    that requires gradients.
+    that requires gradients. Raises ShapeError without it for a loss of more.
 
     >>> x = ds.asarray([1.0, 2.0], requires_grad=True)
     >>> ds.backward((x * x).sum())
@@ -288,7 +288,8 @@ def value_and_grad(
     """A function that gives `(value, gradients)`; the value must have one element.
 
     `argnums` are the positions to differentiate by; with `has_aux`, function returns (value, aux).
-    Raises ShapeError for a value of more elements.
+    Raises ShapeError for a value of more elements. DTypeError for arguments that are not float
+    tensors.
 
     >>> ds.value_and_grad(lambda a, b: (a * b).sum(), (0, 1))(ds.asarray([2.0]), ds.asarray([3.0]))
     (tensor(6.), (tensor([3.]), tensor([2.])))

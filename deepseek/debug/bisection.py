@@ -69,7 +69,8 @@ def bisect(
     """Find what makes the compiled `f(*args, **kwargs)` differ from what its ops mean.
 
     `tolerance` is what counts as a difference in a kernel's result, relative to the largest
-    element; by default 1e-3 where it has float32 in it. Nothing that f reads is changed.
+    element; by default 1e-3 where it has float32 in it. Nothing that f reads is changed. Raises
+    ArgumentError if what f reads changed meanwhile.
 
     >>> print(ds.debug.bisect(lambda x: x.softmax(0), ds.randn(10)))
     nothing differs: passes, kernels and Program give what the ops mean

@@ -188,6 +188,7 @@ def trunc_normal_(
     """Numbers of a normal distribution that lie in [a, b].
 
     Evenly spread probabilities between those of a and b, through the inverse of the distribution.
+    Raises ArgumentError unless a < b and std > 0.
 
     >>> p = ds.nn.init.trunc_normal_(ds.nn.Parameter(ds.zeros(1000)), std=5.0)
     >>> bool((ds.abs(p) <= 2).all())
@@ -264,7 +265,8 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Ten
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
     """A matrix of normal numbers with a share `sparsity` of each column, rounded up, set to 0.
 
-    (Martens 2010.) Raises ShapeError unless the tensor is a matrix.
+    (Martens 2010.) Raises ShapeError unless the tensor is a matrix. Raises ArgumentError unless the
+    share is from 0 to 1.
 
     >>> w = ds.nn.init.sparse_(ds.nn.Parameter(ds.zeros((10, 4))), 0.75)
     >>> (w == 0).sum(axis=0).tolist()

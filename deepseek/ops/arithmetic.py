@@ -102,6 +102,8 @@ def fmod(a: Expr, b: Expr) -> Expr:
 def div(a: Tensor | float, b: Tensor | float, /, *, rounding_mode: str | None = None) -> Tensor:
     """a / b: exact, rounded towards 0 ("trunc") or down ("floor").
 
+    Raises ArgumentError for other modes.
+
     >>> ds.div(ds.asarray([-7.0]), 2, rounding_mode="trunc")
     tensor([-3.])
     """

@@ -126,7 +126,8 @@ def scaled_dot_product_attention(
     the third axis from the last, share one head of key and value (Ainslie et al. 2023). The scale
     is 1 / sqrt(features) by default (Vaswani et al. 2017).
 
-    Raises ShapeError for sizes that do not fit.
+    Raises ShapeError for sizes that do not fit. ArgumentError for a dropout_p that is no
+    probability.
 
     >>> q, k, v = ds.randn(2, 4, 5, 8), ds.randn(2, 4, 7, 8), ds.randn(2, 4, 7, 3)
     >>> ds.scaled_dot_product_attention(q, k, v).shape

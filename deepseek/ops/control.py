@@ -341,7 +341,8 @@ def scan(
     axis.
 
     `xs` is a structure of tensors with equal first axes, or None with a `length`. The state's
-    structure and types stay the same. `reverse` starts from the last x.
+    structure and types stay the same. `reverse` starts from the last x. Raises ArgumentError unless
+    f returns a pair.
 
     >>> ds.scan(lambda total, x: (total + x, total * x), ds.asarray(1), ds.asarray([2, 3, 4]))
     (tensor(10), tensor([ 2,  9, 24]))

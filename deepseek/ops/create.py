@@ -234,7 +234,8 @@ def arange(
 ) -> Tensor:  # fmt: skip
     """start, start + step, ... below stop; from 0 where only one bound is given.
 
-    int64 for integers, else float32. Raises ArgumentError for a step of 0.
+    int64 for integers, else float32. Raises ArgumentError for a step of 0. DTypeError for truth
+    values.
 
     >>> ds.arange(3), ds.arange(1, 2, 0.5)
     (tensor([0, 1, 2]), tensor([1. , 1.5]))
@@ -366,7 +367,8 @@ def asarray(
     """A tensor from a tensor, number, NumPy array, nested list or DLPack exporter.
 
     Python floats become float32, NumPy arrays keep their dtype. The elements are copied unless obj
-    is a tensor. Raises DTypeError for dtypes that deepseek does not have.
+    is a tensor. Raises DTypeError for dtypes that deepseek does not have. ShapeError for lists of
+    rows of unequal length.
 
     >>> ds.asarray([[1, 2], [3, 4]]), ds.asarray(np.float64(0.5))
     (tensor([[1, 2],

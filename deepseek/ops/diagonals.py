@@ -139,7 +139,8 @@ def _embed_reference(x: Any, *, offset: int, rows: int, columns: int) -> Any:
 def diag_embed(x: Tensor, /, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """Square matrices with the elements of x's last axis on a diagonal, 0 elsewhere.
 
-    `dim1` and `dim2` say where the matrices' axes stand in the result.
+    `dim1` and `dim2` say where the matrices' axes stand in the result. Raises ShapeError unless
+    they are two axes, and for a number.
 
     >>> ds.diag_embed(ds.asarray([1, 2]), 1).tolist()
     [[0, 1, 0], [0, 0, 2], [0, 0, 0]]
@@ -195,6 +196,8 @@ def diagonal_scatter(
     x: Tensor, /, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1
 ) -> Tensor:
     """x with a diagonal of two axes replaced by src, whose last axis goes along it.
+
+    Raises ShapeError for a src of another shape.
 
     >>> ds.diagonal_scatter(ds.zeros(2, 2), ds.ones(2)).tolist()
     [[1.0, 0.0], [0.0, 1.0]]

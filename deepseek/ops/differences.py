@@ -58,7 +58,7 @@ def diff(
 ) -> Tensor:  # fmt: skip
     """The differences of neighbours along an axis, taken n times; whether truth values differ.
 
-    `prepend` and `append` are joined to x before.
+    `prepend` and `append` are joined to x before. Raises ArgumentError for n below 0.
 
     >>> ds.diff(ds.asarray([1, 4, 9, 16]), n=2)
     tensor([2, 2])
@@ -203,7 +203,8 @@ def gradient(
     """The derivatives along some axes (all by default) by finite differences of second order.
 
     `spacing` is a number (None is 1), or for each axis a number or a vector of coordinates;
-    `edge_order` is the order of the differences at both ends.
+    `edge_order` is the order of the differences at both ends. Raises ArgumentError for other orders
+    than 1 and 2, or spacings that are not one for each axis.
 
     >>> ds.gradient(ds.asarray([1.0, 4.0, 9.0, 16.0]))
     [tensor([3., 4., 6., 7.])]

@@ -171,6 +171,8 @@ def _pdist_reference(x: Any, p: float) -> Any:
 def pdist(x: Tensor, p: float = 2.0) -> Tensor:
     """The p-norm distances of all pairs of rows of a matrix (n, d): n (n - 1) / 2 of them.
 
+    Raises ShapeError for other than matrices.
+
     >>> ds.pdist(ds.asarray([[0.0], [1.0], [3.0]]))
     tensor([1., 3., 2.])
     """

@@ -39,6 +39,8 @@ def exponential(
 ) -> Tensor:  # fmt: skip
     """Numbers drawn from the exponential distribution with the given mean (float32 by default).
 
+    Raises ArgumentError unless the mean is above 0.
+
     >>> ds.exponential(2.0, (2, 3)).shape
     (2, 3)
     """
@@ -114,7 +116,8 @@ def multinomial(
 
     p is a vector or a matrix of distributions, the result has num_samples places for each. Without
     replacement each place is drawn once at most, those of probability 0 last (by the largest of
-    log(p) plus Gumbel noise). Raises ArgumentError for more samples than places.
+    log(p) plus Gumbel noise). Raises ArgumentError for more samples than places. DTypeError unless
+    p is of floats.
 
     >>> ds.multinomial(ds.asarray([0.0, 3.0, 0.0]), 2, replacement=True)
     tensor([1, 1])

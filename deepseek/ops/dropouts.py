@@ -189,6 +189,8 @@ def feature_alpha_dropout(
 ) -> Tensor:
     """`alpha_dropout` of whole channels of x (batch, channels, ...).
 
+    Raises ShapeError for fewer than two axes.
+
     >>> x = ds.feature_alpha_dropout(ds.ones((2, 3, 64)), training=True)
     >>> bool((x == x[..., :1]).all())
     True

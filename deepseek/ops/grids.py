@@ -38,7 +38,8 @@ def logspace(
 def meshgrid(*arrays: Tensor, indexing: str = "xy") -> list[Tensor]:
     """Grids of coordinates from n vectors: one for each, of n axes.
 
-    "ij" gives axis k the length of vector k; "xy" exchanges the first two axes.
+    "ij" gives axis k the length of vector k; "xy" exchanges the first two axes. Raises
+    ArgumentError for other indexing, ShapeError for what are no vectors.
 
     >>> ds.meshgrid(ds.arange(2), ds.arange(3), indexing="ij")[1]
     tensor([[0, 1, 2],

@@ -237,6 +237,8 @@ def _aligned(x: Tensor, indices: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 def gather(x: Tensor, /, dim: int, index: Any) -> Tensor:
     """PyTorch's `take_along_axis`: an index smaller than x on other axes leaves the rest of x out.
 
+    Raises ShapeError unless both have as many axes.
+
     >>> ds.gather(ds.asarray([[1, 2], [3, 4]]), 1, ds.asarray([[1, 0]])).tolist()
     [[2, 1]]
     """

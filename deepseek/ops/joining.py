@@ -160,6 +160,8 @@ def column_stack(arrays: Sequence[Tensor], /) -> Tensor:
 def tile(x: Tensor, repetitions: Any, /, *more: int) -> Tensor:
     """x side by side with itself so many times on each axis (PyTorch's `Tensor.repeat`).
 
+    Raises ArgumentError for negative numbers.
+
     >>> ds.tile(ds.asarray([1, 2]), (2, 2)).tolist()
     [[1, 2, 1, 2], [1, 2, 1, 2]]
     """
@@ -187,7 +189,8 @@ def repeat(x: Tensor, repeats: Any, /, *, axis: int | None = None, total: Any = 
 
     Without an axis x is flattened. A tensor of counts is looked at, unless `total` says what they
     add up to: then it may be computed inside `@ds.jit`. Raises ShapeError unless there is a count
-    for each element. (PyTorch's `Tensor.repeat` is `tile`.)
+    for each element. (PyTorch's `Tensor.repeat` is `tile`.) ArgumentError for negative counts, and
+    where the total is missing.
 
     >>> ds.repeat(ds.asarray([1, 2]), 2).tolist()
     [1, 1, 2, 2]
@@ -251,6 +254,8 @@ def repeat_interleave(
 def block_diag(*arrays: Any) -> Tensor:
     """A matrix with the given ones along its diagonal; a vector is a row, a number 1 x 1.
 
+    Raises ShapeError for more than two axes, or no matrix at all.
+
     >>> ds.block_diag(ds.ones(1, 2), ds.asarray(3.0)).tolist()
     [[1.0, 1.0, 0.0], [0.0, 0.0, 3.0]]
     """
@@ -287,6 +292,8 @@ def kron(a: Tensor, b: Tensor, /) -> Tensor:
 def cartesian_prod(*tensors: Tensor) -> Tensor:
     """Every choice of one element from each of some vectors, a row each; of one vector, itself.
 
+    Raises ShapeError for what are no vectors.
+
     >>> ds.cartesian_prod(ds.asarray([1, 2]), ds.asarray([3, 4])).tolist()
     [[1, 3], [1, 4], [2, 3], [2, 4]]
     """
@@ -309,6 +316,8 @@ def cartesian_prod(*tensors: Tensor) -> Tensor:
 
 def combinations(x: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
     """Every choice of r elements of a vector, in order, a row each.
+
+    Raises ShapeError unless x is a vector and r at least 0.
 
     >>> ds.combinations(ds.asarray([1, 2, 3])).tolist()
     [[1, 2], [1, 3], [2, 3]]

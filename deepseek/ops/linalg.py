@@ -93,6 +93,8 @@ def _epsilon(x: Tensor) -> float:
 def matrix_power(x: Tensor, n: int, /) -> Tensor:
     """Each square matrix multiplied n times with itself; its inverse for negative n.
 
+    Raises ShapeError unless they are square.
+
     >>> ds.linalg.matrix_power(ds.asarray([[1, 1], [0, 1]]), 5).tolist()
     [[1, 5], [0, 1]]
     """
@@ -127,7 +129,8 @@ def lstsq(a: Tensor, b: Tensor, /, *, rtol: float | None = None) -> Lstsq:
     """The x of least norm with the least |a @ x - b|, for each matrix and column of b.
 
     (solution, residuals, rank, singular values) by the Moore-Penrose inverse; the residuals are the
-    squared distances of each column, empty unless a has full column rank by its sizes.
+    squared distances of each column, empty unless a has full column rank by its sizes. Raises
+    ShapeError unless a is [..., m, n] and b [..., m, k].
 
     >>> a, b = ds.asarray([[1.0], [1.0]]), ds.asarray([[1.0], [3.0]])
     >>> found = ds.linalg.lstsq(a, b)
@@ -201,6 +204,8 @@ def tensorinv(a: Tensor, /, ind: int = 2) -> Tensor:
 def tensorsolve(a: Tensor, b: Tensor, /, *, axes: Sequence[int] | None = None) -> Tensor:
     """x with tensordot(a, x, x.ndim) == b; `axes` of a are moved behind the others first.
 
+    Raises ShapeError where the numbers of elements do not fit.
+
     >>> ds.linalg.tensorsolve(2 * ds.eye(4).reshape(2, 2, 4), ds.ones(2, 2)).tolist()
     [0.5, 0.5, 0.5, 0.5]
     """
@@ -231,7 +236,7 @@ def matrix_norm(
 
     `ord` is "fro", "nuc" (the sum of singular values), 2 or -2 (the largest or smallest of them), 1
     or -1 (the largest or smallest sum of a column's sizes), infinite for rows'. Raises
-    ArgumentError for others.
+    ArgumentError for others. ShapeError unless there are two axes.
 
     >>> float(ds.linalg.matrix_norm(ds.asarray([[3.0, 0.0], [0.0, -4.0]]), ord="nuc"))
     7.0
@@ -256,7 +261,8 @@ def norm(
 ) -> Tensor:
     """A norm of vectors along one axis or of matrices on two, as NumPy's and torch.linalg's.
 
-    Without `ord` that of all elements of the axes (all by default) as one vector.
+    Without `ord` that of all elements of the axes (all by default) as one vector. Raises
+    ArgumentError for an ord that is none of its axes.
 
     >>> float(ds.linalg.norm(ds.asarray([[3.0, 4.0]])))
     5.0

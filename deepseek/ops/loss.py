@@ -190,6 +190,7 @@ def cross_entropy(
 
     `input` (batch, classes, ...) are logits, `target` (batch, ...) classes, of which `ignore_index`
     counts nothing, or probabilities of the input's shape. Raises ShapeError for others.
+    ArgumentError for a smoothing outside of [0, 1], or an ignore_index beside probabilities.
 
     >>> ds.cross_entropy(ds.asarray([[0.0, -200.0], [3.0, 203.0]]), ds.asarray([0, 0]))
     tensor(100.)
@@ -263,6 +264,7 @@ def binary_cross_entropy(
     """-target * log(input) - (1 - target) * log(1 - input), the logarithms not below -100.
 
     `input` are probabilities, `target` numbers in [0, 1] of the same shape; `weight` weighs each.
+    Raises ShapeError for others.
 
     >>> ds.binary_cross_entropy(ds.asarray([0.0, 0.0]), ds.asarray([0.0, 1.0]))
     tensor(50.)

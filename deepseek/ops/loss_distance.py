@@ -136,6 +136,8 @@ def smooth_l1_loss(
 ) -> Tensor:
     """The difference d of input and target, below beta as d**2 / (2 beta), beyond as d - beta / 2.
 
+    Raises ArgumentError for beta below 0.
+
     >>> ds.smooth_l1_loss(ds.asarray([0.0, 2.0]), ds.asarray([0.5, 0.0]), reduction="none")
     tensor([0.125, 1.5  ])
     """
@@ -172,6 +174,8 @@ def huber_loss(
     weight: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """The difference d of input and target, below delta as d**2 / 2, beyond as a line.
+
+    Raises ArgumentError unless delta is above 0.
 
     >>> ds.huber_loss(ds.asarray([0.0, 4.0]), ds.asarray([1.0, 0.0]), "none", delta=2.0)
     tensor([0.5, 6. ])

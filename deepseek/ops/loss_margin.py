@@ -133,7 +133,8 @@ def cosine_embedding_loss(
 ) -> Tensor:
     """1 - cosine(input1, input2) where target is 1, max(cosine - margin, 0) where it is -1.
 
-    The inputs are vectors (batch, d) or (d), `target` has their shape without the last axis.
+    The inputs are vectors (batch, d) or (d), `target` has their shape without the last axis. Raises
+    ShapeError for others.
 
     >>> x = ds.asarray([[1.0, 0.0], [1.0, 0.0]])
     >>> ds.cosine_embedding_loss(x, x, ds.asarray([1, -1]), reduction="none")
@@ -190,7 +191,8 @@ def multi_margin_loss(
 ) -> Tensor:  # fmt: skip
     """The mean over classes i of max(margin - input[target] + input[i], 0)**p, i != target.
 
-    `input` is (batch, classes) or (classes), `target` holds classes, `weight` weighs those.
+    `input` is (batch, classes) or (classes), `target` holds classes, `weight` weighs those. Raises
+    ArgumentError for a p other than 1 and 2.
 
     >>> ds.multi_margin_loss(ds.asarray([[0.0, 3.0]]), ds.asarray([0]))
     tensor(2.)

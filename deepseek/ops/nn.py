@@ -104,7 +104,8 @@ def one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
     """For each integer a row of int64 zeros with a one at that place, or none where there is none.
 
     By default there are as many classes as the largest integer asks for; inside `@ds.jit` they have
-    to be given. Raises DTypeError unless x is of integers.
+    to be given. Raises DTypeError unless x is of integers. ArgumentError where their number is
+    missing.
 
     >>> ds.one_hot(ds.asarray([2, 0]), 3)
     tensor([[0, 0, 1],

@@ -200,7 +200,9 @@ def batch_norm(
 
     In training by the batch's own statistics, towards which running_mean and running_var (variance
     over n - 1) are moved by `momentum`, unless the batch is empty; otherwise by running_mean and
-    running_var. Ioffe and Szegedy 2015.
+    running_var. Ioffe and Szegedy 2015. Raises ShapeError for fewer than two axes, parts that have
+    not one number for each channel, or one value for each channel in training; ArgumentError for
+    missing statistics.
 
     >>> ds.batch_norm(ds.asarray([[1.0, 5.0], [3.0, 5.0]]), None, None, training=True)
     tensor([[-1.,  0.],
@@ -278,7 +280,8 @@ def instance_norm(
     """x with mean 0 and variance 1 in each channel of each sample, times weight, plus bias.
 
     Running statistics, where given, are moved towards the mean of the samples' statistics; without
-    `use_input_stats` they are what x is normalised by. Ulyanov et al. 2016.
+    `use_input_stats` they are what x is normalised by. Ulyanov et al. 2016. Raises ShapeError for
+    fewer than three axes.
 
     >>> ds.instance_norm(ds.asarray([[[1.0, 3.0], [0.0, 10.0]]]))
     tensor([[[-1.,  1.],
@@ -413,6 +416,7 @@ def local_response_norm(
     """x over (k + alpha * s)**beta, s the mean square of `size` neighbouring channels.
 
     x is (batch, channels, sizes...); channels beyond the ends count as 0 (Krizhevsky et al., 2012).
+    Raises ShapeError for fewer axes, or a size below 1.
 
     >>> x = ds.ones(1, 3, 1)
     >>> ds.local_response_norm(x, 3, alpha=3.0, beta=1.0).reshape(3)

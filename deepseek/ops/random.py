@@ -310,6 +310,7 @@ def normal(
     """Numbers drawn from the normal distribution with the given mean and standard deviation.
 
     Without a size there is one, or one for each of the means and deviations, which broadcast.
+    Raises ArgumentError for an std below 0.
 
     >>> ds.normal(10.0, 0.5, (2, 3)).shape
     (2, 3)
@@ -328,6 +329,8 @@ def randint(
     generator: Generator | None = None, device: Any = None,
 ) -> Tensor:  # fmt: skip
     """Integers drawn evenly from low <= i < high; from 0 where only one bound is given.
+
+    Raises ArgumentError unless low < high <= low + 2**32.
 
     >>> ds.randint(5, 6, (3,))
     tensor([5, 5, 5])

@@ -55,6 +55,8 @@ def threshold(x: Tensor, threshold: float, value: float) -> Tensor:
 def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """x limited to [min_val, max_val]; its derivative there is 0.
 
+    Raises ArgumentError if they are in the wrong order.
+
     >>> ds.hardtanh(ds.asarray([-3.0, 0.5, 3.0]))
     tensor([-1. ,  0.5,  1. ])
     """
@@ -121,6 +123,8 @@ def hardshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
 def softshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
     """x brought nearer to 0 by lambd, 0 where it is no farther away than that.
 
+    Raises ArgumentError for lambd below 0.
+
     >>> ds.softshrink(ds.asarray([-1.0, 0.5, 2.0]))
     tensor([-0.5,  0. ,  1.5])
     """
@@ -170,6 +174,8 @@ def _prelu_reference(x: Any, weight: Any) -> Any:
 def prelu(x: Tensor, weight: Tensor) -> Tensor:
     """x where it is above 0, else weight * x: one weight, or one for each channel (axis 1 of x).
 
+    Raises ShapeError for other numbers of weights.
+
     >>> ds.prelu(ds.asarray([[-4.0, -4.0]]), ds.asarray([0.5, 0.25]))
     tensor([[-2., -1.]])
     """
@@ -209,7 +215,8 @@ def rrelu(
 ) -> Tensor:  # fmt: skip
     """x where it is above 0, else x times a slope drawn from [lower, upper) (Xu et al., 2015).
 
-    Outside training the slope is (lower + upper) / 2.
+    Outside training the slope is (lower + upper) / 2. Raises ArgumentError if they are in the wrong
+    order.
 
     >>> ds.rrelu(ds.asarray([-4.0, 4.0]), 0.25, 0.75)
     tensor([-2.,  4.])
@@ -270,6 +277,8 @@ def selu(x: Tensor) -> Tensor:
 )
 def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """x where it is above 0, else alpha * (exp(x / alpha) - 1) (Barron, 2017).
+
+    Raises ArgumentError for an alpha of 0.
 
     >>> ds.celu(ds.asarray([-100.0, 2.0]), 0.5)
     tensor([-0.5,  2. ])

@@ -239,6 +239,8 @@ def rnn_layer(
     """One direction of one plain recurrent layer (Elman 1990): (outputs (time, batch, hidden),
     last h), the state being tanh or relu of its own product plus the input's.
 
+    Raises ArgumentError for other nonlinearities.
+
     >>> x, h, w_ih, w_hh = ds.ones(5, 1, 2), ds.zeros(1, 3), ds.ones(3, 2), ds.ones(3, 3)
     >>> [y.shape for y in ds.rnn_layer(x, h, w_ih, w_hh)]
     [(5, 1, 3), (1, 3)]

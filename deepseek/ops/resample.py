@@ -196,6 +196,8 @@ def resize(
 ) -> Tensor:
     """x with its last axes sampled at other places; `interpolate` says how.
 
+    Raises DTypeError for integers in modes that mix elements.
+
     >>> ds.resize(ds.arange(3.0), (5,), "linear", True, None).tolist()
     [0.0, 0.5, 1.0, 1.5, 2.0]
     """
@@ -250,6 +252,7 @@ def interpolate(
     "bicubic" or "trilinear". With `align_corners` the outermost elements keep their places, without
     their outer edges do. A scale factor also says where samples are taken, unless it is recomputed
     from the sizes. Raises ArgumentError for options that do not go together, and for `antialias`.
+    ShapeError for a mode that is for other numbers of axes.
 
     >>> x = ds.asarray([[[1.0, 2.0]]])
     >>> ds.interpolate(x, scale_factor=2).tolist()

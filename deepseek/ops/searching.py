@@ -106,8 +106,9 @@ def searchsorted(
     """The places (int64) in x1 where the values of x2 keep it in order.
 
     x1 is in order along its last axis, or `sorter` says which order that would be. With several
-    axes, x2 has the same ones but for the last. Before equal elements for `side` "left", after
-    them for "right" (or `right`). Raises ShapeError where the axes differ.
+    axes, x2 has the same ones but for the last. Before equal elements for `side` "left", after them
+    for "right" (or `right`). Raises ShapeError where the axes differ. ArgumentError for other
+    sides.
 
     >>> ds.searchsorted(ds.asarray([1, 3, 5]), ds.asarray([3, 4, 9]), side="right")
     tensor([2, 2, 3])
@@ -133,7 +134,8 @@ def searchsorted(
 def bucketize(x: Tensor, boundaries: Tensor, *, right: bool = False) -> Tensor:
     """The number (int64) of the bucket between ordered boundaries that each element is in.
 
-    A bucket includes its upper boundary, or with `right` its lower one.
+    A bucket includes its upper boundary, or with `right` its lower one. Raises ShapeError unless
+    the boundaries are a vector.
 
     >>> ds.bucketize(ds.asarray([1.0, 2.5, 9.0]), ds.asarray([1.0, 2.0, 3.0]))
     tensor([0, 2, 3])
@@ -193,7 +195,8 @@ def bincount(
     """How often each of 0, 1, ... occurs in a vector of integers, or the sums of their weights.
 
     The result has max(x) + 1 elements, `minlength` at least; that depends on values, so inside
-    `@ds.jit` give a `size`: larger elements then are not counted.
+    `@ds.jit` give a `size`: larger elements then are not counted. Raises DTypeError for what is no
+    vector of integers, ArgumentError for elements below 0.
 
     >>> ds.bincount(ds.asarray([0, 2, 2]), minlength=4)
     tensor([1, 0, 2, 0])
@@ -221,7 +224,8 @@ def _counted(places: Tensor, size: int, weights: Tensor | None = None) -> Tensor
 def histc(x: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:  # noqa: A002
     """How many elements are in each of `bins` equal parts of [min, max], in x's dtype.
 
-    Where min and max are equal, they are the least and greatest element.
+    Where min and max are equal, they are the least and greatest element. Raises ArgumentError for
+    no bins, or bounds in the wrong order.
 
     >>> ds.histc(ds.asarray([0.0, 1.0, 1.5, 4.0]), bins=4)
     tensor([1., 2., 0., 1.])

@@ -238,7 +238,7 @@ def unique(
     """x's unique elements in order, or its unique slices along an axis.
 
     With `return_inverse` and `return_counts` a tuple: the elements, which of them each of x is, how
-    often each occurs. `size` as in `unique_all`.
+    often each occurs. `size` as in `unique_all`. Raises ArgumentError for slices without elements.
 
     >>> ds.unique(ds.asarray([[1, 2], [0, 5], [1, 2]]), dim=0, return_counts=True)
     (tensor([[0, 5],

@@ -412,7 +412,8 @@ def roll(
 ) -> Tensor:
     """x with its elements moved on by `shift` along an axis, those at the end to the front.
 
-    Several shifts go with as many axes; without an axis, x is rolled as if it were flat.
+    Several shifts go with as many axes; without an axis, x is rolled as if it were flat. Raises
+    ShapeError for unequal numbers of them.
 
     >>> ds.roll(ds.asarray([1, 2, 3, 4]), 1)
     tensor([4, 1, 2, 3])

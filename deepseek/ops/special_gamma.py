@@ -254,7 +254,7 @@ def polygamma_(x: Tensor, /, *, n: int) -> Tensor:
 
 
 def polygamma(n: int, x: Tensor, /) -> Tensor:
-    """The n-th derivative of digamma.
+    """The n-th derivative of digamma. Raises ArgumentError unless n is an int from 0 on.
 
     >>> ds.polygamma(1, ds.asarray([1.0]))
     tensor([1.644934])

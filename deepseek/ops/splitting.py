@@ -24,7 +24,7 @@ def split(x: Tensor, /, split_size_or_sections: int | Sequence[int], dim: int = 
     """x in pieces of one size (the last may be smaller), or of the given sizes, along an axis.
 
     Raises ShapeError unless given sizes add up to the axis's. (NumPy's `split`, which takes places
-    to cut at, is `tensor_split`.)
+    to cut at, is `tensor_split`.) ArgumentError for a size below 1.
 
     >>> [p.tolist() for p in ds.split(ds.arange(5), 2)]
     [[0, 1], [2, 3], [4]]
@@ -61,6 +61,8 @@ def split_with_sizes(x: Tensor, /, split_sizes: Sequence[int], dim: int = 0) -> 
 @method("chunk")
 def chunk(x: Tensor, /, chunks: int, dim: int = 0) -> Tensors:
     """x in at most `chunks` pieces along an axis, all but the last of one size.
+
+    Raises ArgumentError for fewer than one.
 
     >>> [p.tolist() for p in ds.chunk(ds.arange(5), 3)]
     [[0, 1], [2, 3], [4]]

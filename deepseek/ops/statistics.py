@@ -216,7 +216,8 @@ def cov(
     """The covariances of the rows of a matrix, whose columns are observations; of one its variance.
 
     `fweights` say how often each observation counts, `aweights` how much. Over the number of
-    observations less the correction.
+    observations less the correction. Raises ShapeError for more than two axes or weights that do
+    not fit, DTypeError for fweights that are no integers.
 
     >>> ds.cov(ds.asarray([[1.0, 3.0], [2.0, 6.0]]))
     tensor([[2., 4.],

@@ -99,6 +99,8 @@ def matrix_norm(
 ) -> Tensor:
     """The norm of each matrix: "fro", or 1, -1 (of columns), inf, -inf (of rows).
 
+    Raises ArgumentError for others, ShapeError unless there are two axes.
+
     >>> x = ds.asarray([[1.0, -2.0], [3.0, 4.0]])
     >>> ds.matrix_norm(x, 1), ds.matrix_norm(x, np.inf)
     (tensor(6.), tensor(7.))
@@ -122,6 +124,8 @@ def matrix_norm(
 @method("norm")
 def norm(x: Tensor, p: Any = "fro", dim: Axis = None, keepdim: bool = False) -> Tensor:
     """The p-norm of x's elements over some axes (all by default); "fro" is the 2-norm.
+
+    Raises ArgumentError for what is no number.
 
     >>> ds.norm(ds.asarray([[3.0], [4.0]]))
     tensor(5.)

@@ -210,7 +210,7 @@ def expand_dims(x: Tensor, /, axis: int | Sequence[int] = 0) -> Tensor:
 
 
 def squeeze(x: Tensor, /, axis: int | Sequence[int] | None = None) -> Tensor:
-    """x without the given axes, which must have size 1; without all such axes by default.
+    """x without the given axes, of size 1 (else ShapeError); without all such axes by default.
 
     >>> ds.squeeze(ds.zeros(1, 3, 1)).shape, ds.squeeze(ds.zeros(1, 3, 1), axis=0).shape
     ((3,), (3, 1))

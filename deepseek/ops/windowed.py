@@ -302,6 +302,7 @@ def max_unpool(x: Tensor, indices: Tensor, output_size: Ints) -> Tensor:
     """Zeros, but for x's elements at the places that max pooling found them at.
 
     An element that several windows shared gets its place's whole gradient in each, as in PyTorch.
+    Raises ShapeError unless both have one shape.
 
     >>> ds.max_unpool(ds.asarray([5.0, 6.0]), ds.asarray([1, 2]), (4,)).tolist()
     [0.0, 5.0, 6.0, 0.0]

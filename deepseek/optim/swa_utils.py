@@ -110,6 +110,8 @@ class EMA(AveragedModel):
 def get_ema_avg_fn(decay: float = 0.999) -> Average:
     """decay * average + (1 - decay) * new, for one tensor.
 
+    Raises ArgumentError unless 0 <= decay <= 1.
+
     >>> ds.optim.swa_utils.get_ema_avg_fn(0.75)(ds.asarray(0.0), ds.asarray(4.0), 1).item()
     1.0
     """
