@@ -1,4 +1,4 @@
-"""Operators in the signatures of older opsets.
+"""Operators in the signatures of older opsets, and where runtimes know less than the standard.
 
 The exporter writes every operator in its newest signature. Where that changed after opset 13, WAYS
 holds what to write instead, each way with the opset from which it is good: the newest that fits is
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from deepseek.ir.dtype import DTYPES, bfloat16, bool_, int64, uint64
+from deepseek.ir.dtype import DTYPES, bfloat16, bool_, int32, int64, uint64
 from deepseek.onnx.versions import Unavailable
 from deepseek.ops.forms import Form, form, summed
 
@@ -118,6 +118,19 @@ def split_by_sizes(b: Any, operator: str, x: str, sizes: str = "", **attrs: Any)
     if "num_outputs" in attrs:
         raise Unavailable("Split by a number of parts", b.opset, 18)
     return b.plain("Split", x, sizes, **attrs)
+
+
+@way("Where", since=13)
+def choose(b: Any, operator: str, test: str, x: str, y: str) -> Any:
+    """In every opset, as no runtime chooses among truth values, and few among short integers."""
+    dtype = b.dtypes[x]
+    if dtype is bool_:
+        chosen = b.node("And", test, x)
+        return b.node("Or", chosen, b.node("And", b.node("Not", test), y))
+    if not dtype.is_integer or dtype in (int32, int64):
+        return b.plain("Where", test, x, y)
+    wide = int32 if dtype.bits < 32 else int64
+    return b.cast(b.plain("Where", test, b.cast(x, wide), b.cast(y, wide)), dtype)
 
 
 # ------------------------------------------------------------------------------- computed places

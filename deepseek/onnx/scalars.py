@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from deepseek.ir.dtype import DTYPES, DType, bool_
+from deepseek.ir.dtype import DType, bool_, int64, uint64
 from deepseek.ir.scalar import Expr, walk
 from deepseek.onnx.versions import OPSETS, first
 
@@ -115,15 +115,21 @@ def _floordiv(b: Any, dtype: DType, x: str, y: str) -> str:
 
 
 def _shift(direction: str) -> Callable[..., str]:
+    """In 64 bits, where all runtimes can; left the upper ones fall off at the end."""
+
     def form(b: Any, dtype: DType, x: str, y: str) -> str:
-        unsigned = DTYPES[f"uint{dtype.bits}"]
-        bits, by = b.cast(x, unsigned), b.cast(y, unsigned)
-        moved = b.node("BitShift", bits, by, direction=direction)
-        if dtype.kind == "i" and direction == "RIGHT":  # ones come in where the sign is set
-            below = b.node("Less", x, b.number(0, dtype))
-            turned = b.node("BitShift", b.node("BitwiseNot", bits), by, direction=direction)
-            moved = b.node("Where", below, b.node("BitwiseNot", turned), moved)
-        return str(b.cast(moved, dtype))
+        signed = dtype.kind == "i"
+        wide, by = b.cast(x, int64 if signed else uint64), b.cast(b.cast(y, int64), uint64)
+
+        def moved(value: str) -> str:
+            return str(b.node("BitShift", b.cast(value, uint64), by, direction=direction))
+
+        if not signed or direction == "LEFT":
+            return str(b.cast(moved(wide), dtype))
+        ones = b.number(-1, int64)  # they come in where the sign is set
+        turned = b.node("Sub", ones, b.cast(moved(b.node("Sub", ones, wide)), int64))
+        below = b.node("Less", wide, b.number(0, int64))
+        return str(b.cast(b.node("Where", below, turned, b.cast(moved(wide), int64)), dtype))
 
     return form
 

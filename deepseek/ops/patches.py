@@ -195,7 +195,9 @@ def _shuffle_reference(x: Any, upscale_factor: int) -> Any:
 
 @forms.form("DepthToSpace")
 def _shuffle_form(b: Any, node: Node, x: str) -> Any:
-    if node.inputs[0].type.rank != 4:
+    """DepthToSpace of a batch of images; of floats, as runtimes have it."""
+    (type_,) = forms.types_of(node)
+    if type_.rank != 4 or not type_.dtype.is_float:
         return None
     return b.node("DepthToSpace", x, blocksize=node.attrs["upscale_factor"], mode="CRD")
 
