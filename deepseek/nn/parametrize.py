@@ -25,6 +25,7 @@ class ParametrizationList(ModuleList):
 
     The first one's `right_inverse`, if it has one, says what to compute a given value from: a
     tensor, `original`, or several, `original0`, `original1`, ...
+    See `register_parametrization`.
     """
 
     settings = ("names",)
@@ -121,7 +122,11 @@ def register_parametrization(module: Module, tensor_name: str, parametrization: 
 
 
 def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:
-    """Whether a parameter of a module is computed from others; without a name, whether any is."""
+    """Whether a parameter of a module is computed from others; without a name, whether any is.
+
+    >>> ds.nn.utils.parametrize.is_parametrized(ds.nn.Linear(2, 2), "weight")
+    False
+    """
     made = module._modules.get("parametrizations") if isinstance(module, Parametrized) else None
     if made is None:
         return False
@@ -129,7 +134,11 @@ def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:
 
 
 def type_before_parametrizations(module: Module) -> type[Module]:
-    """The class that a module was made of."""
+    """The class that a module was made of.
+
+    >>> ds.nn.utils.parametrize.type_before_parametrizations(ds.nn.Tanh()).__name__
+    'Tanh'
+    """
     for kind in type(module).__mro__:
         if kind is not Parametrized and not issubclass(kind, Parametrized):
             return cast(type[Module], kind)
@@ -143,6 +152,11 @@ def remove_parametrizations(
 
     It keeps the value that was computed, or with `leave_parametrized=False` the original one.
     Raises ArgumentError where it is not parametrized, or had several originals and shall keep them.
+
+    >>> parametrize = ds.nn.utils.parametrize
+    >>> layer = parametrize.register_parametrization(ds.nn.Linear(2, 2), "weight", ds.nn.Tanh())
+    >>> list(parametrize.remove_parametrizations(layer, "weight").state_dict())
+    ['bias', 'weight']
     """
     if not is_parametrized(module, tensor_name):
         raise ArgumentError(

@@ -94,7 +94,9 @@ def isdtype(dtype: Any, kind: Any) -> bool:
 
 
 def result_type(*arrays_and_dtypes: Any) -> DType:
-    """The dtype that tensors, dtypes and (weak) Python numbers meet in. Raises DTypeError for none.
+    """The dtype that tensors, dtypes and (weak) Python numbers meet in.
+
+    Raises DTypeError where there is none, ArgumentError for no arguments.
 
     >>> ds.result_type(ds.int32, ds.ones(2), 3)
     deepseek.float32
