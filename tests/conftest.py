@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("DS_NUM_THREADS", "1")
     # Processes that tests start are to use the installed package, not the folder they start in.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # A shell starts what runs in the background with interrupts ignored; some tests send them.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "PYTEST_XDIST_WORKER" not in os.environ:
         # A run starts with an empty cache of its own, so that no result depends on an earlier run.
         config.stash[CACHE] = os.environ["DS_CACHE"] = tempfile.mkdtemp(prefix="deepseek-cache-")
