@@ -161,7 +161,10 @@ def kaiming_uniform_(
     >>> bool(ds.abs(w).max() <= 0.1)
     True
     """
-    bound = calculate_gain(nonlinearity, a) * math.sqrt(3.0 / fan(tensor, mode))
+    count = fan(tensor, mode)
+    if not tensor.size:
+        return tensor
+    bound = calculate_gain(nonlinearity, a) * math.sqrt(3.0 / count)
     return uniform_(tensor, -bound, bound, generator)
 
 
@@ -173,7 +176,10 @@ def kaiming_normal_(
     generator: Any = None,
 ) -> Tensor:
     """Normal with std = gain / sqrt(fan); see `kaiming_uniform_`."""
-    std = calculate_gain(nonlinearity, a) / math.sqrt(fan(tensor, mode))
+    count = fan(tensor, mode)
+    if not tensor.size:
+        return tensor
+    std = calculate_gain(nonlinearity, a) / math.sqrt(count)
     return normal_(tensor, 0.0, std, generator)
 
 

@@ -86,6 +86,16 @@ def test_seeds_repeat(draw: Callable[..., Any]) -> None:
     np.testing.assert_allclose(low.astype(np.float32), one, atol=0.01)
 
 
+def test_layers_without_inputs() -> None:
+    """There is nothing to draw, and no fan to divide by."""
+    layer = nn.Linear(0, 3)
+    assert layer.weight.shape == (3, 0) and not layer.bias.numpy().any()
+    assert not layer(ds.ones((2, 0))).numpy().any()
+    for draw in (nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.orthogonal_):
+        empty = parameter(4, 0)
+        assert draw(empty) is empty
+
+
 WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: nn.init.trunc_normal_(parameter(2), a=2, b=2), "a=2, b=2"),
     (lambda: nn.init.eye_(parameter(2)), "eye_: got"),
