@@ -348,7 +348,7 @@ class Dispatcher:
     def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
     @property
     def entries(self) -> list[Any]:
-        """The entries, newest first."""
+        """The entries, the one used last first."""
     function: Callable[..., Any]
     def add_entry(self, entry: Any, /) -> None:
         """Add an entry (deepseek.compiler.entry.Entry), to be tried first; old ones go."""

@@ -97,13 +97,15 @@ tracing_lock = TracingLock()
 @contextmanager
 def alone(trace: Trace) -> Iterator[None]:
     """No other thread's call changes tensors: the trace puts back what they showed before it."""
-    before = hooks.traces
     try:
         _runtime.begin_trace()
+        before = hooks.traces
         hooks.traces = *before, trace
-        yield
+        try:
+            yield
+        finally:
+            hooks.traces = before
     finally:
-        hooks.traces = before
         _runtime.end_trace()
 
 

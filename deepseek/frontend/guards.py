@@ -36,7 +36,7 @@ FREE, IS, EQUAL, COPY, KEYS, LENGTH, TYPE, ARRAY, SAME, SHOWS = (
 
 # Values and nothing else. An object of a subclass of the first ones may have attributes.
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), slice)
-PLAIN_FAMILIES = (DType, Device, enum.Enum, np.generic, np.dtype)
+PLAIN_FAMILIES = (DType, Device, enum.Enum, np.dtype)
 SEQUENCES = (list, tuple, collections.deque)
 SETS = (set, frozenset)
 
@@ -180,7 +180,9 @@ def holds(obj: Any, check: str, expected: Any, objects: Sequence[Any]) -> bool:
 
 def is_plain(obj: Any) -> bool:
     """Whether an object is a value and nothing else: it can be compared, and has no parts."""
-    return type(obj) in PLAIN or isinstance(obj, PLAIN_FAMILIES)
+    if type(obj) in PLAIN or isinstance(obj, PLAIN_FAMILIES):
+        return True
+    return isinstance(obj, np.generic) and not hasattr(obj, "__dict__")
 
 
 def is_plain_inside(obj: Any) -> bool:

@@ -245,6 +245,10 @@ class Text(str):
     pass
 
 
+class Single(np.float32):
+    pass
+
+
 class Row(list):
     scale = 1.0
 
@@ -288,6 +292,13 @@ def test_attributes_of_values_are_read_anew(make, hidden):
         other = make()
         other.scale = 9.0
         assert f(other).numpy() == 9 and f(thing).numpy() == 7
+
+
+def test_attributes_of_a_numpy_number_are_read_anew():
+    a, number = vec(1), Single(3)
+    f = ds.jit(lambda: a * number.scale)
+    for number.scale in (2.0, 7.0):
+        assert f().numpy() == number.scale
 
 
 @pytest.mark.parametrize("kind", [Row, Pair, Table, Bag])

@@ -92,6 +92,11 @@ void copy_bytes(Buffer& buffer, std::span<const char> bytes) {
 
 Bytes::Bytes(py::handle object, const char* what) {
   if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_C_CONTIGUOUS) != 0) {
+    if (PyErr_ExceptionMatches(PyExc_TypeError) == 0 &&
+        PyErr_ExceptionMatches(PyExc_BufferError) == 0 &&
+        PyErr_ExceptionMatches(PyExc_ValueError) == 0) {
+      throw py::error_already_set();
+    }
     PyErr_Clear();
     throw py::type_error(std::string(what) + ": wants a C-contiguous object with the buffer " +
                          "protocol, got " + Py_TYPE(object.ptr())->tp_name);

@@ -21,7 +21,7 @@ using Buffers = std::vector<std::shared_ptr<Buffer>>;
 // had to wait for others, who may have changed what was bound.
 bool begin(const Entry& entry, const Frame& frame, Writer& writer) {
   for (const auto& buffer : frame.buffers) {
-    if (wait_while_claimed(*buffer)) {
+    if (buffer->claim() != 0 && wait_while_claimed(*buffer)) {
       return false;
     }
   }

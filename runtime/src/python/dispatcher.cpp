@@ -106,6 +106,10 @@ std::shared_ptr<Entry> find(Dispatcher& self, const Arguments& arguments, Frame&
   for (size_t i = 0; i < entries.size(); ++i) {
     const std::shared_ptr<Entry> entry = entries[i];  // a guard may run code that adds entries
     if (fits(*entry, arguments, context, frame)) {
+      if (i > 0 && i < entries.size() && entries[i] == entry) {
+        const auto at = entries.begin() + static_cast<long>(i);
+        std::rotate(entries.begin(), at, at + 1);
+      }
       return entry;
     }
   }
@@ -352,7 +356,7 @@ PyMemberDef members[] = {
     {}};
 
 PyGetSetDef properties[] = {
-    {"entries", get_entries, nullptr, "The entries, newest first.", nullptr}, {}};
+    {"entries", get_entries, nullptr, "The entries, the one used last first.", nullptr}, {}};
 
 template <typename F>
 void* pointer(F* function) {
