@@ -20,7 +20,6 @@ from deepseek.ops.define import (
     converted,
     describe,
     filled,
-    is_size,
     method,
     shape_of,
 )
@@ -253,7 +252,7 @@ def cov(
         if aweights is not None:
             free = whole - total_of(weights * converted(aweights, rows.dtype)) / whole * correction
     out = (weighed @ distance.mT) / maximum(free, 0)
-    return converted(out.reshape(()) if is_size(shape_of(rows)[0], 1) else out, x.dtype)
+    return converted(out.reshape(()) if rows.shape[0] == 1 else out, x.dtype)
 
 
 @composite(
