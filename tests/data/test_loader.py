@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,15 +40,9 @@ WAYS = {
 QUICK = {name: way for name, way in WAYS.items() if name != "spawned"}
 
 
-class Noisy(Dataset[dict[str, Any]]):
-    """Items with random numbers from every stream there is."""
-
-    def __len__(self) -> int:
-        return 22
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        noise = random.random(), np.random.rand(), np.asarray(ds.rand(2))
-        return {"i": i, "noise": noise, "wide": np.full((40, 50), i, np.float32)}
+# A spawned process gets this one's path, not the names that pytest gives to its modules.
+sys.path.append(str(Path(__file__).parent))
+Noisy = importlib.import_module("noisy_items").Noisy
 
 
 class Stream(IterableDataset[int]):
