@@ -55,11 +55,12 @@ def layer(operator: str, order: Sequence[int], states: Sequence[str], **fixed: A
             none = b.array(np.zeros(hidden * len(order)), dtype)
             both = [gates(v) if v is not None else none for v in biases]
             bias = direction(b.node("Concat", *both, axis=0))
+        weights = [direction(gates(v)) for v in (w_ih, w_hh) if v is not None]
         names = given(node, inputs, *states)
         ends = [direction(v) for v in names if v is not None]
         activation = {"activations": [a["nonlinearity"].title()]} if "nonlinearity" in a else {}
         out, *last = b.node(
-            operator, b.cast(x, carried), direction(gates(w_ih)), direction(gates(w_hh)), bias,
+            operator, b.cast(x, carried), *weights, bias,
             lengths or "", *ends, outputs=1 + len(ends),
             hidden_size=hidden, direction="reverse" if a["reverse"] else "forward",
             **activation, **fixed,
