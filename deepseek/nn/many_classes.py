@@ -120,6 +120,7 @@ class LinearCrossEntropyLoss(Module):
 
     Targets are as there, (batch, *out_features) classes or (batch, num_classes, *out_features)
     probabilities. Scores are an inner value of the loss: compiled, they are fused with it.
+    `options`, how PyTorch cuts them up, is taken for its sake: memory is planned by the compiler.
 
     >>> loss = ds.nn.LinearCrossEntropyLoss(8, 10)
     >>> loss(ds.randn(4, 8), ds.asarray([1, 0, 9, 3])).shape
@@ -132,6 +133,7 @@ class LinearCrossEntropyLoss(Module):
         self, in_features: int, num_classes: int, *, out_features: Sequence[int] = (),
         bias: bool = False, device: Any = None, dtype: Any = None, reduction: str = "mean",
         weight: Tensor | None = None, ignore_index: int | None = None, label_smoothing: float = 0.0,
+        options: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
         if weight is not None and weight.shape != (num_classes,):
@@ -149,6 +151,7 @@ class LinearCrossEntropyLoss(Module):
         self.reduction = reduction
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
+        self.options = options
         scores = num_classes * math.prod(self.out_features)
         self.linear = Linear(in_features, scores, bias, device, dtype)
 
@@ -165,6 +168,6 @@ class LinearCrossEntropyLoss(Module):
             "in_features": self.linear.in_features, "num_classes": self.num_classes,
             "out_features": self.out_features, "bias": self.linear.bias is not None,
             "reduction": self.reduction, "ignore_index": self.ignore_index,
-            "label_smoothing": self.label_smoothing,
+            "label_smoothing": self.label_smoothing, "options": self.options,
         }  # fmt: skip
         return ", ".join(f"{name}={value}" for name, value in shown.items())
