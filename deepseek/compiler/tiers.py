@@ -93,10 +93,13 @@ def run(nodes: Sequence[Node], outputs: list[Value]) -> None:
                 leaves.setdefault(value)
     graph = opened(Graph(leaves, outputs))
     backend = backends.load(options.backend)
-    if backend.interprets:
-        results = compile_graph(self_contained(graph), backend).run([v.data for v in leaves])
-    else:
-        results = run_in_tiers(graph, backend)
+    try:
+        if backend.interprets:
+            results = compile_graph(self_contained(graph), backend).run([v.data for v in leaves])
+        else:
+            results = run_in_tiers(graph, backend)
+    except OutOfMemoryError as error:
+        raise OutOfMemoryError(f"{error}{largest_tensor(graph)}") from None
     for value, data in zip(outputs, results, strict=True):
         value.data = data
         if autograd.is_leaf(value) or not value.requires_grad:
