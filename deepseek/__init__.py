@@ -39,7 +39,7 @@ from deepseek.ir.graph import Value
 from deepseek.ops import *  # noqa: F403
 
 if TYPE_CHECKING:
-    from deepseek import amp, backends, cache, data, debug, nn, onnx, optim  # noqa: F401
+    from deepseek import amp, cache, data, debug, nn, onnx, optim  # noqa: F401
     from deepseek.checkpoints import (  # noqa: F401
         latest_checkpoint,
         load_checkpoint,
@@ -66,7 +66,6 @@ bool = bool_  # the array API's name  # noqa: A001
 # Where a name is found that is not loaded yet; a module's own name stands for the module.
 _ON_DEMAND = {
     "deepseek.amp": ("amp",),
-    "deepseek.backends": ("backends",),
     "deepseek.cache": ("cache",),
     "deepseek.checkpoints": ("latest_checkpoint", "load_checkpoint", "save_checkpoint"),
     "deepseek.compiler.caches": ("counters",),

@@ -92,10 +92,11 @@ import toy_backend
 from compare import assert_near
 from sampling import case_name, cases
 import deepseek as ds
+from deepseek import backends
 from deepseek.frontend.tensor import hooks
 from deepseek.ir.interpret import interpret
 
-assert ds.backends.names().count("toy") == 1
+assert backends.names().count("toy") == 1
 wanted = set(sys.argv[2].split())
 count = 0
 for case in cases():
@@ -173,7 +174,7 @@ def test_a_backend_in_a_folder_passes_the_sweep(toy: Path) -> None:
 def test_a_backend_that_cannot_be_imported_says_so(toy: Path) -> None:
     (toy / "toy_backend.py").write_text("raise ImportError('no such device')")
     code = (
-        "import deepseek as ds; print([row for row in ds.backends.available() if row[0] == 'toy'])"
+        "from deepseek import backends; print([r for r in backends.available() if r[0] == 'toy'])"
     )
     assert "no such device" in run_with(toy, code)
 

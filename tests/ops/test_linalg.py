@@ -170,8 +170,7 @@ def test_singular_matrices_raise_numpys_error() -> None:
         L.inv(ds.zeros(2, 2)).numpy()
 
 
-def test_an_error_of_numpy_names_the_op_and_the_line() -> None:
+def test_an_error_of_numpy_names_the_op() -> None:
     with pytest.raises(np.linalg.LinAlgError) as caught:
         ds.inv(ds.ones(2, 2)).numpy()
-    (note,) = caught.value.__notes__
-    assert "op 'inv'" in note and "test_linalg.py" in note
+    assert caught.value.__notes__ == ["in op 'inv'"]
