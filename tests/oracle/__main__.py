@@ -11,6 +11,10 @@ import os
 import sys
 from pathlib import Path
 
+import pool
+import report
+import worker
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
@@ -27,12 +31,7 @@ def main() -> int:
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
-        import worker
-
         return worker.serve()
-    import pool
-    import report
-
     subjects = pool.chosen(given.ops)
     results = pool.run(subjects, given)
     return report.write(results, ROOT, given)

@@ -17,14 +17,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import subjects
+
 HERE = Path(__file__).resolve().parent
 Results = dict[str, list[dict[str, Any]]]
 
 
 def chosen(patterns: str) -> list[str]:
     """The subjects that are mapped and match; all where no pattern is given."""
-    import subjects
-
     names = subjects.mapped_subjects()
     wanted = [p.strip() for p in patterns.split(",") if p.strip()]
     if not wanted:

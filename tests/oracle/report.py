@@ -64,7 +64,7 @@ def write(results: Results, root: Path, given: Any) -> int:
     good = good and not total["crash"] and not total["broken"]
     if whole:
         page = root / "docs" / "conformance.md"
-        page.write_text(page_text(results, named, everything))
+        page.write_text(page_text(results, named, everything, given.samples))
         print(f"wrote {page.relative_to(root)}")
     return 0 if good else 1
 
@@ -113,16 +113,19 @@ Nothing of PyTorch is needed to use deepseek.
   own; a crash, an error from deep inside, or a result counts as wrong. They run with
   `DS_VERIFY=1`, where indices in tensors are looked at; otherwise those out of range are not an
   error, as looking would wait for the values.
-- Of every op at most {samples} samples are run, evenly spread. Layers load PyTorch's state dict,
+- Of every op {samples} samples are run. Layers load PyTorch's state dict,
   and their buffers are compared too; optimizers take five steps from the start, and again from
   PyTorch's state dict loaded half way.
 """
 
 
-def page_text(results: Results, named: dict[str, Counter[str]], everything: list[str]) -> str:
+def page_text(
+    results: Results, named: dict[str, Counter[str]], everything: list[str], samples: int
+) -> str:
     """docs/conformance.md: nothing in it depends on the machine or the day."""
+    some = f"at most {samples}, evenly spread," if samples else "all"
     version = torch.__version__.split("+")[0]
-    lines = [HEAD.format(version=version, samples=64, margin=compare.MARGIN)]
+    lines = [HEAD.format(version=version, samples=some, margin=compare.MARGIN)]
     lines += ["| | mapped | samples equal | gradients equal | error inputs right |"]
     lines += ["|---|---|---|---|---|"]
     for kind, title in KINDS.items():

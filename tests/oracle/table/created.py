@@ -9,9 +9,9 @@ from adapt import Entry, via
 import deepseek as ds
 
 
-def typed(names: str, call: Any) -> Entry:
+def typed(names: str, call: Any, **options: Any) -> Entry:
     """Of what has no set values, shapes and dtypes are compared."""
-    return via(names, call, check="type", gradients=False)
+    return via(names, call, check="type", gradients=False, **options)
 
 
 def shape_of(given: Any) -> Any:
@@ -59,7 +59,9 @@ ENTRIES: dict[str, Entry] = {
     "uniform": typed("uniform", lambda x, low, high: ds.uniform(low, high, x.shape)),
     "normal.in_place": typed("normal", lambda x, mean, std: ds.normal(mean, std, x.shape)),
     "exponential": typed(
-        "exponential", lambda x, rate: ds.exponential(1 / rate if rate else float("inf"), x.shape)
+        "exponential",
+        lambda x, rate: ds.exponential(1 / rate if rate else float("inf"), x.shape),
+        lenient={"expects lambda": "a rate of 0 is an infinite scale"},
     ),
     "bernoulli": typed(
         "bernoulli", lambda x, p=None, **_: ds.bernoulli(x if p is None else ds.full_like(x, p))
