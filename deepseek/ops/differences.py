@@ -58,7 +58,8 @@ def diff(
 ) -> Tensor:  # fmt: skip
     """The differences of neighbours along an axis, taken n times; whether truth values differ.
 
-    `prepend` and `append` are joined to x before. Raises ArgumentError for n below 0.
+    `prepend` and `append` are joined to x before, if n is not 0. Raises ArgumentError for n below
+    0.
 
     >>> ds.diff(ds.asarray([1, 4, 9, 16]), n=2)
     tensor([2, 2])
@@ -66,6 +67,8 @@ def diff(
     if n < 0:
         raise op_error(ArgumentError, "diff", f"n={n}", "n >= 0", user_line())
     axis = axis_of("diff", x, axis)
+    if n == 0:
+        return x
     parts = [p for p in (prepend, x, append) if p is not None]
     x = concat(parts, axis=axis) if len(parts) > 1 else x
     for _ in range(n):

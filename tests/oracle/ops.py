@@ -138,7 +138,7 @@ def run_sample(op: Any, entry: Entry, index: int, sample: SampleInput) -> Iterat
     if got and len(got) == len(pair.narrow):
         taken = [convert.made[key] for key in inputs]
         try:
-            why = reference.gradients(got, taken, pair, inputs, entry.tolerance)
+            why = reference.gradients(got, taken, pair, inputs, entry.tolerance, entry.scale)
         except Exception as error:
             why = failure(error)
     yield {"kind": "gradient", "why": why, **what}

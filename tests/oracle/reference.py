@@ -95,6 +95,7 @@ def gradients(
     pair: Pair,
     inputs: Sequence[int],
     tolerance: float,
+    least: float = 0.0,
 ) -> str | None:
     """How our gradients of the inputs differ, for one random cotangent of every result."""
     narrow, wide = pair.made
@@ -105,6 +106,7 @@ def gradients(
         [narrow.made[k] for k in inputs],
         [wide.made[k] for k in inputs],
         tolerance,
+        least=least,
     )
 
 
@@ -116,6 +118,7 @@ def backward(
     wide: Sequence[torch.Tensor],
     tolerance: float,
     names: Sequence[str] = (),
+    least: float = 0.0,
 ) -> str | None:
     """How gradients of given leaves differ."""
     outputs = pair.differentiable()
@@ -144,7 +147,7 @@ def backward(
         if b is None:
             b = c = torch.zeros(tuple(x.shape))
         # A gradient takes more roundings than the result.
-        why = difference(a, b, c, "values", tolerance * 2)
+        why = difference(a, b, c, "values", tolerance * 2, least)
         if why is not None:
             return f"gradient of {names[n] if names else list(x.shape)}: {why}"
     return None

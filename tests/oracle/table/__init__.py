@@ -46,6 +46,8 @@ ERRORS = {
         "windows of an empty tensor are an empty one"
     ),
     "must have the same number of dimensions": "broadcasts",
+    "number of categories cannot exceed": "no limit of 2**24 categories",
+    "expects Long tensor out": "`out` is not taken",
     "expected scalar type": "types promote",
     "should be of type bool": "what is true counts as True",
     "(type|bias type|bias) .*should be the same|^should be the same": "types promote",

@@ -29,6 +29,8 @@ def put(x: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
 
 
 def places(x: Any, as_tuple: bool = False) -> Any:
+    if x.ndim == 0:
+        raise LeftOut("places in a tensor without dims")
     found = ds.nonzero(x)
     return found if as_tuple else ds.stack(found, axis=-1)
 

@@ -124,6 +124,12 @@ ENTRIES: dict[str, Entry] = {
     "nn.functional.embedding_bag": via("embedding_bag", bagged, left_out=renormed),
     # PyTorch's gradient is right only once it has passed through a log_softmax.
     "nn.functional.ctc_loss": same("ctc_loss", gradients=False),
+    "nn.functional.feature_alpha_dropout.with_train": same(
+        "feature_alpha_dropout", left_out=no_channels
+    ),
+    "nn.functional.feature_alpha_dropout.without_train": same(
+        "feature_alpha_dropout", left_out=no_channels
+    ),
     "nn.functional.fractional_max_pool2d": same(
         "fractional_max_pool2d", check="type", gradients=False
     ),
