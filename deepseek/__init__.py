@@ -12,6 +12,7 @@ so are the parts that few programs use.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +37,9 @@ from deepseek.ir.dtype import (
     uint64,
 )
 from deepseek.ir.graph import Value
-from deepseek.ops import *  # noqa: F403
 
 if TYPE_CHECKING:
-    from deepseek import amp, cache, data, debug, nn, onnx, optim  # noqa: F401
+    from deepseek import amp, cache, data, debug, linalg, nn, onnx, optim  # noqa: F401
     from deepseek.checkpoints import (  # noqa: F401
         latest_checkpoint,
         load_checkpoint,
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         set_memory_limit,
         set_num_threads,
     )
+    from deepseek.ops import *  # noqa: F403
     from deepseek.recompute import checkpoint  # noqa: F401
     from deepseek.serialize import load, save  # noqa: F401
 
@@ -73,6 +74,7 @@ _ON_DEMAND = {
     "deepseek.data": ("data",),
     "deepseek.data.bar": ("progress",),
     "deepseek.debug": ("debug", "explain"),
+    "deepseek.linalg": ("linalg",),
     "deepseek.memory": (
         "empty_cache", "get_num_threads", "memory_stats", "memory_summary", "set_memory_limit",
         "set_num_threads",
@@ -94,17 +96,22 @@ _HOME = {name: module for module, names in _ON_DEMAND.items() for name in names}
 def __getattr__(name: str) -> Any:
     """Load what has not been needed before."""
     home = _HOME.get(name)
-    if home is None:
-        meant = _ELSEWHERE.get(name) or _closest(name, __all__)
-        hint = f"\n  help: did you mean ds.{meant}?" if meant else ""
-        raise AttributeError(f"module 'deepseek' has no attribute {name!r}{hint}", name=name)
-    module = importlib.import_module(home)
-    globals()[name] = module if home == f"deepseek.{name}" else getattr(module, name)
-    return globals()[name]
+    if home is not None:
+        module = importlib.import_module(home)
+        globals()[name] = module if home == f"deepseek.{name}" else getattr(module, name)
+        return globals()[name]
+    # Python asks a package for a module that it is about to import, too.
+    is_module = name not in ops.__all__ and importlib.util.find_spec(f"deepseek.{name}")
+    if not is_module and hasattr(ops, name):
+        globals()[name] = getattr(ops, name)
+        return globals()[name]
+    meant = None if is_module else _ELSEWHERE.get(name) or _closest(name, __all__)
+    hint = f"\n  help: did you mean ds.{meant}?" if meant else ""
+    raise AttributeError(f"module 'deepseek' has no attribute {name!r}{hint}", name=name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *_HOME, *ops.__all__})
 
 
 def _evaluate(values: Sequence[Value]) -> None:

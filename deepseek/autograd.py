@@ -14,11 +14,13 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from deepseek import ops
 from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
 from deepseek.frontend.precision import computing_in
 from deepseek.frontend.tensor import (
     Tensor,
     enable_grad,
+    hooks,
     no_grad,
     record_values,
     state,
@@ -26,8 +28,6 @@ from deepseek.frontend.tensor import (
 from deepseek.ir.graph import INPUT, INPUT_NODE, Graph, Node, Value, make_node
 from deepseek.ir.op import DERIVED, Kind, Op
 from deepseek.ir.rewrite import inline
-from deepseek.ops import add, ones_like, positive, stop_gradient, zeros_like
-from deepseek.ops.control import differentiation
 from deepseek.ops.define import composite_op
 
 Flows = Callable[[Value], bool]
@@ -62,7 +62,7 @@ def _cotangents(
 ) -> dict[Value, Tensor]:
     found: dict[Value, Tensor] = {}
     for value, seed in zip(outputs, seeds, strict=True):
-        found[value] = add(found[value], seed) if value in found else seed
+        found[value] = ops.add(found[value], seed) if value in found else seed
     for node in nodes_between(outputs, targets, flows):
         given = [found.get(v) for v in node.outputs]
         if all(g is None for g in given):
@@ -70,7 +70,7 @@ def _cotangents(
         for value, gradient in zip(node.inputs, node_vjp(node, given, flows), strict=True):
             if gradient is not None and flows(value):
                 before = found.get(value)
-                found[value] = gradient if before is None else add(before, gradient)
+                found[value] = gradient if before is None else ops.add(before, gradient)
         for value in node.outputs:
             if value not in targets:
                 found.pop(value, None)
@@ -162,7 +162,7 @@ def vjp_op(op: Op) -> Op:
         inputs = [primals[i] for i in wanted]
         flows = dependents(graph, inputs).__contains__
         found = cotangents([graph.outputs[i] for i in known], seeds, inputs, flows)
-        return tuple(found[v] if v in found else zeros_like(shown(v)) for v in inputs)
+        return tuple(found[v] if v in found else ops.zeros_like(shown(v)) for v in inputs)
 
     made = composite_op(f"{op.name}.vjp", apply)
     made.precision = op.precision
@@ -178,7 +178,7 @@ def copied_as_recorded(nodes: Iterable[Node], done: dict[Value, Value]) -> dict[
 
     `done` has what stands for the values that the nodes read from outside.
     """
-    stop = stop_gradient.op  # type: ignore[attr-defined]
+    stop = ops.stop_gradient.op  # type: ignore[attr-defined]
     for node in nodes:
         inputs = tuple([done.get(v, v) for v in node.inputs])
         off = node.op.differentiable and not any(v.requires_grad for v in node.outputs)
@@ -219,14 +219,14 @@ def backward(loss: Tensor, gradient: Tensor | None = None, retain_graph: bool = 
                 ShapeError, "backward", value.type, "a tensor of one element, or gradient=...",
                 user_line(), "reduce it first, e.g. loss.mean().backward()",
             )  # fmt: skip
-        gradient = ones_like(loss)
+        gradient = ops.ones_like(loss)
     leaves = leaves_of(value)
     with no_grad():
         found = cotangents([value], [gradient], leaves, requires_grad)
         for leaf, g in found.items():
             tensor = leaf.handle() if leaf.handle is not None else None
             if tensor is not None and tensor._value is leaf:
-                tensor.grad = g if tensor.grad is None else add(tensor.grad, g)
+                tensor.grad = g if tensor.grad is None else ops.add(tensor.grad, g)
     if state.trace is None:
         state.losses = [r for r in state.losses if r() is not None] + [weakref.ref(loss)]
     if not retain_graph:
@@ -277,7 +277,7 @@ def vjp(function: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[.
         values = [i._value for i in inputs]
         given = seeds[0] if len(seeds) == 1 and isinstance(seeds[0], (tuple, list)) else seeds
         found = cotangents([o._value for o in outputs], list(given), values, requires_grad)
-        return tuple(found[v] if v in found else zeros_like(shown(v)) for v in values)
+        return tuple(found[v] if v in found else ops.zeros_like(shown(v)) for v in values)
 
     return out, pullback
 
@@ -318,10 +318,10 @@ def value_and_grad(
         # Where others are under it, somebody outside differentiates as well.
         outer = [v for v in leaves_of(value._value) if v not in inputs]
         with enable_grad() if outer else no_grad():
-            found = cotangents([value._value], [ones_like(value)], inputs, requires_grad)
-            grads = tuple(found[v] if v in found else zeros_like(shown(v)) for v in inputs)
+            found = cotangents([value._value], [ops.ones_like(value)], inputs, requires_grad)
+            grads = tuple(found[v] if v in found else ops.zeros_like(shown(v)) for v in inputs)
         if not outer:
-            value = stop_gradient(value)
+            value = ops.stop_gradient(value)
         result = grads[0] if isinstance(argnums, int) else grads
         return ((value, out[1]) if has_aux else value), result
 
@@ -348,7 +348,7 @@ def grad(
 
 def _fresh(x: Tensor) -> Tensor:
     """x as a new value that requires gradients and, where x does, passes them on."""
-    tracked: Tensor = positive(x)
+    tracked: Tensor = ops.positive(x)
     tracked._value.requires_grad = True
     return tracked
 
@@ -368,5 +368,5 @@ def pullback(graph: Graph, primals: Sequence[Tensor], given: Sequence[Tensor | N
     return [found.get(v) for v in values]
 
 
-differentiation.pullback = pullback
+hooks.pullback = pullback
 Tensor.backward = backward  # type: ignore[attr-defined]

@@ -24,6 +24,7 @@ GENERATED: tuple[tuple[str, Callable[[], str]], ...] = (
     ("docs/env.md", config.markdown),
     ("docs/ops.md", generate.ops_page),
     ("deepseek/frontend/tensor.pyi", generate.tensor_stub),
+    ("deepseek/ops/contents.py", generate.ops_contents),
 )
 
 # A package, and the names of the distributions that may provide it.
@@ -81,7 +82,7 @@ def doctor() -> int:
     row("threads", f"{config.options.num_threads} of {features['threads']}")
     section("cache")
     row("folder", config.options.cache)
-    row("size", f"{cache_summary(config.options.cache)} of {as_size(config.options.cache_size)}")
+    row("size", f"{cache_summary()} of {as_size(config.options.cache_size)}")
     section("backends")
     findings = config.invalid()
     for name, usable, reason in backends.available():
@@ -100,16 +101,16 @@ def doctor() -> int:
 
 def show_cache() -> int:
     row("folder", config.options.cache)
-    row("size", f"{cache_summary(config.options.cache)} of {as_size(config.options.cache_size)}")
+    row("size", f"{cache_summary()} of {as_size(config.options.cache_size)}")
     return 0
 
 
 def clear_cache() -> int:
     """Empties the cache folder; a folder without the cache's mark is left alone."""
-    folder = config.options.cache
+    folder = Path(config.options.cache)
     if folder.exists():
         config.cache_folder()
-        print(f"removing {cache_summary(folder)} from {folder}")
+        print(f"removing {cache_summary()} from {folder}")
     for path in cached(folder):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -125,7 +126,8 @@ def cached(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if path.name != config.CACHE_TAG]
 
 
-def cache_summary(folder: Path) -> str:
+def cache_summary() -> str:
+    folder = Path(config.options.cache)
     inside = (file for path in cached(folder) for file in [path, *path.rglob("*")])
     sizes = [file.lstat().st_size for file in inside if file.is_file()]
     return f"{as_size(sum(sizes))} in {len(sizes)} files"

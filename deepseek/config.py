@@ -1,14 +1,13 @@
 """Every option and DS_* environment variable, in one table.
 
 In flow the environment, read once at import, and `with override(...)`, which holds for the current
-thread. Out flow `options.<name>`: checked, typed and as cheap as an
-attribute, the logger `deepseek`, the cache folder, and the text of docs/env.md.
+thread. Out flow `options.<name>`: checked, typed and as cheap as an attribute, the cache folder,
+and the text of docs/env.md. Paths are text, since importing pathlib takes longer than all of this.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import re
 import sys
@@ -16,7 +15,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from deepseek.errors import ArgumentError, closest, unknown
@@ -93,17 +91,15 @@ def backend_name(text: str) -> str:
     return text
 
 
-def folder(text: str) -> Path | None:
-    return Path(text).expanduser().absolute() if text else None
+def folder(text: str) -> str | None:
+    return os.path.abspath(os.path.expanduser(text)) if text else None
 
 
-def cache_path(text: str) -> Path:
-    if text:
-        return Path(text).expanduser().absolute()
+def cache_path(text: str) -> str:
     home = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG rules say that a relative path is to be ignored.
-    base = Path(home) if os.path.isabs(home) else Path("~/.cache").expanduser()
-    return base.absolute() / "deepseek"
+    base = home if os.path.isabs(home) else "~/.cache"
+    return os.path.abspath(os.path.expanduser(text or os.path.join(base, "deepseek")))
 
 
 ON_OFF = ("0", "1")
@@ -228,10 +224,10 @@ class Options(threading.local):
     num_threads: int
     cpu_level: str
     log_level: str
-    dump: Path | None
+    dump: str | None
     verify: int
     eager: bool
-    cache: Path
+    cache: str
     cache_size: int
     memory_limit: int
     flush_nodes: int
@@ -301,8 +297,7 @@ options = Options()
 def reload() -> None:
     """Reads the environment again, for this thread and for threads that have read no option yet."""
     from_environment.cache_clear()
-    vars(options).update(from_environment())
-    logger.cache_clear()
+    enter(from_environment())
 
 
 @contextmanager
@@ -341,31 +336,7 @@ def as_text(option: Option, value: object) -> str:
     return str(value)
 
 
-class StandardError(logging.Handler):
-    """Writes to whatever standard error is at the moment, unless the application has handlers."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if not logging.getLogger().handlers:
-            print(self.format(record), file=sys.stderr)
-
-
-@functools.cache
-def logger() -> logging.Logger:
-    """The logger `deepseek`, at the level of DS_LOG_LEVEL."""
-    log = logging.getLogger("deepseek")
-    log.setLevel(options.log_level.upper())
-    if not any(isinstance(handler, StandardError) for handler in log.handlers):
-        handler = StandardError()
-        handler.setFormatter(logging.Formatter("deepseek %(levelname)s: %(message)s"))
-        log.addHandler(handler)
-        for name, meant in misspelt().items():
-            log.warning("the environment variable %s is not known; did you mean %s?", name, meant)
-    return log
-
-
-handed_on: dict[str, Callable[[Any], object]] = {
-    "log_level": lambda level: logger().setLevel(level.upper())
-}
+handed_on: dict[str, Callable[[Any], object]] = {}
 """Options that somebody else keeps for us, for all threads: how they are told."""
 
 
@@ -387,7 +358,7 @@ CACHE_TAG_TEXT = """Signature: 8a477f597d28d172789f06886806bc55
 """
 
 
-def cache_folder() -> Path:
+def cache_folder() -> str:
     """The cache folder, made if need be.
 
     An error where others could write to it, or where it holds files that are not a cache's.
@@ -395,22 +366,23 @@ def cache_folder() -> Path:
     path = options.cache
     remedy = "set DS_CACHE to a folder of your own, or DS_CACHE_SIZE=0 to keep nothing on disk"
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = path.stat()
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        status = os.stat(path)
         if status.st_uid != os.getuid() or status.st_mode & 0o022:
             raise ArgumentError(
                 f"the cache folder {path} can be written by others: owner {status.st_uid}, mode "
                 f"{status.st_mode & 0o777:03o}; wanted owner {os.getuid()} and mode 700\n"
                 f"  help: chmod 700 it, or {remedy}"
             )
-        tag = path / CACHE_TAG
-        if not tag.exists():
-            if any(path.iterdir()):
+        inside = os.listdir(path)
+        if CACHE_TAG not in inside:
+            if inside:
                 raise ArgumentError(
                     f"the cache folder {path} holds other files; wanted a new or empty folder\n"
                     f"  help: {remedy}"
                 )
-            tag.write_text(CACHE_TAG_TEXT)
+            with open(os.path.join(path, CACHE_TAG), "w") as tag:
+                tag.write(CACHE_TAG_TEXT)
     except OSError as error:
         raise ArgumentError(
             f"the cache folder {path} cannot be used: {error.strerror}\n  help: {remedy}"

@@ -75,7 +75,7 @@ def test_an_unknown_backend_is_an_error_at_the_first_value() -> None:
 
 def test_cache_is_measured_and_emptied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with config.override(cache=tmp_path / "cache"):
-        folder = config.cache_folder()
+        folder = Path(config.cache_folder())
         (folder / "kernels").mkdir()
         (folder / "kernels" / "one").write_bytes(b"x" * 2048)
         assert cli.main(["cache"]) == 0

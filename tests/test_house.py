@@ -23,11 +23,11 @@ PACKAGE = Path(__file__).parents[1] / "deepseek"
 # that starts with a folder the names are the folder's modules, `*` stands for those not named, and
 # `__init__` comes last unless it is named.
 TREE = """
-errors config
+errors config logs
 _runtime
 ir/ dtype expr integer scalar shape op graph text verify rewrite interpret access
 frontend/ tensor precision number guards reads explore tracer
-ops/ spelling define forms forms_nn forms_math forms_flow
+ops/ spelling methods define forms forms_nn forms_math forms_flow
 ops/ elementwise transcendental reduce view index
 ops/ contract create random activation nn bodies control * __init__
 autograd recompute
@@ -36,7 +36,7 @@ kernel/ ir rewrite text_parse text verify interpret polyfill* evaluate loops sch
 program/ ir text verify interpret tape load * build plan_memory prepare save
 backends/ __init__ *
 compiler/ store caches compile tiers tree entry function *
-distributed unpickle torch_file serialize cache memory nn optim amp data state checkpoints
+distributed linalg unpickle torch_file serialize cache memory nn optim amp data state checkpoints
 models onnx quantization cuda profiler debug
 feature generate reference highlight webstyle website
 __init__ cli __main__
@@ -58,8 +58,8 @@ LAZY = {
 }
 
 # Where modules are found by a name that is known only at run time: backends and entry points, and
-# the parts of the package that few programs need, and public modules by their `__all__`.
-FINDS_MODULES = {"deepseek", "deepseek.backends", "deepseek.reference"}
+# the parts of the package that not every program needs, and public modules by their `__all__`.
+FINDS_MODULES = {"deepseek", "deepseek.backends", "deepseek.ops", "deepseek.reference"}
 
 # Folders that decide by kind, trait and type. Rewrite rules and claims may name ops.
 NAMELESS = ("passes", "kernel", "program", "backends", "compiler")

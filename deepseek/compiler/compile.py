@@ -28,7 +28,7 @@ from deepseek.compiler.caches import (
     keep_program,
     program_key,
 )
-from deepseek.config import logger, options
+from deepseek.config import options
 from deepseek.errors import OutOfMemoryError, format_line, user_line
 from deepseek.frontend.tensor import hooks
 from deepseek.ir import scalar
@@ -39,6 +39,7 @@ from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import TensorType
 from deepseek.ir.text import parse_graph
 from deepseek.kernel.verify import verify as verify_kernel
+from deepseek.logs import logger
 from deepseek.passes import PassContext, run_passes
 from deepseek.program import ir
 from deepseek.program.build import build

@@ -37,7 +37,7 @@ from deepseek.compiler.entry import (
     misfit,
 )
 from deepseek.compiler.tree import result_structure, statics, unflatten
-from deepseek.config import logger, options
+from deepseek.config import options
 from deepseek.errors import INSTALLED_DIRS, PACKAGE_DIR, STDLIB_DIR, TraceError
 from deepseek.frontend import reads
 from deepseek.frontend.explore import Explorer, Record, code_of, reachable_codes
@@ -47,6 +47,7 @@ from deepseek.frontend.tracer import Trace, begin
 from deepseek.ir.graph import INPUT, INPUT_NODE, Value
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Sizes, TensorType, active
+from deepseek.logs import logger
 from deepseek.ops.random import Generator
 
 LIBRARIES = (PACKAGE_DIR, STDLIB_DIR, os.path.dirname(np.__file__) + os.sep, "<frozen ")

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from deepseek import config
-from deepseek.config import logger, options
+from deepseek.config import options
 from deepseek.errors import DeepseekError
+from deepseek.logs import logger
 
 KINDS = ("programs", "kernels")
 MAGIC = b"deepseek cache entry 1\n"
@@ -63,11 +64,11 @@ def why_unusable() -> str:
 
 
 @functools.cache
-def usable(path: Path) -> tuple[Path | None, str]:
+def usable(path: str) -> tuple[Path | None, str]:
     """(the folder, "") if it can be used, else (None, why not)."""
     try:
         with config.override(cache=path):
-            made = config.cache_folder()
+            made = Path(config.cache_folder())
         for kind in KINDS:
             (made / kind).mkdir(mode=0o700, exist_ok=True)
     except (DeepseekError, OSError) as error:

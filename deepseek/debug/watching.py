@@ -16,7 +16,7 @@ import numpy as np
 
 from deepseek.backends import Backend
 from deepseek.compiler.compile import Example, Watch, concrete
-from deepseek.config import logger, options
+from deepseek.config import options
 from deepseek.debug.counting import graph_work
 from deepseek.debug.meaning import Array, Meaning, difference, precision
 from deepseek.debug.palette import as_count
@@ -26,6 +26,7 @@ from deepseek.ir.graph import Graph
 from deepseek.ir.scalar import Expr
 from deepseek.ir.text import print_graph
 from deepseek.kernel.text import print_kernel
+from deepseek.logs import logger
 from deepseek.passes import PIPELINE, PassContext
 from deepseek.program.ir import Program
 from deepseek.program.text import print_program
@@ -128,7 +129,7 @@ def watch(
     """Who looks on while a graph is compiled, as the options ask."""
     watchers: list[Watch] = []
     if options.dump is not None:
-        watchers.append(Dump(options.dump, name, graph, backend))
+        watchers.append(Dump(Path(options.dump), name, graph, backend))
     if options.verify > 1 and example is not None:
         meaning = meaning_of(name, graph, dict(zip(symbols, example.sizes, strict=True)), example)
         if meaning is not None:

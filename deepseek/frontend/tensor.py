@@ -31,12 +31,13 @@ from deepseek.ir.shape import Shape, current_sizes, dim, tensor_type
 
 
 class Hooks:
-    """What layers above fill in: who computes values, and who looks on while a graph is compiled
-    (a `compiler.compile.Watch`), where DS_DUMP or DS_VERIFY ask for it. And the traces that go on,
-    on all threads.
+    """What layers above fill in: who computes values, who differentiates a graph, and who looks on
+    while one is compiled (a `compiler.compile.Watch`), where DS_DUMP or DS_VERIFY ask for it. And
+    the traces that go on, on all threads.
     """
 
     evaluate: Callable[[Sequence[Value]], None]
+    pullback: Callable[..., list[Tensor | None]]  # (graph, inputs, cotangents of outputs) -> theirs
     watch: Callable[..., Any]
     traces: tuple[Any, ...] = ()
 

@@ -21,11 +21,12 @@ from deepseek.ops.reduce import Axis
 from deepseek.ops.splitting import Tensors
 
 class Hooks:
-    """What layers above fill in: who computes values, and who looks on while a graph is
-    compiled (a `compiler.compile.Watch`), where DS_DUMP or DS_VERIFY ask for it. And the
-    traces that go on, on all threads.
+    """What layers above fill in: who computes values, who differentiates a graph, and who
+    looks on while one is compiled (a `compiler.compile.Watch`), where DS_DUMP or
+    DS_VERIFY ask for it. And the traces that go on, on all threads.
     """
     evaluate: Callable[[Sequence[Value]], None]
+    pullback: Callable[..., list[Tensor | None]]
     watch: Callable[..., Any]
     traces: tuple[Any, ...]
 hooks: Hooks
@@ -828,7 +829,8 @@ class Tensor:
         """The differences of neighbours along an axis, taken n times; whether truth values
         differ.
 
-        `prepend` and `append` are joined to x before. Raises ArgumentError for n below 0.
+        `prepend` and `append` are joined to x before, if n is not 0. Raises ArgumentError for
+        n below 0.
 
         >>> ds.diff(ds.asarray([1, 4, 9, 16]), n=2) tensor([2, 2])
         """

@@ -19,15 +19,18 @@ and never names. `meaning` is a function whose form depends on the kind:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deepseek.errors import unknown
 from deepseek.ir.dtype import DType
 from deepseek.ir.scalar import TRUE, Expr
 from deepseek.ir.shape import TensorType
+
+if TYPE_CHECKING:
+    from _collections_abc import dict_items, dict_values
 
 
 class Kind(Enum):
@@ -64,8 +67,7 @@ class Kind(Enum):
 _POINTWISE = {Kind.ELEMENTWISE, Kind.CREATE, Kind.VIEW, Kind.INDEX, Kind.RANDOM}
 
 
-@dataclass(frozen=True)
-class Folding:
+class Folding(NamedTuple):
     """The carried values of a REDUCE or PREFIX op.
 
     `init` are the neutral values, `step(carries, element, position)` takes in one element (position
@@ -87,8 +89,7 @@ class Operand:
     guard: Expr = TRUE
 
 
-@dataclass(frozen=True)
-class Contraction:
+class Contraction(NamedTuple):
     """out[o...] = sum over k... of left[...] * right[...].
 
     `axes` are the output's index variables in order, `folded` the summed ones with their extents.
@@ -101,8 +102,7 @@ class Contraction:
     right: Operand
 
 
-@dataclass(frozen=True)
-class Scatter:
+class Scatter(NamedTuple):
     """An update element: where it goes in the output, whether it counts, and how it combines.
 
     `combine` is "set" or a function of two scalars, of the element there and the update.
@@ -114,16 +114,14 @@ class Scatter:
     combine: str = "add"
 
 
-@dataclass(frozen=True)
-class Branch:
+class Branch(NamedTuple):
     """Input 0 is a bool: it chooses the graph that runs on the other inputs."""
 
     then: Any
     otherwise: Any
 
 
-@dataclass(frozen=True)
-class Repeat:
+class Repeat(NamedTuple):
     """`body` runs on constants (the first `consts` inputs) and state while `condition` holds."""
 
     condition: Any
@@ -131,8 +129,7 @@ class Repeat:
     consts: int
 
 
-@dataclass(frozen=True)
-class Walk:
+class Walk(NamedTuple):
     """`body` runs for each row of the inputs after constants and state.
 
     Its outputs after the state are rows of the results.
@@ -145,12 +142,11 @@ class Walk:
     reverse: bool
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """One example call: shapes (tuples) or arrays for tensors, and keyword attributes."""
 
     args: tuple[Any, ...]
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    kwargs: dict[str, Any] = {}  # noqa: RUF012
     low: float = -2.0  # random float inputs are drawn from [low, high)
     high: float = 2.0
     name: str = ""
@@ -182,8 +178,53 @@ class Op:
         return f"<op {self.name}>"
 
 
-REGISTRY: dict[str, Op] = {}
-"""Every op that has a record in `deepseek/ops`, filled by `ops.define.register`."""
+class Registry(dict[str, Op]):
+    """The ops that have a record, by name. A record is loaded when it is first asked for.
+
+    `load(name)` brings in the file that has the record of a name, every file for None; who has the
+    files fills it in. Going through the registry loads every file.
+    """
+
+    load: Callable[[str | None], None]
+
+    def add(self, op: Op) -> None:
+        """Take in a record whose name is new."""
+        assert not dict.__contains__(self, op.name), op.name
+        self[op.name] = op
+
+    def __missing__(self, name: str) -> Op:
+        self.load(name)
+        if dict.__contains__(self, name):
+            return self[name]
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The record of a name, or the default."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def __iter__(self) -> Iterator[str]:
+        self.load(None)
+        return super().__iter__()
+
+    def values(self) -> dict_values[str, Op]:
+        """Every record."""
+        self.load(None)
+        return super().values()
+
+    def items(self) -> dict_items[str, Op]:
+        """Every record with its name."""
+        self.load(None)
+        return super().items()
+
+
+REGISTRY = Registry()
+"""Every op that has a record in `deepseek/ops`, added by `ops.define.register`."""
 
 INTERNAL: dict[str, Op] = {}
 """Ops that only the compiler makes: constants, regions and the like."""
@@ -200,10 +241,12 @@ def internal(op: Op) -> Op:
 
 def resolve(name: str) -> Op:
     """The op of a name, derived on demand. Raises ArgumentError for unknown ones."""
-    found = REGISTRY.get(name) or INTERNAL.get(name)
-    if found is not None:
-        return found
     base, _, how = name.rpartition(".")
     if how in DERIVED:
         return DERIVED[how](resolve(base))
-    raise unknown("op", name, REGISTRY)
+    if name in INTERNAL:
+        return INTERNAL[name]
+    try:
+        return REGISTRY[name]
+    except KeyError:
+        raise unknown("op", name, REGISTRY) from None

@@ -25,7 +25,6 @@ from deepseek.ops.define import (
     converted,
     elementwise,
     elementwise_samples,
-    method,
     promoted,
 )
 from deepseek.ops.elementwise import (
@@ -38,6 +37,7 @@ from deepseek.ops.elementwise import (
     subtract,
     where,
 )
+from deepseek.ops.methods import method
 from deepseek.ops.scalar_forms import (
     both,
     equal,

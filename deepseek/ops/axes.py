@@ -13,7 +13,8 @@ from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.shape import Shape, broadcast, numel
 from deepseek.ir.shape import shape_of as given_shape
-from deepseek.ops.define import as_tensor, axis_of, describe, is_size, method, quotient, shape_of
+from deepseek.ops.define import as_tensor, axis_of, describe, is_size, quotient, shape_of
+from deepseek.ops.methods import attribute, method
 from deepseek.ops.view import (
     broadcast_arrays,
     broadcast_to,
@@ -227,4 +228,4 @@ def _numel(x: Tensor, /) -> int:
 
 
 for _name in ("mH", "H"):  # all numbers are real
-    setattr(Tensor, _name, getattr(Tensor, "mT" if _name == "mH" else "T"))
+    attribute(_name, vars(Tensor)["mT" if _name == "mH" else "T"], __name__)

@@ -1,7 +1,7 @@
 """Control flow whose bodies are graphs: cond, while_loop and scan, as in JAX.
 
 Body functions are traced once (see bodies.py). The gradient of a cond is a cond, that of a scan a
-scan the other way; `differentiation.pullback`, which autograd fills, differentiates the bodies.
+scan the other way; `hooks.pullback`, which autograd fills, differentiates the bodies.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
-from deepseek.frontend.tensor import Tensor, record, state
+from deepseek.frontend.tensor import Tensor, hooks, record, state
 from deepseek.ir.dtype import bool_, int64
 from deepseek.ir.graph import Graph
 from deepseek.ir.op import Branch, Kind, Repeat, Sample, Walk
@@ -34,16 +34,6 @@ __all__ = ["cond", "scan", "while_loop"]
 
 Types = tuple[TensorType, ...]
 Gradients = list[Tensor | None]
-
-
-class Differentiation:
-    """What autograd fills in."""
-
-    pullback: Callable[[Graph, Tensors, Sequence[Tensor | None]], Gradients]
-    """(graph, inputs, cotangents of the outputs) -> cotangents of the inputs."""
-
-
-differentiation = Differentiation()
 
 
 def outputs_of(graph: Graph) -> Types:
@@ -90,7 +80,7 @@ def _cond_vjp(
 def pulled_back(graph: Graph, inputs: Tensors, seeds: Sequence[Tensor | None]) -> Gradients:
     """The cotangents of a body's inputs, recorded in the body that is being traced."""
     inside = state.trace.admit(tuple([t._value for t in inputs]))
-    return differentiation.pullback(graph, [shown(v) for v in inside], seeds)
+    return hooks.pullback(graph, [shown(v) for v in inside], seeds)
 
 
 def _or_zeros(g: Tensor | None, like: Tensor) -> Tensor:

@@ -27,8 +27,9 @@ from deepseek.ir.dtype import (
     uint8,
 )
 from deepseek.ops.create import array, asarray
-from deepseek.ops.define import as_tensor, converted, method
+from deepseek.ops.define import as_tensor, converted
 from deepseek.ops.elementwise import positive
+from deepseek.ops.methods import method
 
 __all__ = ["clone", "e", "from_numpy", "inf", "nan", "newaxis", "pi", "tensor"]
 

@@ -40,6 +40,7 @@ from deepseek.ops.define import (
     shape_of,
 )
 from deepseek.ops.elementwise import where
+from deepseek.ops.methods import attribute
 from deepseek.ops.view import stack
 
 __all__ = [
@@ -458,5 +459,4 @@ def _to(x: Tensor, /, *targets: Any, dtype: Any = None, device: Any = None) -> T
     return x if dtype is None else converted(x, dtype_of(dtype))
 
 
-for _name, _method in {"to": _to}.items():
-    setattr(Tensor, _name, _method)
+attribute("to", _to, __name__)

@@ -11,7 +11,8 @@ import numpy as np
 from deepseek.errors import ArgumentError, DTypeError, op_error, unknown, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.dtype import DType, dtype_of, promote
-from deepseek.ops.define import filled, is_operand, result_dtype
+from deepseek.ops.define import filled, result_dtype
+from deepseek.ops.methods import is_operand
 
 __all__ = ["can_cast", "finfo", "iinfo", "isdtype", "result_type"]
 

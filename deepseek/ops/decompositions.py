@@ -16,20 +16,12 @@ from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir.op import Kind, Sample
 from deepseek.ir.shape import Size, TensorType, tensor_type
 from deepseek.ops.create import eye, tril
-from deepseek.ops.define import (
-    FLOATS,
-    converted,
-    describe,
-    method,
-    op_of,
-    primitive,
-    promoted,
-    shape_of,
-)
+from deepseek.ops.define import FLOATS, converted, describe, op_of, primitive, promoted, shape_of
 from deepseek.ops.diagonals import diag_embed
 from deepseek.ops.elementwise import where
 from deepseek.ops.host import LAPACK, inv, refuse_others, well_conditioned
 from deepseek.ops.index import at_most
+from deepseek.ops.methods import method
 from deepseek.ops.view import matrix_transpose
 
 __all__ = ["cholesky", "det", "eigh", "logdet", "pinv", "qr", "slogdet", "svd"]

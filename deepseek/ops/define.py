@@ -30,7 +30,7 @@ from deepseek.ir.graph import Graph, input_value
 from deepseek.ir.op import REGISTRY, Kind, Op, Sample
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import TensorType, tensor_type
-from deepseek.ops.spelling import in_both_spellings
+from deepseek.ops.methods import is_operand, method
 
 F = TypeVar("F", bound=Callable[..., Any])
 Samples = Callable[[], Sequence[Sample]]
@@ -45,54 +45,15 @@ ALL: tuple[DType, ...] = BOOLEAN + NUMERIC
 
 def register(op: Op, function: Any, names: str | Sequence[str]) -> Any:
     """Add a record to the registry and its function, which heeds autocast, to Tensor."""
-    assert op.name not in REGISTRY, op.name
     function.op = op
     op.function = autocasting(op, function)
-    REGISTRY[op.name] = op
+    REGISTRY.add(op)
     return method(*((names,) if isinstance(names, str) else names))(op.function)
-
-
-def method(*names: str) -> Callable[[F], F]:
-    """A decorator for a plain function that is to be a method of Tensor under these names."""
-
-    def attach(function: F) -> F:
-        for name in names:
-            setattr(Tensor, name, as_method(in_both_spellings(function), name))
-        return function
-
-    return attach
 
 
 def op_of(function: Callable[..., Any]) -> Op:
     """The record of a public function."""
     return function.op  # type: ignore[attr-defined, no-any-return]
-
-
-def as_method(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """The function as a Tensor method; reflected dunders swap their operands."""
-    reflected = name.startswith("__r") and name not in ("__rshift__", "__repr__")
-
-    def swapped(self: Tensor, other: Any) -> Any:
-        return function(other, self)
-
-    if not name.startswith("__"):
-        return function
-    target = swapped if reflected else function
-
-    @functools.wraps(function)
-    def operator(self: Tensor, *args: Any) -> Any:
-        if args and not is_operand(args[0]):
-            return NotImplemented
-        return target(self, *args)
-
-    return operator
-
-
-def is_operand(x: Any) -> bool:
-    """Whether x can stand beside a tensor in arithmetic."""
-    return isinstance(x, (Tensor, bool, int, float, np.ndarray, np.generic)) or hasattr(
-        x, "_number"
-    )
 
 
 def as_tensor(x: Any, op: str, dtype: DType | None = None) -> Tensor:

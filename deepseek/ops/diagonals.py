@@ -19,7 +19,6 @@ from deepseek.ops.define import (
     converted,
     describe,
     filled,
-    method,
     minus,
     op_of,
     plus,
@@ -27,6 +26,7 @@ from deepseek.ops.define import (
     shape_of,
 )
 from deepseek.ops.elementwise import where
+from deepseek.ops.methods import method
 from deepseek.ops.view import moveaxis
 
 __all__ = ["diag", "diag_embed", "diagflat", "diagonal", "diagonal_scatter", "trace"]

@@ -11,17 +11,9 @@ from deepseek.errors import ArgumentError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.op import Sample
 from deepseek.ops.activation import floating
-from deepseek.ops.define import (
-    ALL,
-    as_tensor,
-    axes_of,
-    axis_of,
-    composite,
-    converted,
-    describe,
-    method,
-)
+from deepseek.ops.define import ALL, as_tensor, axes_of, axis_of, composite, converted, describe
 from deepseek.ops.elementwise import logical_xor, subtract
+from deepseek.ops.methods import method
 from deepseek.ops.prefix import cumulative_sum
 from deepseek.ops.view import concat
 

@@ -14,9 +14,10 @@ from deepseek.ir.dtype import DType, dtype_of, float32, float64, int64
 from deepseek.ir.shape import shape_of as given_shape
 from deepseek.ops.activation import widened
 from deepseek.ops.create import check_device, finished
-from deepseek.ops.define import as_tensor, axis_of, converted, describe, method, shape_of
+from deepseek.ops.define import as_tensor, axis_of, converted, describe, shape_of
 from deepseek.ops.elementwise import maximum, minimum, where
 from deepseek.ops.index import take
+from deepseek.ops.methods import method
 from deepseek.ops.ordering import sort_
 from deepseek.ops.random import Generator, gumbel, rand, randint, randperm
 from deepseek.ops.searching import searchsorted

@@ -28,11 +28,11 @@ from deepseek.ops.define import (
     describe,
     elementwise,
     elementwise_samples,
-    method,
     op_of,
     primitive,
     promoted,
 )
+from deepseek.ops.methods import method
 
 __all__ = [
     "abs", "add", "astype", "clip", "detach", "divide", "floor_divide", "logical_and",

@@ -16,16 +16,10 @@ from deepseek.ir.op import Sample
 from deepseek.ir.scalar import Expr, bitcast, call, cast, const
 from deepseek.ops import forms_math
 from deepseek.ops.arithmetic import EDGES, edge_pairs
-from deepseek.ops.define import (
-    FLOATS,
-    composite,
-    converted,
-    elementwise,
-    elementwise_samples,
-    method,
-)
+from deepseek.ops.define import FLOATS, composite, converted, elementwise, elementwise_samples
 from deepseek.ops.elementwise import multiply, subtract, where
 from deepseek.ops.exponentials import exp2
+from deepseek.ops.methods import method
 from deepseek.ops.scalar_forms import (
     add,
     at_most,

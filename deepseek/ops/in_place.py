@@ -19,7 +19,7 @@ from deepseek.ops.activation import relu
 from deepseek.ops.define import as_tensor, converted, describe, shape_of
 from deepseek.ops.index import scatter_add
 from deepseek.ops.indexing import assigned, refuse_leaf
-from deepseek.ops.spelling import in_both_spellings
+from deepseek.ops.methods import method
 
 __all__: list[str] = []
 
@@ -95,6 +95,6 @@ METHODS: dict[str, Callable[..., Tensor]] = {
 }  # fmt: skip
 
 for _dunder, (_symbol, _function) in zip(_DUNDERS, OPERATORS.items(), strict=True):
-    setattr(Tensor, f"__{_dunder}__", in_place(_function, _symbol))
+    method(f"__{_dunder}__", home=__name__)(in_place(_function, _symbol))
 for _name, _function in METHODS.items():
-    setattr(Tensor, _name, in_both_spellings(in_place(_function, _name)))
+    method(_name, home=__name__)(in_place(_function, _name))

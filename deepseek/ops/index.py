@@ -34,6 +34,7 @@ from deepseek.ops.define import (
     shape_of,
 )
 from deepseek.ops.elementwise import maximum, minimum, where
+from deepseek.ops.methods import attribute
 
 __all__ = ["gather", "scatter_add", "take", "take_along_axis"]
 
@@ -371,5 +372,4 @@ def updates_for(name: str, x: Tensor, axis: int, index: Any, src: Any) -> tuple[
     return index, cropped(updates, shape_of(index)) if same_rank else updates
 
 
-for _name, _method in {"gather": gather}.items():
-    setattr(Tensor, _name, _method)
+attribute("gather", gather, __name__)

@@ -24,12 +24,12 @@ from deepseek.ops.define import (
     expanded,
     filled,
     is_size,
-    method,
     shape_of,
 )
 from deepseek.ops.elementwise import maximum, stop_gradient, where
 from deepseek.ops.index import in_range_tensor, scatter_add, take
 from deepseek.ops.keys import Key, parse
+from deepseek.ops.methods import attribute, method
 from deepseek.ops.scattering import scatter
 from deepseek.ops.slicing import slice_, slice_update
 from deepseek.ops.view import broadcast_arrays, moveaxis, permute_dims
@@ -318,5 +318,5 @@ def _written(x: Tensor, src: Any, key: Any, op: str) -> Tensor:
     return updated(x, key, source, op)
 
 
-for _dunder, _method in {"__getitem__": getitem, "__setitem__": setitem}.items():
-    setattr(Tensor, _dunder, _method)
+attribute("__getitem__", getitem, __name__)
+attribute("__setitem__", setitem, __name__)

@@ -21,12 +21,12 @@ from deepseek.ops.define import (
     axis_of,
     describe,
     is_size,
-    method,
     promoted,
     shape_of,
     times,
 )
 from deepseek.ops.index import take
+from deepseek.ops.methods import method
 from deepseek.ops.slicing import padded
 from deepseek.ops.view import broadcast_to, concat, expand_dims, stack
 

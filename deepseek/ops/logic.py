@@ -21,12 +21,12 @@ from deepseek.ops.define import (
     as_tensor,
     composite,
     converted,
-    method,
     primitive,
     promoted,
     shape_of,
 )
 from deepseek.ops.elementwise import abs, subtract
+from deepseek.ops.methods import method
 from deepseek.ops.reduce import Axis, fold, fold_samples, folded_type, reduced
 
 __all__ = ["all", "allclose", "any", "array_equal", "isclose", "isreal"]

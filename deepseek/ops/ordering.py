@@ -20,12 +20,12 @@ from deepseek.ops.define import (
     describe,
     expanded,
     filled,
-    method,
     op_of,
     primitive,
     shape_of,
 )
 from deepseek.ops.index import scatter_add
+from deepseek.ops.methods import method
 
 __all__ = ["argsort", "kthvalue", "sort", "topk"]
 

@@ -5,7 +5,6 @@ Each other name is a function of deepseek and, where it is not a reduction's or 
 
 from __future__ import annotations
 
-from deepseek.frontend.tensor import Tensor
 from deepseek.ops import (
     bitwise,
     comparison,
@@ -14,6 +13,7 @@ from deepseek.ops import (
     transcendental,
     trigonometry,
 )
+from deepseek.ops.methods import method
 
 __all__ = [
     "absolute", "amax", "amin", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
@@ -46,4 +46,4 @@ sub = elementwise.subtract
 true_divide = elementwise.divide
 
 for _name in __all__:
-    setattr(Tensor, _name, globals()[_name])
+    method(_name, home=__name__)(globals()[_name])

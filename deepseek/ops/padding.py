@@ -19,8 +19,9 @@ from deepseek.ir.op import Kind, Sample
 from deepseek.ir.scalar import ONE, ZERO, Expr, as_expr, call
 from deepseek.ir.shape import Shape, Size, TensorType, size_of, tensor_type
 from deepseek.ops import forms
-from deepseek.ops.define import as_tensor, is_size, method, minus, op_of, plus, primitive, shape_of
+from deepseek.ops.define import as_tensor, is_size, minus, op_of, plus, primitive, shape_of
 from deepseek.ops.index import at_most
+from deepseek.ops.methods import method
 from deepseek.ops.slicing import flip, is_less, padded, padding_pairs
 
 __all__ = ["pad", "pad_edges"]

@@ -24,11 +24,11 @@ from deepseek.ops.define import (
     axis_of,
     composite,
     describe,
-    method,
     quotient,
     shape_of,
     times,
 )
+from deepseek.ops.methods import method
 from deepseek.ops.slicing import padded
 from deepseek.ops.view import moveaxis
 from deepseek.ops.window import spread_windows, window_count, windows

@@ -28,7 +28,6 @@ from deepseek.ops.define import (
     converted,
     describe,
     is_size,
-    method,
     op_of,
     primitive,
     promoted,
@@ -37,6 +36,7 @@ from deepseek.ops.define import (
 )
 from deepseek.ops.elementwise import where
 from deepseek.ops.index import take_along_axis
+from deepseek.ops.methods import method
 from deepseek.ops.reduce import Carries, fold, highest, lowest
 from deepseek.ops.transcendental import logaddexp
 from deepseek.ops.view import moveaxis

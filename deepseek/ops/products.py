@@ -24,10 +24,10 @@ from deepseek.ops.define import (
     broadcasted,
     composite,
     describe,
-    method,
     promoted,
     shape_of,
 )
+from deepseek.ops.methods import method
 from deepseek.ops.splitting import unstack
 from deepseek.ops.view import stack
 

@@ -17,18 +17,10 @@ from deepseek.ir.dtype import float64, int64
 from deepseek.ir.op import Sample
 from deepseek.ops.activation import floating, widened
 from deepseek.ops.create import places_along
-from deepseek.ops.define import (
-    NUMERIC,
-    as_tensor,
-    axis_of,
-    composite,
-    converted,
-    filled,
-    method,
-    shape_of,
-)
+from deepseek.ops.define import NUMERIC, as_tensor, axis_of, composite, converted, filled, shape_of
 from deepseek.ops.elementwise import maximum, minimum, where
 from deepseek.ops.index import take_along_axis
+from deepseek.ops.methods import method
 from deepseek.ops.ordering import sort_
 from deepseek.ops.prefix import cummax
 from deepseek.ops.transcendental import floor

@@ -27,7 +27,6 @@ from deepseek.ops.define import (
     expanded,
     filled,
     is_size,
-    method,
     op_of,
     primitive,
     shape_of,
@@ -44,6 +43,7 @@ from deepseek.ops.index import (
     take_along_axis,
     updates_for,
 )
+from deepseek.ops.methods import attribute, method
 from deepseek.ops.reduce import highest, lowest
 from deepseek.ops.view import broadcast_arrays
 
@@ -403,5 +403,4 @@ def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     return where(mask, take(flat, maximum(order, 0), axis=0).reshape(shape_of(x)), x)
 
 
-for _name, _method in {"scatter": scatter}.items():
-    setattr(Tensor, _name, _method)
+attribute("scatter", scatter, __name__)

@@ -25,13 +25,13 @@ from deepseek.ops.define import (
     describe,
     filled,
     is_size,
-    method,
     minus,
     promoted,
     shape_of,
 )
 from deepseek.ops.elementwise import logical_not, minimum, where
 from deepseek.ops.index import scatter_add, take, take_along_axis
+from deepseek.ops.methods import method
 from deepseek.ops.reduce import max as largest
 from deepseek.ops.reduce import min as smallest
 from deepseek.ops.transcendental import floor

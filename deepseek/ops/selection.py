@@ -12,18 +12,10 @@ from deepseek.errors import ArgumentError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.dtype import int64
 from deepseek.ops.create import arange, full, zeros
-from deepseek.ops.define import (
-    as_tensor,
-    axis_of,
-    converted,
-    describe,
-    filled,
-    is_size,
-    method,
-    shape_of,
-)
+from deepseek.ops.define import as_tensor, axis_of, converted, describe, filled, is_size, shape_of
 from deepseek.ops.elementwise import maximum, minimum, where
 from deepseek.ops.index import scatter_add, take
+from deepseek.ops.methods import method
 from deepseek.ops.ordering import sort_
 from deepseek.ops.searching import count_now
 from deepseek.ops.view import concat, moveaxis, stack

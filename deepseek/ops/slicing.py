@@ -29,7 +29,6 @@ from deepseek.ops.define import (
     describe,
     filled,
     is_size,
-    method,
     minus,
     op_of,
     plus,
@@ -37,6 +36,7 @@ from deepseek.ops.define import (
     shape_of,
     times,
 )
+from deepseek.ops.methods import method
 from deepseek.ops.view import concat
 
 __all__ = ["flip", "fliplr", "flipud", "narrow", "roll", "rot90", "slice_update"]

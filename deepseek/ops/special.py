@@ -17,8 +17,9 @@ from deepseek.frontend.tensor import Tensor
 from deepseek.ir.op import Sample
 from deepseek.ir.scalar import Expr
 from deepseek.ops.activation import floating
-from deepseek.ops.define import FLOATS, composite, elementwise, elementwise_samples, method
+from deepseek.ops.define import FLOATS, composite, elementwise, elementwise_samples
 from deepseek.ops.elementwise import maximum, minimum, where
+from deepseek.ops.methods import method
 from deepseek.ops.scalar_forms import (
     add,
     both,

@@ -16,8 +16,9 @@ from deepseek.errors import ArgumentError, op_error, user_line
 from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir.op import Kind, Sample
 from deepseek.ir.scalar import Expr
-from deepseek.ops.define import FLOATS, elementwise, method, op_of, primitive, promoted
+from deepseek.ops.define import FLOATS, elementwise, op_of, primitive, promoted
 from deepseek.ops.elementwise import where
+from deepseek.ops.methods import method
 from deepseek.ops.scalar_forms import (
     add,
     at_most,

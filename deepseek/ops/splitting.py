@@ -8,7 +8,8 @@ from typing import Any
 
 from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
-from deepseek.ops.define import as_tensor, axis_of, describe, method
+from deepseek.ops.define import as_tensor, axis_of, describe
+from deepseek.ops.methods import method
 from deepseek.ops.slicing import narrow
 
 __all__ = [

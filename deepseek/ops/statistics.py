@@ -13,18 +13,10 @@ from deepseek.ir.op import Sample
 from deepseek.ir.shape import same
 from deepseek.ops import forms_nn
 from deepseek.ops.activation import floating, widened
-from deepseek.ops.define import (
-    ALL,
-    axes_of,
-    composite,
-    converted,
-    describe,
-    filled,
-    method,
-    shape_of,
-)
+from deepseek.ops.define import ALL, axes_of, composite, converted, describe, filled, shape_of
 from deepseek.ops.diagonals import diagonal
 from deepseek.ops.elementwise import clip, maximum, stop_gradient, where
+from deepseek.ops.methods import method
 from deepseek.ops.reduce import Axis, mean, var, without
 from deepseek.ops.reduce import max as largest
 from deepseek.ops.reduce import min as smallest

@@ -17,7 +17,8 @@ from deepseek.ir import scalar
 from deepseek.ir.op import Sample
 from deepseek.ir.scalar import Expr, call, const
 from deepseek.ops import forms_math
-from deepseek.ops.define import ALL, FLOATS, elementwise, elementwise_samples, method
+from deepseek.ops.define import ALL, FLOATS, elementwise, elementwise_samples
+from deepseek.ops.methods import method
 
 __all__ = [
     "ceil", "cos", "erf", "exp", "expm1", "floor", "isfinite", "isinf", "isnan", "isneginf",

@@ -16,8 +16,9 @@ from deepseek.frontend.tensor import Tensor
 from deepseek.ir.op import Sample
 from deepseek.ops import forms_nn
 from deepseek.ops.activation import floating, widened
-from deepseek.ops.define import axes_of, axis_of, composite, converted, describe, method
+from deepseek.ops.define import axes_of, axis_of, composite, converted, describe
 from deepseek.ops.elementwise import abs, pow_, subtract, where
+from deepseek.ops.methods import method
 from deepseek.ops.reduce import Axis
 from deepseek.ops.transcendental import sqrt
 

@@ -46,6 +46,7 @@ from deepseek.ops.define import (
     quotient,
     shape_of,
 )
+from deepseek.ops.methods import attribute
 
 __all__ = [
     "broadcast_arrays", "broadcast_to", "concat", "expand_dims", "flatten", "matrix_transpose",
@@ -496,4 +497,4 @@ for _name, _method in {
     "flatten": flatten, "expand_dims": expand_dims, "squeeze": squeeze,
     "swapaxes": swapaxes, "T": property(_t), "mT": property(matrix_transpose),
 }.items():  # fmt: skip
-    setattr(Tensor, _name, _method)
+    attribute(_name, _method, __name__)
