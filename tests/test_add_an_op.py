@@ -27,7 +27,8 @@ def mish() -> Iterator[Mish]:
     (block,) = (text for text in blocks if "def mish(" in text)
     functions = re.findall(r"^def (\w+)", block, re.MULTILINE)
     assert functions == ["mish"], "one function"
-    own = REGISTRY.pop("mish")
+    own = REGISTRY["mish"]
+    del REGISTRY["mish"]
     before = set(REGISTRY)
     namespace: dict[str, Any] = {"__name__": "mish"}
     exec(compile(block, "mish.py", "exec"), namespace)

@@ -164,6 +164,7 @@ def run_with(folder: Path, code: str, *args: str, **env: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_backend_in_a_folder_passes_the_sweep(toy: Path) -> None:
     out = run_with(toy, SWEEP, str(Path(__file__).parent / "ops"), OPS, DS_BACKEND="toy")
     ran, claimed = map(int, out.split())

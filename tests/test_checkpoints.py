@@ -304,6 +304,7 @@ def save_and_die(step: int, save: Callable[[], Any]) -> bool:
     return code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [None, 1, 2])
 def test_a_crash_at_any_moment_leaves_a_whole_checkpoint(
     tmp_path: Path, keep: int | None, monkeypatch: pytest.MonkeyPatch
@@ -446,6 +447,7 @@ def test_every_damaged_byte_of_a_part_is_found(saved: Path) -> None:
         file.write_bytes(whole)
 
 
+@pytest.mark.slow
 def test_every_damaged_byte_of_the_manifest_is_found(saved: Path) -> None:
     path = saved / MANIFEST
     whole = path.read_bytes()

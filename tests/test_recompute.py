@@ -334,6 +334,7 @@ def deep_mlp(depth):
     return [part() for _ in range(depth)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make, shape, part",
     [

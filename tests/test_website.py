@@ -57,6 +57,7 @@ def parsed(pages: dict[str, str]) -> dict[str, Page]:
     return {path: Page(text) for path, text in pages.items()}
 
 
+@pytest.mark.slow
 def test_every_link_leads_somewhere(parsed: dict[str, Page]) -> None:
     broken = []
     for path, page in parsed.items():

@@ -181,22 +181,29 @@ class Op:
 class Registry(dict[str, Op]):
     """The ops that have a record, by name. A record is loaded when it is first asked for.
 
-    `load(name)` brings in the file that has the record of a name, every file for None; who has the
-    files fills it in. Going through the registry loads every file.
+    `load(name)` brings in the file that is known to have the record of a name, every file for None;
+    who has the files fills it in. Going through the registry loads every file.
     """
 
     load: Callable[[str | None], None]
 
     def add(self, op: Op) -> None:
         """Take in a record whose name is new."""
+        self.load(op.name)
         assert not dict.__contains__(self, op.name), op.name
         self[op.name] = op
 
     def __missing__(self, name: str) -> Op:
         self.load(name)
-        if dict.__contains__(self, name):
-            return self[name]
-        raise KeyError(name)
+        if not dict.__contains__(self, name):
+            self.load(None)
+        if not dict.__contains__(self, name):
+            raise KeyError(name)
+        return self[name]
+
+    def __delitem__(self, name: str) -> None:
+        assert self[name]  # so that it does not come back when its file is loaded
+        super().__delitem__(name)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.get(name) is not None

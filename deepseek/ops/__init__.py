@@ -46,10 +46,10 @@ def load_all() -> dict[str, Any]:
 
 
 def _load_record(name: str | None) -> None:
-    if name in _RECORDS:
-        _load(_RECORDS[name])
-    else:
+    if name is None:
         load_all()
+    elif name in _RECORDS:
+        _load(_RECORDS[name])
 
 
 def __getattr__(name: str) -> Any:

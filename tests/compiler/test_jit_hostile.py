@@ -570,3 +570,25 @@ def test_threads_that_compute_while_the_process_ends():
         [sys.executable, "-c", DYING], capture_output=True, text=True, timeout=60
     )
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+LATE = """
+seen = dict(locals())
+def twice(x):
+    return x * 2
+"""
+
+
+def test_a_module_that_is_imported_by_a_trace_may_read_what_it_likes(tmp_path, monkeypatch):
+    (tmp_path / "late_module.py").write_text(LATE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    @ds.jit
+    def f(a):
+        import late_module
+
+        return late_module.twice(a)
+
+    assert f(vec(1, 2)).numpy().tolist() == [2, 4]
+    with pytest.raises(TraceError, match=r"cannot see what locals\(\) reads"):
+        ds.jit(lambda a: a * len(locals()))(vec(1))

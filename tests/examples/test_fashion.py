@@ -32,6 +32,7 @@ def folder(tmp_path: Path, example: Callable[[str], ModuleType]) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "wanted"), [("mlp", 0.8), ("cnn", 0.3)])
 def test_it_learns(
     example: Callable[[str], ModuleType], folder: Path, name: str, wanted: float

@@ -23,6 +23,7 @@ def phantom(shape: tuple[int, ...]) -> list[np.ndarray]:
     return [(0.2 + 0.3 * grey + 0.7 * white + noise).astype(np.float32), grey, white]
 
 
+@pytest.mark.slow
 def test_it_learns(example: Callable[[str], ModuleType], tmp_path: Path) -> None:
     segment = example("segment")
     brain = segment.labelled(*phantom((40, 36, 33)))

@@ -102,6 +102,7 @@ def test_stacks_have_layers_of_their_own() -> None:
     np.testing.assert_array_equal(stack(x).numpy(), wanted.numpy())
 
 
+@pytest.mark.slow
 def test_a_transformer_trains_in_one_program() -> None:
     ds.manual_seed(0)
     model = nn.Transformer(WIDTH, HEADS, 1, 1, 12, dropout=0.1, batch_first=True)

@@ -25,9 +25,12 @@ struct Recording {
   std::unordered_map<PyObject*, bool> wanted;  // by code object, which `codes` keeps alive
   std::vector<py::object> codes;
   std::set<Entry> seen;
+  std::set<PyCodeObject*> importers;   // of `wanted`, the code of Python's import system
+  PyFrameObject* importing = nullptr;  // the outermost frame of an import that goes on
 };
 
 constexpr const char* kCapsule = "deepseek.recording";
+constexpr const char* kImporter = "<frozen importlib.";
 
 Recording& recording_of(PyObject* capsule) {
   return *static_cast<Recording*>(PyCapsule_GetPointer(capsule, kCapsule));
@@ -48,6 +51,9 @@ bool is_wanted(Recording& recording, PyCodeObject* code) {
     const auto starts = [&](const std::string& prefix) { return file.starts_with(prefix); };
     entry->second = std::ranges::none_of(recording.ignore, starts) ||
                     std::ranges::any_of(recording.keep, starts);
+    if (starts(kImporter)) {
+      recording.importers.insert(code);
+    }
   }
   return entry->second;
 }
@@ -56,7 +62,11 @@ void record(Recording& recording, PyFrameObject* frame) {
   const auto code =
       py::reinterpret_steal<py::object>(reinterpret_cast<PyObject*>(PyFrame_GetCode(frame)));
   auto* code_object = reinterpret_cast<PyCodeObject*>(code.ptr());
-  if (!is_wanted(recording, code_object)) {
+  const bool wanted = is_wanted(recording, code_object);
+  if (recording.importers.contains(code_object)) {
+    recording.importing = frame;
+  }
+  if (!wanted || recording.importing != nullptr) {
     return;
   }
   // The frame's own mapping changes while the function runs, so it is copied.
@@ -90,7 +100,12 @@ void record(Recording& recording, PyFrameObject* frame) {
 
 int on_event(PyObject* capsule, PyFrameObject* frame, int what, PyObject* argument) {
   Recording& recording = recording_of(capsule);
-  if (what == PyTrace_CALL) {
+  // A module is made once: what that reads is not what the function read.
+  if (recording.importing != nullptr) {
+    if (what == PyTrace_RETURN && frame == recording.importing) {
+      recording.importing = nullptr;
+    }
+  } else if (what == PyTrace_CALL) {
     try {
       record(recording, frame);
     } catch (py::error_already_set& error) {
