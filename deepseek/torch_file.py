@@ -29,6 +29,11 @@ ZIP = b"PK\x03\x04"
 LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # what files before PyTorch 1.6 begin with
 LARGEST = 2**63 - 1
 MOST_AXES = 64  # as many as NumPy has
+# A file may ask for so many bytes beside its storages, for tensors that lie in them with strides
+# and for what its pickle copies. PyTorch writes views of one storage; each is a tensor here.
+FREE, TIMES_FILE = 64 << 20, 4
+# A pickle that is longer than this may be that many times what it takes in the archive.
+LONG_PICKLE, DENSEST_PICKLE = 16 << 20, 64
 
 # What comes of reading an archive or running a pickle that is not as it should be.
 DAMAGE = (
@@ -102,6 +107,7 @@ class Archive:
                 "  help: in PyTorch, torch.save(model.state_dict(), path)"
             )
         self.storages: dict[tuple[str, int], Buffer] = {}
+        self.budget = FREE + TIMES_FILE * sum(i.compress_size for i in self.members.values())
         self.swapped = self._byteorder() == b"big"
 
     def _byteorder(self) -> bytes:
@@ -112,12 +118,28 @@ class Archive:
             raise damaged(self.path, f"its byte order is {order[:20]!r}; known: little, big")
         return order
 
+    def spend(self, nbytes: int) -> None:
+        """Take bytes from what the file may ask for. Raises FormatError where nothing is left."""
+        self.budget -= nbytes
+        if self.budget < 0:
+            raise Refused(
+                f"{self.path} asks for far more memory than it takes on disk: its tensors overlap "
+                "or repeat their elements\n"
+                "  help: in PyTorch, save them with x.contiguous()"
+            )
+
     def read(self, name: str) -> bytes:
         """A whole member."""
         return self.file.read(self.root + name)
 
     def load(self) -> Any:
         """The object that the pickle describes."""
+        info = self.members[self.root + "data.pkl"]
+        if info.file_size > max(LONG_PICKLE, DENSEST_PICKLE * info.compress_size):
+            raise damaged(
+                self.path, f"its data.pkl would grow from {info.compress_size} bytes to "
+                f"{info.file_size}",
+            )  # fmt: skip
         program = self.read("data.pkl")
         try:
             return Machine(program, self.path, known_globals(self), storage_of).run()
@@ -168,6 +190,7 @@ class Archive:
         nbytes = math.prod(size) * dtype.itemsize
         whole = not offset and nbytes == memory.nbytes and stride == dense_strides(size)
         if not whole:
+            self.spend(nbytes)
             memory = strided(memory, offset, size, stride, dtype)
         if dtype.is_bool and nbytes and np.frombuffer(memory, np.uint8).max() > 1:  # type: ignore[call-overload]
             raise damaged(self.path, f"storage {storage.key!r} of type bool has other than 0 and 1")
@@ -294,10 +317,22 @@ def known_globals(archive: Archive) -> dict[str, Any]:
     def encoded(text: str, encoding: str) -> bytes:
         if encoding not in ("latin1", "latin-1"):
             raise ValueError(f"bytes in encoding {encoding!r}")
-        return text.encode("latin1")
+        return bytes_of(text)
+
+    def bytes_of(given: Any) -> bytes:
+        """Bytes, or a text that has them as its characters; never a number, which is a size."""
+        if not isinstance(given, (str, bytes, bytearray)):
+            raise ValueError("bytes are made of what has none")
+        archive.spend(len(given))
+        return given.encode("latin1") if isinstance(given, str) else bytes(given)
+
+    def items_of(given: Any) -> Any:
+        """The items of a container that is copied."""
+        archive.spend(len(given) * struct.calcsize("P"))
+        return given
 
     def ordered(items: Any = ()) -> OrderedDict[Any, Any]:
-        return OrderedDict((checked_key(k), checked(v)) for k, v in items)
+        return OrderedDict((checked_key(k), checked(v)) for k, v in items_of(items))
 
     functions: dict[str, Callable[..., Any]] = {
         "torch._utils._rebuild_tensor_v2": tensor_v2,
@@ -307,13 +342,13 @@ def known_globals(archive: Archive) -> dict[str, Any]:
         "torch._tensor._rebuild_from_type_v2": typed,
         "torch.Tensor": lambda: None,
         "torch.nn.parameter.Parameter": lambda: None,
-        "torch.Size": lambda sizes=(): tuple(int(n) for n in sizes),
+        "torch.Size": lambda sizes=(): tuple(int(n) for n in items_of(sizes)),
         "torch.device": lambda kind, index=None: Device(kind),
         "collections.OrderedDict": ordered,
         "collections.Counter": lambda counts=(): Counter(ordered(dict_items(counts))),
-        "builtins.set": lambda items=(): {checked_key(item) for item in items},
-        "builtins.frozenset": lambda items=(): frozenset(checked_key(item) for item in items),
-        "builtins.bytes": lambda given=b"": bytes(bytes_of(given)),
+        "builtins.set": lambda items=(): {checked_key(item) for item in items_of(items)},
+        "builtins.frozenset": lambda items=(): frozenset(map(checked_key, items_of(items))),
+        "builtins.bytes": lambda given=b"": bytes_of(given),
         "builtins.bytearray": lambda given=b"", encoding="latin1": bytearray(bytes_of(given)),
         "_codecs.encode": encoded,
     }
@@ -328,12 +363,3 @@ def known_globals(archive: Archive) -> dict[str, Any]:
 def dict_items(given: Any) -> Any:
     """The pairs of a dict, or what lists them."""
     return given.items() if isinstance(given, dict) else given
-
-
-def bytes_of(given: Any) -> bytes:
-    """Bytes, or a text that has them as its characters; never a number, which would be a size."""
-    if isinstance(given, str):
-        return given.encode("latin1")
-    if not isinstance(given, (bytes, bytearray)):
-        raise ValueError("bytes are made of what has none")
-    return bytes(given)

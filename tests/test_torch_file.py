@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import deepseek as ds
+from deepseek import torch_file
 from deepseek.errors import FormatError
 from deepseek.serialize import load, save
 
@@ -407,10 +408,48 @@ def test_layouts_that_do_not_fit(path: Path, wrong: str) -> None:
         read(path, program, {"0": bytes(48)})
 
 
-def test_more_than_the_machine_has_is_out_of_memory(path: Path) -> None:
+def test_more_than_the_machine_has_is_out_of_memory(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_file, "FREE", 2**50)
     program = tensor(storage("FloatStorage", "0", 1), 0, (2**45,), (0,))
     with pytest.raises(ds.errors.OutOfMemoryError):
         read(path, program, {"0": bytes(4)})
+
+
+MIB = 1 << 20
+TWICE = b"q\x01" + name("builtins.bytearray") + b"q\x020"  # a text, and what copies it
+GREEDY = {
+    "an expanded tensor": tensor(storage("FloatStorage", "0", 1), 0, (10**9,), (0,)),
+    "many views of one storage": list_of(
+        *(tensor(storage("ByteStorage", "1", MIB), 1, (MIB - 1,), (1,)) for _ in range(100))
+    ),
+    "copies of a text": text("x" * MIB) + TWICE + list_of(*[b"h\x02h\x01\x85R"] * 100),
+    "copies of a tuple": (
+        list_of(*[FALSE] * (MIB // 8)) + b"q\x01" + name("builtins.frozenset") + b"q\x02"
+        + list_of(*[b"h\x02h\x01\x85R"] * 600)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", GREEDY)
+def test_files_that_ask_for_far_more_memory_than_they_take(path: Path, what: str) -> None:
+    with pytest.raises(FormatError, match="asks for far more memory than it takes on disk"):
+        read(path, GREEDY[what], {"0": bytes(4), "1": bytes(MIB)})
+
+
+def test_a_pickle_that_grows_out_of_a_small_member_is_refused(path: Path) -> None:
+    program = b"N0" * (9 << 20) + NONE
+    with pytest.raises(FormatError, match=r"data.pkl would grow from \d+ bytes to 18874372"):
+        read(path, program, method=zipfile.ZIP_DEFLATED)
+    assert read(path, b"N0" * 1000 + NONE, method=zipfile.ZIP_DEFLATED) is None
+
+
+def test_views_that_take_as_much_as_their_storage_are_read(path: Path) -> None:
+    rows = [tensor(storage("ByteStorage", "1", 64), 8 * i, (8,), (1,)) for i in range(8)]
+    assert [row.tolist() for row in read(path, list_of(*rows), {"1": bytes(range(64))})] == [
+        [*range(8 * i, 8 * i + 8)] for i in range(8)
+    ]
 
 
 def test_damaged_archives(path: Path) -> None:

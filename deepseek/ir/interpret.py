@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from deepseek.errors import CompileError
+from deepseek.errors import CompileError, ShapeError, op_error
 from deepseek.ir.dtype import DType, float32, float64
 from deepseek.ir.graph import CONSTANT, Graph, Node, Value
 from deepseek.ir.op import Kind
@@ -62,7 +62,11 @@ def interpret_node(node: Node, arrays: Sequence[Any], wide: bool = False) -> lis
     if node.op.reference is None:
         return list(interpret(expansion(node), arrays, wide))
     operands = [computed(a, v.type.dtype, wide) for a, v in zip(arrays, node.inputs, strict=True)]
-    out = call_reference(node, operands, wide)
+    try:
+        out = call_reference(node, operands, wide)
+    except IndexError as error:  # an index in a tensor, which only now is known
+        wanted = "indices of elements that there are"
+        raise op_error(ShapeError, node.op.name, error, wanted, node.line) from None
     results = out if isinstance(out, (tuple, list)) else (out,)
     return [
         stored(np.asarray(r), v.type.dtype, wide)

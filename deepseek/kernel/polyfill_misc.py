@@ -1,21 +1,15 @@
-"""sin, cos, atan, remainders, and powers of integers.
-
-sin and cos subtract the nearest multiple of pi in three parts (in float64 for both types: close to
-a multiple of pi, float32 would lose everything) and need one odd polynomial.
-"""
+"""atan, remainders, and powers of integers."""
 
 from __future__ import annotations
 
 import math
 
-from deepseek.ir.dtype import float32, float64, uint32, uint64
-from deepseek.ir.scalar import Expr, bitcast, call, cast, const, make
+from deepseek.ir.dtype import float32, float64
+from deepseek.ir.scalar import Expr, call, cast, const, make
 from deepseek.kernel.polyfill_form import (
     FORMS,
     Form,
     add,
-    at_least,
-    at_most,
     both,
     div,
     eq,
@@ -29,48 +23,7 @@ from deepseek.kernel.polyfill_form import (
     where,
 )
 
-# pi in parts of 33, 33 and 53 bits, so that n times the first two is exact.
-_PI = (3.1415926534682512, 1.2154201012607932e-10, 4.044532497591901e-21)
-
 _HALF_PI_REST = -4.371139000186241e-08  # pi / 2 less its float32
-
-
-def sin(form: Form, x: Expr) -> Expr:
-    wide = FORMS[float64]
-    x64 = cast(x, float64)
-    magic = wide.c(wide.magic)
-    rounded = fma(x64, wide.c(1 / math.pi), magic)
-    n = sub(rounded, magic)
-    r = x64
-    for part in _PI:
-        r = fma(n, wide.c(-part), r)
-    return _odd_sine(form, r, rounded)
-
-
-def cos(form: Form, x: Expr) -> Expr:
-    """sin(pi (n + 1/2) - x), up to the sign of n's parity."""
-    wide = FORMS[float64]
-    x64 = cast(x, float64)
-    magic = wide.c(wide.magic)
-    rounded = add(fma(x64, wide.c(1 / math.pi), wide.c(-0.5)), magic)
-    n = add(sub(rounded, magic), wide.c(0.5))
-    r = neg(x64)
-    for part in _PI:
-        r = fma(n, wide.c(part), r)
-    return _odd_sine(form, r, rounded)
-
-
-def _odd_sine(form: Form, r64: Expr, rounded: Expr) -> Expr:
-    """sin(r) with the sign of the parity in the lowest bit of `rounded`."""
-    r = cast(r64, form.dtype)
-    # Only arguments beyond the stated range need the limits.
-    r = at_least(at_most(r, form.c(1.6)), form.c(-1.6))
-    z = mul(r, r)
-    sine = fma(mul(r, z), horner(form, z, form.sin), r)
-    parity = bitcast(rounded, uint64)
-    bits = cast(parity, uint32) if form.dtype is float32 else parity
-    sign = call("shl", bits, form.u(form.dtype.bits - 1))
-    return form.number(call("bitxor", form.ubits(sine), sign))
 
 
 def atan(form: Form, x: Expr) -> Expr:

@@ -18,6 +18,7 @@ from deepseek.ops.bags import MODES, by_frequency, embedding_renorm
 from deepseek.ops.create import arange
 from deepseek.ops.elementwise import where
 from deepseek.ops.index import indices_of
+from deepseek.ops.nn import embedding_
 
 __all__ = ["Embedding", "EmbeddingBag"]
 
@@ -138,7 +139,7 @@ class Embedding(_Table):
         indices = indices_of("Embedding", indices, self.num_embeddings)
         self.limit_norms(indices)
         weight = by_frequency(self.weight, indices) if self.scale_grad_by_freq else self.weight
-        return F.embedding(indices, weight, self.padding_idx)
+        return embedding_(indices, weight, self.padding_idx)  # type: ignore[no-any-return]
 
 
 class EmbeddingBag(_Table):

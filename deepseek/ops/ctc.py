@@ -27,12 +27,13 @@ from deepseek.ops.define import (
     converted,
     describe,
     expanded,
+    filled,
     is_size,
     minus,
     shape_of,
     times,
 )
-from deepseek.ops.elementwise import logical_and, maximum, where
+from deepseek.ops.elementwise import logical_and, maximum, minimum, where
 from deepseek.ops.index import take, take_along_axis
 from deepseek.ops.loss import REDUCTIONS, reduced_loss, reduced_reference
 from deepseek.ops.slicing import narrow
@@ -261,4 +262,5 @@ def _padded(targets: Tensor, counts: Tensor, given: Lengths) -> Tensor:
     if is_size(total, 0) or is_size(longest, 0):
         return full((shape_of(counts)[0], 0), 0, dtype=int64)
     starts = (counts.cumulative_sum(axis=0) - counts).reshape((-1, 1))
-    return take(targets, starts + arange(longest), axis=0)
+    places = minimum(starts + arange(longest), filled((), minus(total, 1), int64))
+    return take(targets, places, axis=0)

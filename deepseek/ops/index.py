@@ -1,8 +1,9 @@
 """Reading and adding at computed places: take, take_along_axis (gather) and scatter_add.
 
 Indices may be negative, counting from the end. One that is out of range is an error where it is
-known when it is given: in a list or array, and in any tensor under DS_EAGER or DS_VERIFY. A
-compiled kernel cannot raise; there it stands for the nearest element.
+known when it is given: in a list or array, and in a tensor whose elements are there already; under
+DS_EAGER or DS_VERIFY in every tensor, and always on the `reference` backend. A compiled kernel
+cannot raise: there such an index reads the nearest element, and writes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from deepseek.frontend.tensor import Tensor, record, state
 from deepseek.ir import scalar
 from deepseek.ir.dtype import int64
 from deepseek.ir.op import Kind, Sample, Scatter
-from deepseek.ir.scalar import ONE, TRUE, ZERO, Expr, as_expr, call, cast
+from deepseek.ir.scalar import ONE, ZERO, Expr, as_expr, call, cast
 from deepseek.ir.shape import Shape, Size, TensorType, is_true, same, tensor_type
 from deepseek.ops import forms
 from deepseek.ops.define import (
@@ -33,7 +34,6 @@ from deepseek.ops.define import (
     primitive,
     shape_of,
 )
-from deepseek.ops.elementwise import maximum, minimum, where
 from deepseek.ops.methods import attribute
 
 __all__ = ["gather", "scatter_add", "take", "take_along_axis"]
@@ -42,47 +42,60 @@ Index = tuple[Expr, ...]
 Types = tuple[TensorType, ...]
 
 
+def from_front(i: Expr, size: Size) -> Expr:
+    """An index as an int64 that counts from the front."""
+    i = cast(i, int64)
+    return scalar.where(call("lt", i, ZERO), scalar.add(i, as_expr(size)), i)
+
+
+def nearest(i: Expr, size: Size) -> Expr:
+    """The nearest place on an axis."""
+    return scalar.maximum(ZERO, scalar.minimum(i, scalar.sub(as_expr(size), ONE)))
+
+
 def in_range(i: Expr, size: Size) -> Expr:
     """An index as an element's place: negative ones from the end, then clamped."""
-    n = as_expr(size)
-    i = cast(i, int64)
-    wrapped = scalar.where(call("lt", i, ZERO), scalar.add(i, n), i)
-    return scalar.maximum(ZERO, scalar.minimum(wrapped, scalar.sub(n, ONE)))
+    return nearest(from_front(i, size), size)
 
 
-def in_range_tensor(i: Tensor, size: Size) -> Tensor:
-    """The same for a tensor of int64 indices."""
-    n = filled((), size, int64)
-    return minimum(maximum(where(i < 0, i + n, i), 0), n - 1)
+def known_elements(x: Tensor) -> Any:
+    """A tensor's elements where they are there already; None where looking would wait for them.
+
+    Under DS_EAGER and DS_VERIFY it waits. What a trace works on has no elements.
+    """
+    if state.trace is not None:
+        return None
+    there = x._value.data is not None or options.eager or options.verify
+    return x.numpy() if there else None
 
 
-def _in_range_reference(i: Any, size: int) -> Any:
-    i = np.asarray(i).astype(np.int64)
-    return np.clip(np.where(i < 0, i + size, i), 0, size - 1)
+def refuse_out_of_range(name: str, values: Any, size: Size) -> None:
+    """Raises ShapeError for the first of some indices that an axis does not have."""
+    if not isinstance(size, int) or not values.size:
+        return
+    if values.max() < size and values.min() >= -size:
+        return
+    wrong = values[(values < -size) | (values >= size)]
+    raise op_error(
+        ShapeError, name, f"index {wrong.flat[0]} for an axis of size {size}",
+        f"-{size} <= index < {size}", user_line(),
+    )  # fmt: skip
 
 
 def indices_of(name: str, indices: Any, size: Size) -> Tensor:
     """Indices for an axis of the given size as a tensor. Raises for what is not, as far as known.
 
-    Lists and arrays are looked at; tensors only where checks are asked for and values are there.
+    Lists and arrays are looked at, and tensors whose elements are there.
     """
     if isinstance(indices, (list, tuple)):
         indices = np.asarray(indices, None if len(indices) else np.int64)
     out = as_tensor(indices, name)
     if not out.dtype.is_integer:
         raise op_error(DTypeError, name, f"indices {describe(out)}", "integer indices", user_line())
-    values: Any = None
-    if isinstance(indices, (int, np.ndarray, np.generic)):
-        values = np.asarray(indices)
-    elif (options.eager or options.verify) and state.trace is None:
-        values = out.numpy()
-    if values is not None and isinstance(size, int):
-        wrong = values[(values < -size) | (values >= size)]
-        if wrong.size:
-            raise op_error(
-                ShapeError, name, f"index {wrong.flat[0]} for an axis of size {size}",
-                f"-{size} <= index < {size}", user_line(),
-            )  # fmt: skip
+    given = isinstance(indices, (int, np.ndarray, np.generic))
+    values = np.asarray(indices) if given else known_elements(out)
+    if values is not None:
+        refuse_out_of_range(name, values, size)
     return out
 
 
@@ -111,7 +124,7 @@ def _take_meaning(index: Index, read: Any, inputs: Types, out: TensorType, *, ax
 def _take_reference(x: Any, indices: Any, *, axis: int) -> Any:
     if not np.size(indices):
         return np.zeros(x.shape[:axis] + indices.shape + x.shape[axis + 1 :], x.dtype)
-    return np.take(x, _in_range_reference(indices, x.shape[axis]), axis=axis)
+    return np.take(x, np.asarray(indices, np.int64), axis=axis)
 
 
 def _take_vjp(g: Tensor, y: Tensor, x: Tensor, indices: Tensor, *, axis: int) -> tuple[Any, ...]:
@@ -182,7 +195,7 @@ def _along_meaning(index: Index, read: Any, inputs: Types, out: TensorType, *, a
 def _along_reference(x: Any, indices: Any, *, axis: int) -> Any:
     if not np.size(indices):
         return np.zeros(indices.shape, x.dtype)
-    return np.take_along_axis(x, _in_range_reference(indices, x.shape[axis]), axis=axis)
+    return np.take_along_axis(x, np.asarray(indices, np.int64), axis=axis)
 
 
 def _along_vjp(g: Tensor, y: Tensor, x: Tensor, indices: Tensor, *, axis: int) -> tuple[Any, ...]:
@@ -298,8 +311,12 @@ def scatter_infer(name: str) -> Any:
 def scatter_meaning(
     index: Index, read: Any, inputs: Types, out: TensorType, *, axis: int, combine: str = "add"
 ) -> Scatter:
-    at = in_range(read(1, index), out.shape[axis])
-    return Scatter((*index[:axis], at, *index[axis + 1 :]), TRUE, read(2, index), combine)
+    size = out.shape[axis]
+    place = from_front(read(1, index), size)
+    at = nearest(place, size)
+    return Scatter(
+        (*index[:axis], at, *index[axis + 1 :]), call("eq", at, place), read(2, index), combine
+    )
 
 
 _UFUNCS: dict[str, Any] = {
@@ -312,7 +329,7 @@ def scatter_reference(
 ) -> Any:
     out = x.copy()
     at: list[Any] = list(np.indices(updates.shape, sparse=True))
-    at[axis] = _in_range_reference(indices, x.shape[axis])
+    at[axis] = np.asarray(indices, np.int64)
     if combine == "set":
         out[tuple(at)] = updates
     else:
@@ -348,6 +365,8 @@ def scatter_add(x: Tensor, /, dim: int, index: Any, src: Tensor) -> Tensor:
     """x, and src[..., i, ...] added at index[..., i, ...] of axis `dim`; repeats add up.
 
     The index may be smaller than x on other axes, and than src on any: the rest is left alone.
+    Raises ShapeError for an index known to be out of range; what a compiled kernel would add there
+    is added nowhere.
 
     >>> ds.scatter_add(ds.zeros(3), 0, ds.asarray([2, 0, 2]), ds.ones(3)).tolist()
     [1.0, 0.0, 2.0]

@@ -24,10 +24,11 @@ from deepseek.ops.define import (
     expanded,
     filled,
     is_size,
+    minus,
     shape_of,
 )
-from deepseek.ops.elementwise import maximum, stop_gradient, where
-from deepseek.ops.index import in_range_tensor, scatter_add, take
+from deepseek.ops.elementwise import maximum, minimum, stop_gradient, where
+from deepseek.ops.index import scatter_add, take
 from deepseek.ops.keys import Key, parse
 from deepseek.ops.methods import attribute, method
 from deepseek.ops.scattering import scatter
@@ -51,8 +52,9 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     """x[key] for ints, slices, ..., None, integer tensors or lists, and masks, as in NumPy.
 
     How many elements a mask picks depends on its values, so a mask that is computed inside
-    `@ds.jit` raises ArgumentError. Raises ShapeError for an integer out of range; in a tensor it is
-    seen under DS_EAGER or DS_VERIFY only, and otherwise stands for the nearest element.
+    `@ds.jit` raises ArgumentError. Raises ShapeError for an integer out of range, in a tensor too
+    where its elements are there already or DS_EAGER or DS_VERIFY is on. Otherwise what is read
+    there is some element of x, and an assignment changes nothing.
 
     >>> x = ds.arange(12).reshape(3, 4)
     >>> x[1:, ds.asarray([0, 3])].tolist()
@@ -75,15 +77,20 @@ class Advanced:
         self.shape = shape_of(places[0])
         source = shape_of(x)
         self.sizes = tuple(source[a] for a in self.axes)
-        self.index: Tensor | None = None
-        for (axis, _), place in zip(key.arrays, places, strict=True):
-            if axis is not None:
-                size = source[axis]
-                at = in_range_tensor(place, size)
-                outer: Tensor | None = self.index
-                self.index = at if outer is None else outer * filled((), size, int64) + at
+        given = [p for (a, _), p in zip(key.arrays, places, strict=True) if a is not None]
+        self.index = given[0] if len(given) == 1 else self._together(given) if given else None
         self.rest = [a for a in range(x.ndim) if a not in self.axes]
         self.at = 0 if key.front else key.at
+
+    def _together(self, places: list[Tensor]) -> Tensor:
+        """Indices of several axes as one; beyond all elements where one of them is out of range."""
+        index = outside = filled((), 0, int64)
+        for place, size in zip(places, self.sizes, strict=True):
+            n = filled((), size, int64)
+            at = where(place < 0, place + n, place)
+            index = index * n + at
+            outside = outside | converted((at < 0) | (at >= n), int64)
+        return where(outside != 0, filled((), numel(self.sizes), int64), index)
 
     def merged(self, x: Tensor) -> Tensor:
         """x with its indexed axes merged into one, which stands where the index's axes will."""
@@ -230,7 +237,9 @@ def _chosen(x: Tensor, key: Key, v: Tensor, op: str) -> Tensor:
         if is_size(shape_of(v)[spot], 0):
             return x
         order = converted(mask.reshape((-1,)), int64).cumulative_sum(axis=0) - 1
-        v = take(v, maximum(order, 0).reshape(shape_of(mask)), axis=spot)
+        last = minus(shape_of(v)[spot], 1)
+        place = minimum(maximum(order, 0), filled((), last, int64))
+        v = take(v, place.reshape(shape_of(mask)), axis=spot)
     lead = max(spot, 0)
     v = v.reshape((1,) * (at - lead) + shape_of(v)) if at > lead else v
     if at != axis:

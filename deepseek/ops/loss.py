@@ -6,6 +6,9 @@ have in common, the reduction, is here too.
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,12 +23,50 @@ from deepseek.ops.activation import floating, log_softmax, widened
 from deepseek.ops.create import places_along
 from deepseek.ops.define import composite, converted, describe, filled, shape_of
 from deepseek.ops.elementwise import maximum, where
+from deepseek.ops.index import known_elements
 from deepseek.ops.reduce import element_count, over_count
 from deepseek.ops.transcendental import log, logaddexp
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"]
 
 REDUCTIONS = ("mean", "sum", "none")
+IGNORED = -100  # the target that counts nothing, unless another is chosen
+Loss = Callable[..., Tensor]
+
+
+def refusing_classes(loss: Loss) -> Loss:
+    """The loss, which first looks at targets whose elements are there: each has to be a class.
+
+    Out of range is an error. A compiled kernel cannot raise: there such a target is no class, and
+    the loss of its sample 0.
+    """
+    parameters = [*inspect.signature(loss).parameters]
+    ignores = "ignore_index" in parameters
+    at = parameters.index("ignore_index") - 2 if ignores else len(parameters)
+
+    @functools.wraps(loss)
+    def checked(input: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: A002
+        if isinstance(target, Tensor) and target.dtype.is_integer:
+            given = args[at] if len(args) > at else kwargs.get("ignore_index", IGNORED)
+            _refuse_classes(loss.__name__, input, target, given if ignores else None)
+        return loss(input, target, *args, **kwargs)
+
+    return checked
+
+
+def _refuse_classes(name: str, scores: Any, target: Tensor, ignored: int | None) -> None:
+    """Raises ShapeError for the first target that is known to be no class and is not ignored."""
+    values = known_elements(target)
+    if values is None or not values.size or not scores.ndim:
+        return
+    classes = shape_of(scores)[min(scores.ndim - 1, 1)]
+    if not isinstance(classes, int) or (values.min() >= 0 and values.max() < classes):
+        return
+    wrong = values[((values < 0) | (values >= classes)) & (values != ignored)]
+    if wrong.size:
+        got, wanted = f"target {wrong.flat[0]} of {classes} classes", f"0 <= target < {classes}"
+        also = "" if ignored is None else f", or {ignored}, which counts nothing"
+        raise op_error(ShapeError, name, got, wanted + also, user_line())
 
 
 def reduced_loss(losses: Tensor, reduction: str, op: str, weight: Tensor | None = None) -> Tensor:
@@ -130,6 +171,7 @@ def _nll_samples(**kwargs: Any) -> list[Sample]:
     return out
 
 
+@refusing_classes
 @composite(
     reference=_nll_reference,
     samples=_nll_samples,
@@ -138,13 +180,14 @@ def _nll_samples(**kwargs: Any) -> list[Sample]:
     onnx=forms_nn.class_loss("NegativeLogLikelihoodLoss"),
 )
 def nll_loss(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,  # noqa: A002
+    input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = IGNORED,  # noqa: A002
     reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """Minus the log-probability of each target class; the mean is by the sum of weights.
 
     `input` (batch, classes, ...) are log-probabilities, `target` (batch, ...) classes, of which
-    `ignore_index` counts nothing; `weight` (classes). Raises ShapeError where they do not fit.
+    `ignore_index` counts nothing; `weight` (classes). Raises ShapeError where they do not fit, and
+    for a target known to be none of the classes.
 
     >>> ds.nll_loss(ds.asarray([[-1.0, -2.0], [-3.0, -4.0]]), ds.asarray([0, 1]))
     tensor(2.5)
@@ -171,6 +214,7 @@ def _cross_entropy_reference(
     return _nll_reference(logs, target, weight, ignore_index, reduction, label_smoothing)
 
 
+@refusing_classes
 @composite(
     reference=_cross_entropy_reference,
     samples=lambda: [
@@ -183,14 +227,15 @@ def _cross_entropy_reference(
     onnx=forms_nn.class_loss("SoftmaxCrossEntropyLoss"),
 )
 def cross_entropy(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,  # noqa: A002
+    input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = IGNORED,  # noqa: A002
     reduction: str = "mean", label_smoothing: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """The cross entropy of softmax(input) and target, class indices or probabilities.
 
     `input` (batch, classes, ...) are logits, `target` (batch, ...) classes, of which `ignore_index`
-    counts nothing, or probabilities of the input's shape. Raises ShapeError for others.
-    ArgumentError for a smoothing outside of [0, 1], or an ignore_index beside probabilities.
+    counts nothing, or probabilities of the input's shape. Raises ShapeError for others, and for a
+    target known to be none of the classes. ArgumentError for a smoothing outside of [0, 1], or an
+    ignore_index beside probabilities.
 
     >>> ds.cross_entropy(ds.asarray([[0.0, -200.0], [3.0, 203.0]]), ds.asarray([0, 0]))
     tensor(100.)

@@ -18,7 +18,13 @@ from deepseek.ops.define import composite, converted, describe, filled, shape_of
 from deepseek.ops.distances import pairwise_distance
 from deepseek.ops.elementwise import logical_and, logical_not, maximum, minimum, where
 from deepseek.ops.index import take_along_axis
-from deepseek.ops.loss import reduced_loss, reduced_reference, reduction_samples, wide_floats
+from deepseek.ops.loss import (
+    reduced_loss,
+    reduced_reference,
+    reduction_samples,
+    refusing_classes,
+    wide_floats,
+)
 from deepseek.ops.transcendental import logaddexp, sqrt
 
 __all__ = [
@@ -175,6 +181,7 @@ def _multi_reference(
     return reduced_reference(losses.reshape(target.shape), reduction)
 
 
+@refusing_classes
 @composite(
     reference=_multi_reference,
     samples=lambda: [

@@ -22,7 +22,7 @@ from deepseek.ops.define import (
     shape_of,
 )
 from deepseek.ops.elementwise import stop_gradient, where
-from deepseek.ops.index import take
+from deepseek.ops.index import indices_of, take
 from deepseek.ops.random import Generator, next_draw, philox_reference, random_bits
 
 __all__ = ["dropout", "embedding", "linear", "one_hot"]
@@ -73,20 +73,27 @@ def _embedding_reference(input: Any, weight: Any, padding_idx: Any) -> Any:  # n
     ],
     onnx=forms_nn.embedding,
 )
-def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:  # noqa: A002
-    """The rows of weight at the given indices; the row `padding_idx` gets no gradient.
-
-    Raises DTypeError unless the indices are integers.
-
-    >>> ds.embedding(ds.asarray([[2, 0]]), ds.asarray([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]))
-    tensor([[[4., 5.],
-             [0., 1.]]])
-    """
+def embedding_(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:  # noqa: A002
+    """The rows of weight at indices that were looked at."""
     rows = take(weight, input, axis=0)
     if padding_idx is None:
         return rows
     padding = (input == padding_idx).reshape((*shape_of(input), 1))
     return where(padding, stop_gradient(rows), rows)
+
+
+def embedding(input: Any, weight: Tensor, padding_idx: int | None = None) -> Tensor:  # noqa: A002
+    """The rows of weight at the given indices; the row `padding_idx` gets no gradient.
+
+    Raises DTypeError unless the indices are integers, ShapeError for one known to be out of range.
+
+    >>> ds.embedding(ds.asarray([[2, 0]]), ds.asarray([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]))
+    tensor([[[4., 5.],
+             [0., 1.]]])
+    """
+    rows = shape_of(weight)[0] if weight.ndim else 1
+    out: Tensor = embedding_(indices_of("embedding", input, rows), weight, padding_idx)
+    return out
 
 
 @composite(

@@ -34,11 +34,11 @@ from deepseek.ops.define import (
     shape_of,
     trace_body,
 )
-from deepseek.ops.elementwise import where
+from deepseek.ops.elementwise import stop_gradient, where
 from deepseek.ops.index import take_along_axis
 from deepseek.ops.methods import method
 from deepseek.ops.reduce import Carries, fold, highest, lowest
-from deepseek.ops.transcendental import logaddexp
+from deepseek.ops.transcendental import isfinite, logaddexp
 from deepseek.ops.view import moveaxis
 
 __all__ = [
@@ -66,7 +66,12 @@ def scanned(init: Callable[[Tensor], Any], step: Callable[..., Any]) -> forms.Fo
 
 
 def _cumulative_sum_vjp(g: Tensor, y: Tensor, x: Tensor, *, axis: int) -> tuple[Tensor]:
-    return (g.flip(axis).cumulative_sum(axis=axis).flip(axis),)
+    return (_from_here_on(g, axis),)
+
+
+def _from_here_on(x: Tensor, axis: int) -> Tensor:
+    """The running sum from the end."""
+    return x.flip(axis).cumulative_sum(axis=axis).flip(axis)
 
 
 def _infer(x: TensorType, *, axis: int) -> tuple[TensorType, ...]:
@@ -144,17 +149,23 @@ def _after(out: Tensor, first: float, axis: int) -> Tensor:
 
 
 def _cumulative_prod_vjp(g: Tensor, y: Tensor, x: Tensor, *, axis: int) -> tuple[Tensor]:
-    # Up to the first zero, y / x is the product of the others. At it, that is the product where the
-    # zero is left out; behind it nothing depends on x.
-    def later(terms: Tensor) -> Tensor:
-        return terms.flip(axis).cumulative_sum(axis=axis).flip(axis)
+    # x[i] gets the sum over k >= i of g[k] and the product of x[..k] without x[i]. Where none of
+    # these is zero, that is the product of what is not zero over x[i]. Where one is, it is zero,
+    # but not its derivative by that one; where several are, so is that.
+    is_zero = x == 0
+    zeros, nonzero = where(is_zero, x, 0), where(is_zero, 1, x)
+    count = converted(is_zero, int64).cumulative_sum(axis=axis)
+    terms = g * cumulative_prod(nonzero, axis=axis)
+    finite = where(isfinite(terms), terms, 0)  # an infinity times zero would be NaN
+    with_zero = finite * zeros.cumulative_sum(axis=axis)
 
-    zeros = (x == 0).cumulative_sum(axis=axis)
-    at_first = (zeros == 1) & (x == 0)
-    safe = where(x == 0, 1, x)
-    before = later(g * y) / safe
-    others = later(g * cumulative_prod(where(at_first, 1, x), axis=axis))
-    return (where(zeros == 0, before, where(at_first, others, 0)),)
+    def later(given: Tensor, zeros_so_far: int) -> Tensor:
+        """The sum of what comes from i on, of terms with so many zeros."""
+        return _from_here_on(where(count == zeros_so_far, given, 0), axis)
+
+    nothing_else = where(is_zero, later(terms, 1), later(terms, 0))
+    at_zero = later(with_zero, 2) - zeros * later(finite, 2)
+    return ((nothing_else + where(is_zero, at_zero, later(with_zero, 1))) / nonzero,)
 
 
 @primitive(
@@ -348,6 +359,9 @@ def _log_sum(dtype: DType, **_: Any) -> Folding:
     return Folding((nothing, zero), lambda c, element, at: merge(c, (element, one)), merge, finish)
 
 
+LARGEST_EXPONENT = 80.0  # whose power is finite in float32
+
+
 def _log_sum_vjp(g: Tensor, y: Tensor, x: Tensor, *, axis: int) -> tuple[Tensor]:
     # x[i] gets the sum over j >= i of g[j] exp(x[i] - y[j]): for each sign of g, in logarithms.
     def part(size: Tensor) -> Tensor:
@@ -355,7 +369,15 @@ def _log_sum_vjp(g: Tensor, y: Tensor, x: Tensor, *, axis: int) -> tuple[Tensor]
         logs = where(flows, where(flows, size, 1).log() - where(flows, y, 0), -math.inf)
         return (logcumsumexp(logs.flip(axis), axis).flip(axis) + x).exp()
 
-    return (part(g) - part(-g),)
+    # Zeros have no logarithm, and add nothing, but derivatives by them are needed.
+    none = where(g == 0, g, 0)
+    top = stop_gradient(x.max(axis=axis, keepdims=True)) if not is_size(shape_of(x)[axis], 0) else x
+    top = where(isfinite(top), top, 0)
+    up, down = x - top, top - y
+    rest = where(up <= 0, up, -math.inf).exp() * _from_here_on(
+        none * where(down < LARGEST_EXPONENT, down, -math.inf).exp(), axis
+    )
+    return (part(g) - part(-g) + rest,)
 
 
 @primitive(

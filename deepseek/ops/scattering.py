@@ -27,11 +27,12 @@ from deepseek.ops.define import (
     expanded,
     filled,
     is_size,
+    minus,
     op_of,
     primitive,
     shape_of,
 )
-from deepseek.ops.elementwise import maximum, where
+from deepseek.ops.elementwise import maximum, minimum, where
 from deepseek.ops.index import (
     cropped,
     indices_of,
@@ -400,7 +401,8 @@ def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     if is_size(shape_of(flat)[0], 0):
         return x
     order = converted(mask.reshape((-1,)), int64).cumulative_sum(axis=0) - 1
-    return where(mask, take(flat, maximum(order, 0), axis=0).reshape(shape_of(x)), x)
+    place = minimum(maximum(order, 0), filled((), minus(shape_of(flat)[0], 1), int64))
+    return where(mask, take(flat, place, axis=0).reshape(shape_of(x)), x)
 
 
 attribute("scatter", scatter, __name__)

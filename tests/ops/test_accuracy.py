@@ -63,8 +63,6 @@ def wide(x: Array) -> Array:
 @pytest.mark.parametrize("name", UNARY)
 def test_functions_of_one_number(name: str, dtype: str) -> None:
     x = arguments(dtype)
-    if name == "tan":
-        x = x[~(np.abs(x) > 2**20) | np.isinf(x)]
     with np.errstate(all="ignore"):
         exact = UNARY[name](wide(x))
     assert error_of(getattr(ds, name)(ds.asarray(x)).numpy(), exact) <= LIMIT[dtype]

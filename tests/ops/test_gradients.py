@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sampling import Case, case_name, cases
 
+import deepseek as ds
 from deepseek import autograd
 from deepseek.frontend.tensor import Tensor, enable_grad, no_grad
 from deepseek.ir.dtype import float64
@@ -110,6 +111,31 @@ def test_second_derivative_agrees_with_differences(case: Case) -> None:
     backward = gradient_graph(graph)
     seeds = [random.uniform(0.5, 1.5, v.type.shape) for v in backward.inputs[len(graph.inputs) :]]
     check(backward, [*case.arrays, *seeds], f"second derivative of {case.op.name}")
+
+
+@pytest.mark.parametrize("x", [[2, 0, 3], [0, 2, 3], [2, 0, 3, 0, 5], [0, 0, 3], [2, 3, 4]])
+def test_second_derivatives_of_running_products_at_zeros(x: list[float]) -> None:
+    def loss(z: ds.Tensor) -> ds.Tensor:
+        y = ds.cumulative_prod(z, axis=0)
+        return (y * y + y).sum()
+
+    at = np.array(x, np.float64)
+    found = [ds.grad(lambda z, i=i: ds.grad(loss)(z)[i])(ds.asarray(at)) for i in range(at.size)]
+    for i, step in enumerate(np.eye(at.size) * 1e-4):
+        ahead, behind = (ds.grad(loss)(ds.asarray(at + d)).numpy() for d in (step, -step))
+        np.testing.assert_allclose(found[i].numpy(), (ahead - behind) / 2e-4, atol=1e-6, rtol=1e-6)
+
+
+def test_the_gradient_of_logcumsumexp_depends_on_cotangents_that_are_zero() -> None:
+    x = np.array([1.0, 2.0, -3.0, -np.inf])
+
+    def pulled(g: ds.Tensor) -> ds.Tensor:
+        return ds.grad(lambda t: (ds.logcumsumexp(t, 0) * g).sum())(ds.asarray(x))
+
+    for g in (np.zeros(4), np.array([0.0, 2.0, 0.0, -1.0])):
+        found = [ds.grad(lambda g, i=i: pulled(g)[i])(ds.asarray(g)).numpy() for i in range(4)]
+        y = np.logaddexp.accumulate(x)
+        np.testing.assert_allclose(found, np.triu(np.exp(x[:, None] - y)), atol=1e-12)
 
 
 def test_a_wrong_gradient_is_found() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -157,12 +158,65 @@ def test_a_computed_mask_selects_outside_of_a_jit_only() -> None:
     assert np.array_equal(clipped(x).numpy(), np.minimum(X, 7))
 
 
-@pytest.mark.parametrize("option", [{"eager": "1"}, {"verify": "1"}])
-def test_indices_in_tensors_are_checked_where_asked(option: dict[str, str]) -> None:
-    x, at = ds.asarray(X), ds.asarray([0, 4])
-    assert np.array_equal(x[at].numpy(), X[[0, 3]]), "the nearest element"
-    with override(**option), pytest.raises(ShapeError, match="index 4 for an axis of size 4"):
-        x[at]
+OUT_OF_RANGE: dict[str, Callable[[ds.Tensor], ds.Tensor]] = {
+    "getitem": lambda i: ds.ones(3, 4)[ds.asarray([0]), i],
+    "setitem": lambda i: ds.ones(4).index_put((i,), ds.zeros(1)),
+    "take": lambda i: ds.take(ds.ones(4), i),
+    "take_along_axis": lambda i: ds.take_along_axis(ds.ones(4), i),
+    "gather": lambda i: ds.gather(ds.ones(4), 0, i),
+    "scatter": lambda i: ds.scatter(ds.ones(4), 0, i, 5.0),
+    "scatter_add": lambda i: ds.scatter_add(ds.ones(4), 0, i, ds.ones(1)),
+    "index_add": lambda i: ds.index_add(ds.ones(4), 0, i, ds.ones(1)),
+    "index_select": lambda i: ds.index_select(ds.ones(4), 0, i),
+    "put": lambda i: ds.put(ds.ones(4), i, 5.0),
+    "embedding": lambda i: ds.embedding(i, ds.ones(4, 2)),
+    "Embedding": lambda i: ds.nn.Embedding(4, 2)(i),
+    "nll_loss": lambda i: ds.nll_loss(ds.ones(1, 4), i),
+    "cross_entropy": lambda i: ds.cross_entropy(ds.ones(1, 4), i),
+    "multi_margin_loss": lambda i: ds.multi_margin_loss(ds.ones(1, 4), i),
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_RANGE)
+def test_indices_out_of_range_are_refused_where_their_values_are_there(name: str) -> None:
+    call = OUT_OF_RANGE[name]
+    call(ds.asarray([3]))
+    with pytest.raises(ShapeError, match=r"(index|target) 4 .*\n  at .*test_indexing.py"):
+        call(ds.asarray([4]))
+    computed = ds.asarray([3]) + 1
+    call(computed)
+    for option in ({"eager": True}, {"verify": 1}):
+        with override(**option), pytest.raises(ShapeError, match="(index|target) 4 "):
+            call(computed)
+
+
+def test_indices_out_of_range_that_are_computed_read_the_nearest_and_write_nothing() -> None:
+    x, source = ds.asarray(X), ds.ones(2)
+
+    def at() -> ds.Tensor:
+        return ds.asarray([-1, 3]) + 1
+
+    assert np.array_equal(x[at()].numpy(), X[[0, 3]])
+    for jit in (lambda f: f, ds.jit):
+        added = jit(lambda i, s: ds.scatter_add(ds.zeros(4), 0, i, s))(at(), source)
+        assert added.tolist() == [1, 0, 0, 0]
+        rows = jit(lambda i, j: ds.zeros(2, 3).index_put((i, j), ds.ones(2)))(at(), at() - 1)
+        assert rows.tolist() == [[0, 0, 1], [0, 0, 0]], "index -1 of the other axis is its last"
+
+
+def test_the_reference_backend_refuses_indices_out_of_range() -> None:
+    with override(backend="reference"):
+        for call in (OUT_OF_RANGE["take"], OUT_OF_RANGE["scatter_add"], OUT_OF_RANGE["embedding"]):
+            with pytest.raises(ShapeError, match=r"index 4 .*\n  at .*test_indexing.py"):
+                call(ds.asarray([3]) + 1).numpy()
+
+
+def test_targets_that_are_ignored_need_not_be_classes() -> None:
+    scores, target = ds.ones(2, 4), ds.asarray([1, 9])
+    assert ds.cross_entropy(scores, target, None, 9).item() == pytest.approx(np.log(4))
+    assert ds.nll_loss(scores, target, ignore_index=9).item() == -1
+    with pytest.raises(ShapeError, match="or 8, which counts nothing"):
+        ds.cross_entropy(scores, target, ignore_index=8)
 
 
 def test_gradients_flow_through_advanced_assignments() -> None:

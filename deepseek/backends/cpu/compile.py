@@ -18,6 +18,7 @@ from deepseek.errors import CompileError
 
 TRIPLE = "x86_64-unknown-linux-gnu"
 CODEGEN_LEVEL = 2
+DEFINED = "define internal "  # what the functions that kernels share begin with
 
 _lock = threading.Lock()
 _machines: dict[Target, Any] = {}
@@ -35,8 +36,12 @@ def compile_kernels(kernels: Sequence[tuple[str, str]], target: Target) -> bytes
 def module_text(kernels: Sequence[tuple[str, str]]) -> str:
     """The kernels as one module."""
     parts = [f'target triple = "{TRIPLE}"\n']
-    parts += [text.replace(f"{SYMBOL}(", f"@{symbol}(", 1) for symbol, text in kernels]
-    return "\n".join(parts)
+    shared: dict[str, None] = {}
+    for symbol, text in kernels:
+        own, *called = text.split(DEFINED)
+        parts.append(own.replace(f"{SYMBOL}(", f"@{symbol}(", 1))
+        shared |= dict.fromkeys(called)
+    return "\n".join([*parts, *(DEFINED + function for function in shared)])
 
 
 def assembly(kernels: Sequence[tuple[str, str]], target: Target) -> str:

@@ -4,6 +4,8 @@ In flow a Kernel and a Target; out flows one function
 
     void NAME(ptr buffers, ptr sizes, i64 begin, i64 end, ptr scratch)
 
+and behind it those that it calls, which the kernels of a module share.
+
 `buffers` points to the addresses of the global buffers, `sizes` to the int64 sizes; the tasks from
 `begin` to `end` of the flattened grid are run (the outermost axis slowest); `scratch`, aligned to
 4096, holds this thread's shared buffers. There is no optimiser behind the text: what is hoisted,
@@ -87,7 +89,9 @@ class Function(Transposes):
             f"define void {SYMBOL}(ptr noalias %buffers, ptr noalias %sizes, i64 %begin, i64 %end, "
             f"ptr noalias %scratch) {attributes} {{"
         )
-        return "\n".join([*comments, head, "entry:", *self.entry, *self.block.lines, "}", ""])
+        called = [text for _, text in self.functions.values()]
+        body = [*self.entry, *self.block.lines, "}", ""]
+        return "\n".join([*comments, head, "entry:", *body, *called])
 
     def _find_mutable(self, kernel: Kernel) -> None:
         """Buffers that are both read and written: their loads stay where they are."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from deepseek.backends.cpu.emit_builder import Block
 from deepseek.backends.cpu.emit_index import Indices
 from deepseek.backends.cpu.emit_types import (
     NOTHING,
@@ -18,6 +19,7 @@ from deepseek.backends.cpu.emit_types import (
     register_type,
     vector_type,
 )
+from deepseek.backends.cpu.target import Target
 from deepseek.errors import CompileError
 from deepseek.ir.dtype import DType, bool_, float32
 from deepseek.ir.scalar import Expr, bounds, int64
@@ -32,12 +34,18 @@ _COMPARE_UNSIGNED = {"eq": "eq", "ne": "ne", "lt": "ult", "le": "ule"}
 _INTRINSIC = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "trunc": "trunc",
               "round": "roundeven"}  # fmt: skip
 
+HELPER = "@of_rare_"  # what names of functions that kernels share begin with
+
 # Operands of one instruction: the dtype of each argument, lanes, where to put it.
 Emit = Callable[[Sequence[str]], str]
 
 
 class Expressions(Indices):
-    """Values of expressions."""
+    """Values of expressions. `functions` are those that a kernel calls: their names and texts."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self.functions: dict[polyfill.Program, tuple[str, str]] = {}
 
     def value(self, e: Expr) -> Value:
         found = self.known.get(e)
@@ -152,7 +160,90 @@ class Expressions(Indices):
                 continue
             inner = [values[a] for a in node.args]
             values[node] = self.step_of(node, inner)
-        return values[program.result]
+        usual = values[program.result]
+        if program.rare is None or program.otherwise is None:
+            return usual
+        return self._unless(values[program.rare], program.otherwise, args, usual)
+
+    def _unless(
+        self, rare: Value, otherwise: polyfill.Program, args: Sequence[Value], usual: Value
+    ) -> Value:
+        """The usual value; where a lane is rare, by a jump, the other program's in such lanes."""
+        lanes, level = usual.lanes, usual.level
+        mask = vector_type("i1", lanes)
+        any_lane = rare.ops[0]
+        for op in rare.ops[1:]:
+            any_lane = self.ins(f"or {mask} {any_lane}, {op}", level)
+        any_lane = self.ins(f"freeze {mask} {any_lane}", level)  # lanes behind the end hold poison
+        if lanes:
+            reduce = f"call i1 @llvm.vector.reduce.or.{mangled('i1', lanes)}"
+            any_lane = self.ins(f"{reduce}({mask} {any_lane})", level)
+        block = self.scopes[level].block
+        inside, after = self.name("rare"), self.name("after")
+        before = block.label
+        block.lines.append(f"  br i1 {any_lane}, label %{inside}, label %{after}")
+        block.lines.append(f"{inside}:")
+        block.label = inside
+        if lanes:
+            found = self._one_by_one(otherwise, args[0], block, level)
+        else:
+            found = [self._called(otherwise, args[0].ops[0], level)]
+        t = vector_type(register_type(otherwise.result.dtype), lanes)
+        chosen = [
+            self.ins(f"select {mask} {rare.op(c)}, {t} {found[c]}, {t} {op}", level)
+            for c, op in enumerate(usual.ops)
+        ]
+        came_from = block.label
+        block.lines.append(f"  br label %{after}")
+        block.lines.append(f"{after}:")
+        block.label = after
+        ops = tuple(
+            self.ins(f"phi {t} [ {a}, %{came_from} ], [ {b}, %{before} ]", level)
+            for a, b in zip(chosen, usual.ops, strict=True)
+        )
+        return Value(ops, lanes, level, usual.reads)
+
+    def _one_by_one(
+        self, program: polyfill.Program, x: Value, block: Block, level: int
+    ) -> list[str]:
+        """A program of one argument in a loop over its lanes."""
+        scalar = register_type(program.result.dtype)
+        t = vector_type(scalar, x.lanes)
+        room = self.alloca(f"[{len(x.ops)} x {t}]")
+        places = [
+            self.ins(f"getelementptr {t}, ptr {room}, i64 {c}", level) for c in range(len(x.ops))
+        ]
+        block.lines += [f"  store {t} {op}, ptr {p}" for op, p in zip(x.ops, places, strict=True)]
+        before, inside, after = block.label, self.name("lanes"), self.name("exit")
+        index, following = f"%{self.name('i')}", f"%{self.name('i')}"
+        block.lines.append(f"  br label %{inside}")
+        block.lines.append(f"{inside}:")
+        block.label = inside
+        block.lines.append(f"  {index} = phi i64 [ 0, %{before} ], [ {following}, %{inside} ]")
+        place = self.ins(f"getelementptr {scalar}, ptr {room}, i64 {index}", level)
+        one = self.ins(f"load {scalar}, ptr {place}", level)
+        found = self._called(program, one, level)
+        block.lines.append(f"  store {scalar} {found}, ptr {place}")
+        block.lines.append(f"  {following} = add i64 {index}, 1")
+        again = self.ins(f"icmp ult i64 {following}, {len(x.ops) * x.lanes}", level)
+        block.lines.append(f"  br i1 {again}, label %{inside}, label %{after}")
+        block.lines.append(f"{after}:")
+        block.label = after
+        return [self.ins(f"load {t}, ptr {p}", level) for p in places]
+
+    def _called(self, program: polyfill.Program, x: str, level: int) -> str:
+        """A program of one number as a function of its own, compiled as quickly as can be."""
+        t = register_type(program.result.dtype)
+        if program not in self.functions:
+            inner = type(self)(self.target)
+            result = inner._run(program, [Value(("%x",))]).ops[0]
+            name = f"{HELPER}{program.name}"
+            attributes = f'optnone noinline nounwind "target-cpu"="{self.target.cpu}"'
+            head = f"define internal {t} {name}({t} %x) {attributes} {self.target.attributes} {{"
+            lines = [head, "entry:", *inner.block.lines, f"  ret {t} {result}", "}", ""]
+            self.functions[program] = name, "\n".join(lines)
+        name, _ = self.functions[program]
+        return self.ins(f"call {t} {name}({t} {x})", level)
 
     def step_of(self, node: Expr, args: list[Value]) -> Value:
         source = node.args[0].dtype
