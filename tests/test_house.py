@@ -25,7 +25,7 @@ PACKAGE = Path(__file__).parents[1] / "deepseek"
 TREE = """
 errors config logs
 _runtime
-ir/ dtype expr integer scalar shape op graph text verify rewrite interpret access
+ir/ recent dtype expr integer scalar shape op graph text verify rewrite interpret access
 frontend/ tensor precision number guards reads explore tracer
 ops/ spelling methods define forms forms_nn forms_math forms_flow
 ops/ elementwise transcendental reduce view index

@@ -17,13 +17,12 @@ import hashlib
 import sys
 import time
 import zlib
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +34,7 @@ from deepseek.config import options
 from deepseek.errors import PACKAGE_DIR, DeepseekError, FormatError
 from deepseek.ir.graph import Graph
 from deepseek.ir.op import INTERNAL, REGISTRY, Kind, Op, resolve
+from deepseek.ir.recent import Recent
 from deepseek.ir.scalar import Expr
 from deepseek.ir.text import expr_text, print_graph
 from deepseek.kernel.ir import Kernel
@@ -86,42 +86,6 @@ class Held:
     launchable: Launchable
     symbol: str
     data: bytes
-
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class Recent(Generic[K, V]):
-    """A mapping of at most `limit` entries: the one that was used longest ago goes first."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.entries: OrderedDict[K, V] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __iter__(self) -> Iterator[K]:
-        return iter(self.entries)
-
-    def get(self, key: K) -> V | None:
-        """The value, which counts as a use, or None."""
-        with suppress(KeyError):  # another thread may drop it between these two
-            value = self.entries[key]
-            self.entries.move_to_end(key)
-            return value
-        return None
-
-    def put(self, key: K, value: V) -> None:
-        self.entries[key] = value
-        with suppress(KeyError):
-            self.entries.move_to_end(key)
-            while len(self.entries) > self.limit:
-                self.entries.popitem(last=False)
-
-    def clear(self) -> None:
-        self.entries.clear()
 
 
 counters = Counters()

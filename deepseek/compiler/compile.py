@@ -10,7 +10,8 @@ import gc
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -247,6 +248,19 @@ class Unrun(Compiled):
         return [inputs[~k] if k < 0 else zeros[k] for k in self.from_input]
 
 
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """No garbage collection: compiling makes very many objects, nearly all of which it keeps."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+@no_collection()
 def compile_graph(
     graph: Graph,
     backend: Backend,

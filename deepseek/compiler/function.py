@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import gc
 import inspect
 import os
 import sys
@@ -25,7 +24,7 @@ import numpy as np
 
 from deepseek import _runtime
 from deepseek.compiler.caches import counters
-from deepseek.compiler.compile import out_of_memory
+from deepseek.compiler.compile import no_collection, out_of_memory
 from deepseek.compiler.entry import (
     Call,
     Entry,
@@ -110,18 +109,6 @@ def alone(trace: Trace) -> Iterator[None]:
         _runtime.end_trace()
 
 
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """No garbage collection: its callbacks and finalizers are not the traced function's code."""
-    on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if on:
-            gc.enable()
-
-
 @dataclass
 class Seen:
     """The sizes of the first call of a signature, and the (argument, axis) that differed since."""
@@ -173,7 +160,11 @@ class Function(_runtime.Dispatcher):
         """An entry for a call that none fits."""
         with tracing_lock:
             found: Entry | None = self.match(args, kwargs)  # made by another thread meanwhile
-            return found or self.trace(*flattened(args, kwargs))
+            if found is not None:
+                return found
+            # Nor are callbacks and finalizers of a collection the traced function's code.
+            with no_collection():
+                return self.trace(*flattened(args, kwargs))
 
     def complain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raise the error for a call that does not even fit the entry made for it."""
@@ -247,7 +238,7 @@ class Function(_runtime.Dispatcher):
         sizes = Sizes()
         call = Call(form, leaves, trace, sizes)
         with active(sizes):
-            with alone(trace), tracing(trace), no_collection():
+            with alone(trace), tracing(trace):
                 _runtime.start_recording_calls(LIBRARIES, INSTALLED_DIRS)
                 try:
                     args, kwargs = unflatten(form, iter(call.place(varying)))

@@ -90,6 +90,11 @@ class Trace:
             found = self.hidden[value] = self.hide(value)
         return found.placeholder
 
+    def known(self, value: Value) -> Value:
+        """What stands for a value that nodes have read here; itself if none has."""
+        found = self.hidden.get(value)
+        return self.constants.get(value, value) if found is None else found.placeholder
+
     def frozen(self, value: Value) -> Value:
         """Data that the function itself made from NumPy: a constant of the graph."""
         if value not in self.constants:

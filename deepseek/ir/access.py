@@ -6,14 +6,14 @@ the same question; it is answered here, by running the ops' scalar meanings on s
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from deepseek.ir import scalar
 from deepseek.ir.graph import CONSTANT, Node, Value
-from deepseek.ir.op import Kind
+from deepseek.ir.op import Kind, Op
 from deepseek.ir.scalar import TRUE, Expr
 from deepseek.ir.shape import Shape, TensorType, exprs
 
@@ -22,8 +22,7 @@ Read = Callable[..., Expr]
 _fresh = itertools.count()
 
 
-@dataclass(frozen=True)
-class Access:
+class Access(NamedTuple):
     """`value` is read at `index` (in the reader's index variables) where `guard` holds."""
 
     value: Value
@@ -31,6 +30,7 @@ class Access:
     guard: Expr
 
 
+@functools.lru_cache(maxsize=1 << 12)
 def axes_of(shape: Shape, prefix: str = "d") -> Index:
     """One index variable per axis; an axis of size 1 has the constant index 0."""
     sizes = exprs(shape)
@@ -78,32 +78,84 @@ def inlined(value: Value) -> bool:
     return kind is Kind.ELEMENTWISE and value.type.numel == 1
 
 
+class ViewReads(NamedTuple):
+    """What a view reads at an index: (input, index, guard) of each, and whether its value is just
+    what it read last.
+    """
+
+    reads: tuple[tuple[int, Index, Expr], ...]
+    plain: bool
+
+
+def view_reads(node: Node, index: Index) -> ViewReads:
+    """What a VIEW node reads at an index; remembered, since layers that are alike ask alike."""
+    types = tuple([v.type for v in node.inputs])
+    out = node.outputs[0].type
+    if out.static and all([t.static for t in types]):  # else each trace has to leave its guards
+        try:
+            return _static_view_reads(node.op, types, out, tuple(node.attrs.items()), index)
+        except TypeError:  # an attribute that cannot be hashed
+            pass
+    return _view_reads(node.op, types, out, tuple(node.attrs.items()), index)
+
+
+def _view_reads(
+    op: Op, types: tuple[TensorType, ...], out: TensorType, attrs: Any, index: Index
+) -> ViewReads:
+    assert op.meaning is not None
+    reads: list[tuple[int, Index, Expr]] = []
+
+    def read(k: int, position: Index, guard: Expr = TRUE) -> Expr:
+        reads.append((k, tuple(position), guard))
+        return scalar.var("?", types[k].dtype)
+
+    result = op.meaning(index, read, list(types), out, **dict(attrs))
+    return ViewReads(tuple(reads), result.fn == "var")
+
+
+_static_view_reads = functools.lru_cache(maxsize=1 << 13)(_view_reads)
+
+
 def accesses(node: Node, index: Index, inline: Callable[[Value], bool] = inlined) -> list[Access]:
     """Every stored value that a pointwise node reads at `index`, looking through inlined ones."""
     found: list[Access] = []
-    memo: dict[tuple[Value, Index, Expr], Expr] = {}
+    seen: dict[Access, Expr | None] = {}  # what stands for a value where an index depends on it
 
-    def value_at(value: Value, at: Index, guard: Expr) -> Expr:
-        key = (value, at, guard)
-        if key not in memo:
-            memo[key] = scalar.var(f"?{next(_fresh)}", value.type.dtype)
-            if inline(value) and value.node.op is not CONSTANT:
-                visit(value.node, at, guard)
-            else:
-                found.append(Access(value, at, guard))
-        return memo[key]
+    def value_at(access: Access) -> None:
+        if access in seen:
+            return
+        seen[access] = None
+        value, at, guard = access
+        if inline(value) and value.node.op is not CONSTANT:
+            visit(value.node, at, guard)
+        else:
+            found.append(access)
 
-    def visit(n: Node, at: Index, outer: Expr) -> Expr:
-        def read(k: int, position: Index, guard: Expr = TRUE) -> Expr:
-            return value_at(n.inputs[k], tuple(position), scalar.and_(outer, guard))
+    def visit(n: Node, at: Index, outer: Expr) -> None:
+        if n.op.kind is Kind.ELEMENTWISE:
+            for value in n.inputs:
+                value_at(Access(value, at, outer))
+        elif n.op.kind is Kind.VIEW:
+            for k, position, guard in view_reads(n, at).reads:
+                value_at(Access(n.inputs[k], position, scalar.and_(outer, guard)))
+        elif n.op.kind is not Kind.CREATE:
 
-        return point_value(n, at, read)
+            def read(k: int, position: Index, guard: Expr = TRUE) -> Expr:
+                access = Access(n.inputs[k], tuple(position), scalar.and_(outer, guard))
+                value_at(access)
+                stands = seen[access]
+                if stands is None:
+                    name = f"?{next(_fresh)}"
+                    stands = seen[access] = scalar.var(name, access.value.type.dtype)
+                return stands
+
+            point_value(n, at, read)
 
     if node.op.kind.pointwise:
         visit(node, index, TRUE)
     else:
         for v in node.inputs:
-            value_at(v, axes_of(v.type.shape, "e"), TRUE)
+            value_at(Access(v, axes_of(v.type.shape, "e"), TRUE))
     return found
 
 
@@ -121,17 +173,14 @@ def is_alias(node: Node) -> bool:
         return False
     source, out = node.inputs[0].type, node.outputs[0].type
     index = axes_of(out.shape)
-    reads: list[tuple[Index, Expr]] = []
-
-    def read(k: int, position: Index, guard: Expr = TRUE) -> Expr:
-        reads.append((tuple(position), guard if k == 0 else scalar.FALSE))
-        return scalar.var("?", source.dtype)
-
-    result = point_value(node, index, read)
-    if len(reads) != 1 or result.fn != "var" or reads[0][1] is not TRUE:
+    reads, plain = view_reads(node, index)
+    if len(reads) != 1 or not plain:
+        return False
+    ((k, position, guard),) = reads
+    if k or guard is not TRUE:
         return False
     same_count = scalar.as_expr(source.numel) is scalar.as_expr(out.numel)
-    return same_count and linear(reads[0][0], source.shape) is linear(index, out.shape)
+    return same_count and linear(position, source.shape) is linear(index, out.shape)
 
 
 def is_late(node: Node) -> bool:

@@ -9,12 +9,13 @@ use.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -86,8 +87,6 @@ def _table() -> dict[str, Function]:
 FUNCTIONS: dict[str, Function] = _table()
 LEAVES = ("const", "var", "load")  # the rest: FUNCTIONS, "cast" and "bitcast"
 
-_interned: WeakValueDictionary[Any, Expr] = WeakValueDictionary()
-_interning = threading.Lock()
 Terms = dict[tuple["Expr", ...], int]
 Bounds = tuple[int | None, int | None]
 
@@ -100,7 +99,7 @@ class Expr:
     otherwise).
     """
 
-    __slots__ = ("fn", "args", "dtype", "attr", "_text", "_terms", "_bounds", "__weakref__")
+    __slots__ = ("fn", "args", "dtype", "attr", "_free", "_key", "_terms", "_bounds")
     fn: str
     args: tuple[Expr, ...]
     dtype: DType
@@ -111,10 +110,24 @@ class Expr:
 
     @property
     def text(self) -> str:
-        """Infix text; also the deterministic sort key of canonical sums."""
-        if self._text is None:
-            self._text = _render(self)
-        return self._text
+        """Infix text."""
+        return _render(self, [a.text for a in self.args])
+
+    @property
+    def key(self) -> str:
+        """A deterministic sort key: the text, or a digest where that is long.
+
+        A text grows with the tree, which may be exponentially larger than the graph of its nodes.
+        """
+        if self._key is None:
+            _make_keys(self)
+        assert self._key is not None
+        return self._key
+
+    @property
+    def free(self) -> frozenset[Expr]:
+        """The variables in it."""
+        return frozenset((self,)) if self.fn == "var" else self._free
 
     @property
     def value(self) -> Any:
@@ -127,15 +140,27 @@ class Expr:
         """A variable's or a loaded buffer's name."""
         return self.attr if self.fn == "load" else self.attr[0]  # type: ignore[no-any-return]
 
-    _text: str | None
+    _free: frozenset[Expr]  # empty for a variable, which would otherwise hold itself
+    _key: str | None
     _terms: Terms | None
     _bounds: Bounds | None
 
 
+# --------------------------------------------------------------------------------------- interning
+
+SWEEP_AT = 1 << 16
+
+_interned: dict[Any, Expr] = {}
+_interning = threading.Lock()
+_sweep_at = SWEEP_AT
+_NONE: frozenset[Expr] = frozenset()
+
+
 def make(fn: str, args: tuple[Expr, ...], dtype: DType, attr: Any = None) -> Expr:
     """The interned node, without simplification."""
-    # repr tells 0.0 from -0.0 and 1 from True, and NaN is equal to itself.
-    key = (fn, args, dtype.name, repr(attr) if fn == "const" else attr)
+    # repr tells 0.0 from -0.0, and NaN is equal to itself.
+    known = repr(attr) if fn == "const" and dtype.kind == "f" else attr
+    key = (fn, args, dtype, known)
     found = _interned.get(key)
     return _intern(key, fn, args, dtype, attr) if found is None else found
 
@@ -146,9 +171,41 @@ def _intern(key: Any, fn: str, args: tuple[Expr, ...], dtype: DType, attr: Any) 
         if found is None:
             found = Expr()
             found.fn, found.args, found.dtype, found.attr = fn, args, dtype, attr
-            found._text = found._terms = found._bounds = None
+            found._key = found._terms = found._bounds = None
+            found._free = _free(args)
+            if len(_interned) >= _sweep_at:
+                _sweep()
             _interned[key] = found
         return found
+
+
+def _free(args: tuple[Expr, ...]) -> frozenset[Expr]:
+    found = _NONE
+    for a in args:
+        free = a.free
+        if found <= free:
+            found = free
+        elif not free <= found:
+            found |= free
+    return found
+
+
+def _sweep() -> None:
+    """Drop the nodes that only the table refers to, users before arguments.
+
+    A lookup that misses meanwhile waits for the lock, and finds what was put back.
+    """
+    global _sweep_at
+    keys = list(_interned)  # arguments before users, since they are made so
+    kept: list[tuple[Any, Expr]] = []
+    while keys:
+        key = keys.pop()
+        e = _interned.pop(key)
+        if sys.getrefcount(e) > 2:  # this frame's, and the call's own
+            kept.append((key, e))
+    kept.reverse()
+    _interned.update(kept)
+    _sweep_at = max(SWEEP_AT, 2 * len(kept))
 
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%",
@@ -156,21 +213,40 @@ INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod"
           "eq": "==", "ne": "!=", "lt": "<", "le": "<="}  # fmt: skip
 
 
-def _render(e: Expr) -> str:
+def _render(e: Expr, args: list[str]) -> str:
+    """The text of a node, given its arguments'."""
     if e.fn == "const":
         return f"{e.attr!r}" if e.dtype in (int64, bool_) else f"{e.dtype}({e.attr!r})"
     if e.fn == "var":
         return str(e.attr[0])
     if e.fn == "load":
-        rest = "".join(f", {a.text}" for a in e.args[1:])
-        return f"{e.attr}[{e.args[0].text}{rest}]"
+        return f"{e.attr}[{', '.join(args)}]"
     if e.fn in ("cast", "bitcast"):
         prefix = "" if e.fn == "cast" else "bitcast_"
-        return f"{prefix}{e.dtype}({e.args[0].text})"
+        return f"{prefix}{e.dtype}({args[0]})"
     if e.fn in INFIX:
-        a, b = (f"({x.text})" if x.fn in INFIX else x.text for x in e.args)
-        return f"{a} {INFIX[e.fn]} {b}"
-    return f"{e.fn}({', '.join(a.text for a in e.args)})"
+        inside = [f"({t})" if x.fn in INFIX else t for x, t in zip(e.args, args, strict=True)]
+        return f"{inside[0]} {INFIX[e.fn]} {inside[1]}"
+    return f"{e.fn}({', '.join(args)})"
+
+
+LONGEST_KEY = 1000
+
+
+def _make_keys(e: Expr) -> None:
+    """The keys of a node and of all under it."""
+    stack = [e]
+    while stack:
+        node = stack[-1]
+        missing = [a for a in node.args if a._key is None]
+        stack += missing
+        if missing:
+            continue
+        stack.pop()
+        text = _render(node, [a._key or "" for a in node.args])
+        if len(text) > LONGEST_KEY:
+            text = f"{node.fn}~{hashlib.sha256(text.encode()).hexdigest()}"
+        node._key = text
 
 
 # ----------------------------------------------------------------------------------------- leaves
@@ -182,7 +258,7 @@ def const(value: Any, dtype: DType = int64) -> Expr:
         value = float(np.asarray(value, np.float64).astype(dtype.numpy))
     elif dtype.kind == "b":
         value = bool(value)
-    else:  # wrapped
+    elif type(value) is not int or dtype is not int64 or value.bit_length() > 63:  # wrapped
         value = int(value) & ((1 << dtype.bits) - 1)
         if dtype.kind == "i" and value >> (dtype.bits - 1):
             value -= 1 << dtype.bits

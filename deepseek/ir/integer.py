@@ -24,19 +24,17 @@ remember = functools.lru_cache(maxsize=1 << 15)
 
 def terms(e: Expr) -> Terms:
     """A sum of products as {factors: coefficient}; the empty tuple is the constant term."""
-    if e._terms is None:
-        e._terms = _terms(e)
-    return e._terms
-
-
-def _terms(e: Expr) -> Terms:
+    if e._terms is not None:
+        return e._terms
     if e.fn == "const":
         return {(): e.attr} if e.attr else {}
     if e.fn == "add":
-        return _add_terms(terms(e.args[0]), terms(e.args[1]), 1)
-    if e.fn == "mul":
-        return _multiply_terms(terms(e.args[0]), terms(e.args[1]))
-    return {(e,): 1}
+        e._terms = _add_terms(terms(e.args[0]), terms(e.args[1]), 1)
+    elif e.fn == "mul":
+        e._terms = _multiply_terms(terms(e.args[0]), terms(e.args[1]))
+    else:
+        return {(e,): 1}  # not kept: an expression that refers to itself would live for ever
+    return e._terms
 
 
 def _add_terms(a: Terms, b: Terms, scale: int) -> Terms:
@@ -55,50 +53,66 @@ def _multiply_terms(a: Terms, b: Terms) -> Terms:
     out: Terms = {}
     for m1, c1 in a.items():
         for m2, c2 in b.items():
-            m = tuple(sorted(m1 + m2, key=_text)) if m1 and m2 else m1 or m2
+            m = tuple(sorted(m1 + m2, key=_key)) if m1 and m2 else m1 or m2
             out[m] = out.get(m, 0) + c1 * c2
     return {m: c for m, c in out.items() if c}
 
 
-def _text(e: Expr) -> str:
-    return e.text
+def _key(e: Expr) -> str:
+    return e.key
 
 
-def _order(monomial: tuple[Expr, ...]) -> tuple[bool, tuple[str, ...]]:
-    return not monomial, tuple([x.text for x in monomial])
+def _order(item: tuple[tuple[Expr, ...], int]) -> tuple[bool, tuple[str, ...]]:
+    monomial, _ = item
+    return not monomial, tuple([x.key for x in monomial])
 
 
 def from_terms(sums: Terms) -> Expr:
     """The canonical expression of a sum of products."""
+    parts = [(monomial, c) for monomial, c in sums.items() if c]
+    if not parts:
+        return ZERO
+    if len(parts) > 1:
+        parts.sort(key=_order)
     total: Expr | None = None
-    for monomial in sorted(sums, key=_order) if len(sums) > 1 else sums:
-        coefficient = sums[monomial]
-        if not coefficient:
-            continue
-        part: Expr | None = None
-        for factor in monomial:
-            part = factor if part is None else make("mul", (part, factor), int64)
-        if part is None:
-            part = const(coefficient)
-        elif coefficient != 1:
-            part = make("mul", (part, const(coefficient)), int64)
+    for monomial, c in parts:
+        part = _product(monomial, c)
         total = part if total is None else make("add", (total, part), int64)
-    return ZERO if total is None else total
+    assert total is not None
+    if total._terms is None and total.fn in ("add", "mul"):
+        total._terms = dict(parts)
+    return total
 
 
+def _product(monomial: tuple[Expr, ...], c: int) -> Expr:
+    if not monomial:
+        return const(c)
+    part = monomial[0]
+    for factor in monomial[1:]:
+        part = make("mul", (part, factor), int64)
+    return part if c == 1 else make("mul", (part, const(c)), int64)
+
+
+@remember
 def add(a: Expr, b: Expr) -> Expr:
+    if a is ZERO or b is ZERO:
+        return b if a is ZERO else a
     return from_terms(_add_terms(terms(a), terms(b), 1))
 
 
+@remember
 def sub(a: Expr, b: Expr) -> Expr:
-    return from_terms(_add_terms(terms(a), terms(b), -1))
+    return a if b is ZERO else from_terms(_add_terms(terms(a), terms(b), -1))
 
 
 def neg(a: Expr) -> Expr:
     return from_terms({m: -c for m, c in terms(a).items()})
 
 
+@remember
 def mul(a: Expr, b: Expr) -> Expr:
+    if a is ONE or b is ONE:
+        return b if a is ONE else a
     return from_terms(_multiply_terms(terms(a), terms(b)))
 
 

@@ -211,21 +211,23 @@ def walk(roots: Iterable[Expr]) -> list[Expr]:
     """Every distinct node under the roots, arguments before users."""
     seen: set[Expr] = set()
     order: list[Expr] = []
-    stack = [(root, False) for root in roots]
+    stack: list[Expr | None] = [*roots]
     stack.reverse()
     while stack:
-        e, ready = stack.pop()
-        if ready:
-            order.append(e)
+        e = stack.pop()
+        if e is None:  # what follows it has all its arguments in the order
+            order.append(stack.pop())  # type: ignore[arg-type]
         elif e not in seen:
             seen.add(e)
-            stack.append((e, True))
-            stack.extend((a, False) for a in reversed(e.args))
+            if e.args:
+                stack += (e, None, *e.args[::-1])
+            else:
+                order.append(e)
     return order
 
 
 def variables(*roots: Expr) -> list[Expr]:
-    """The distinct variables under the roots."""
+    """The distinct variables under the roots, in the order of `walk`."""
     return [e for e in walk(roots) if e.fn == "var"]
 
 
@@ -242,11 +244,25 @@ def rebuild(e: Expr, args: tuple[Expr, ...]) -> Expr:
 
 def substitute(e: Expr, replacements: Mapping[Expr, Expr]) -> Expr:
     """`e` with the given nodes replaced."""
+    if not replacements:
+        return e
     done: dict[Expr, Expr] = dict(replacements)
-    for node in walk([e]):
-        if node not in done:
-            args = tuple(done[a] for a in node.args)
+    # Where variables are replaced, what has none of them stays as it is.
+    variables_only = all(x.fn == "var" for x in replacements)
+    stack = [e]
+    while stack:
+        node = stack[-1]
+        if node in done:
+            stack.pop()
+        elif variables_only and node.free.isdisjoint(replacements):
+            done[node] = node
+            stack.pop()
+        elif missing := [a for a in node.args if a not in done]:
+            stack += missing
+        else:
+            args = tuple([done[a] for a in node.args])
             done[node] = node if args == node.args else rebuild(node, args)
+            stack.pop()
     return done[e]
 
 
@@ -294,7 +310,7 @@ def convert(a: Any, dtype: DType) -> Any:
 
 def free_of(e: Expr, variable: Expr) -> bool:
     """Whether `e` does not depend on the variable."""
-    return variable not in walk([e])
+    return variable not in e.free if variable.fn == "var" else variable not in walk([e])
 
 
 def coefficient(e: Expr, variable: Expr) -> Expr | None:

@@ -9,6 +9,7 @@ sizes that give the same answers.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -163,7 +164,9 @@ def numel(shape: Shape) -> Size:
     return simplify(scalar.product(shape))
 
 
+@functools.lru_cache(maxsize=1 << 12)
 def exprs(shape: Shape) -> tuple[Expr, ...]:
+    """The sizes as expressions."""
     return tuple(scalar.as_expr(s) for s in shape)
 
 
@@ -208,10 +211,11 @@ def normalize_axes(axis: int | Sequence[int] | None, rank: int) -> tuple[int, ..
 class TensorType:
     """The dtype and shape of a value. Interned: equal types are the same object."""
 
-    __slots__ = ("dtype", "shape", "static", "__weakref__")
+    __slots__ = ("dtype", "shape", "static", "numel", "__weakref__")
     dtype: DType
     shape: Shape
     static: bool
+    numel: Size
 
     def __repr__(self) -> str:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
@@ -219,10 +223,6 @@ class TensorType:
     @property
     def rank(self) -> int:
         return len(self.shape)
-
-    @property
-    def numel(self) -> Size:
-        return numel(self.shape)
 
     @property
     def nbytes(self) -> Size:
@@ -244,6 +244,7 @@ def tensor_type(dtype: DType, shape: Shape) -> TensorType:
         found.dtype = dtype
         found.shape = tuple(simplify(s) for s in shape)
         found.static = all(type(s) is int for s in found.shape)
+        found.numel = numel(found.shape)
         found = _types.setdefault((dtype, found.shape), found)
     return found
 

@@ -19,7 +19,7 @@ has the buffer's dtype), so widening of 16-bit floats is written out as casts.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deepseek.ir.dtype import DType
 from deepseek.ir.scalar import TRUE, Expr
@@ -157,6 +157,13 @@ class Kernel:
     sizes: tuple[Expr, ...]
     body: tuple[Stmt, ...]
     lines: tuple[str, ...] = ()
+    _hash: int = field(default=0, init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        if not self._hash:  # kernels are looked up again and again, and their bodies are large
+            parts = self.name, self.buffers, self.sizes, self.body, self.lines
+            object.__setattr__(self, "_hash", hash(parts))
+        return self._hash
 
     def globals(self) -> tuple[Buffer, ...]:
         return tuple(b for b in self.buffers if b.space == GLOBAL)

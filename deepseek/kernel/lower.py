@@ -7,12 +7,14 @@ run-time sizes. What cannot be lowered is an error that names the op.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from deepseek.errors import CompileError, format_line
 from deepseek.ir import scalar
 from deepseek.ir.graph import Graph, Node
 from deepseek.ir.op import Kind
+from deepseek.ir.recent import Recent
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Shape
 from deepseek.kernel import contraction, loops
@@ -48,20 +50,46 @@ class Lowered:
     in_place: tuple[tuple[int, ...], ...]
 
 
+_lowered: Recent[Any, dict[tuple[str, ...], Lowered]] = Recent(4096)
+"""What regions became, by structure; and by the user's lines, the kernels being the same."""
+
+
 def lower(region: Node, lanes: int = 16) -> Lowered:
-    """The kernel of a REGION node."""
+    """The kernel of a REGION node. Regions that are alike are lowered once."""
     body: Graph = region.attrs["body"]
-    form: str = region.attrs["form"]
-    shape: Shape = region.attrs["shape"]
+    lines = lines_of(body)
+    about = {name: value for name, value in region.attrs.items() if name != "body"}
+    key = lanes, tuple(about.items()), body.key()
+    try:
+        known = _lowered.get(key)
+    except TypeError:  # an attribute that cannot be hashed
+        return with_lines(lower_region(body, **about, lanes=lanes), lines)
+    if known is None:
+        plain = lower_region(body, **about, lanes=lanes)
+        known = {(): plain}
+        _lowered.put(key, known)
+    if lines not in known:
+        known[lines] = with_lines(known[()], lines)
+    return known[lines]
+
+
+def with_lines(lowered: Lowered, lines: tuple[str, ...]) -> Lowered:
+    return replace(lowered, kernel=replace(lowered.kernel, lines=lines))
+
+
+def lower_region(
+    body: Graph, form: str, shape: Shape, folded: tuple[int, ...], lanes: int
+) -> Lowered:
+    """A region's kernel, without the user's lines."""
     sources = {v: Buffer(f"x{i}", v.type.dtype) for i, v in enumerate(body.inputs)}
     outputs = {v: Buffer(f"y{i}", v.type.dtype, written=True) for i, v in enumerate(body.outputs)}
     ev = Evaluator(body, sources)
     if form == "pointwise":
         nest = loops.pointwise(ev, shape, outputs)
     elif form == "reduce":
-        nest = loops.reduce_region(ev, shape, region.attrs["folded"], outputs)
+        nest = loops.reduce_region(ev, shape, folded, outputs)
     elif form == "prefix":
-        nest = loops.prefix_region(ev, shape, region.attrs["folded"], outputs)
+        nest = loops.prefix_region(ev, shape, folded, outputs)
     elif form == "scatter":
         node = next(n for n in body.nodes if n.op.kind is Kind.SCATTER)
         nest = loops.scatter_region(ev, node, outputs[node.outputs[0]])
@@ -85,7 +113,7 @@ def assemble(
     )
     arguments = {s: nest.lengths.get(s, s) for s in symbols}
     buffers = (*(b for _, b in used), *outputs, *nest.scratch)
-    kernel = Kernel(name_of(body), buffers, tuple(symbols), nest.body, lines_of(body))
+    kernel = Kernel(name_of(body), buffers, tuple(symbols), nest.body)
     return Lowered(
         kernel, tuple(i for i, _ in used), tuple(arguments.values()), grain_of(kernel, arguments),
         in_place(kernel, used, outputs),
@@ -112,7 +140,7 @@ def name_of(body: Graph) -> str:
 def lines_of(body: Graph) -> tuple[str, ...]:
     """The user's lines a kernel computes, each once."""
     lines = dict.fromkeys(n.line for n in body.nodes if n.line is not None)
-    return tuple(dict.fromkeys(format_line(line) for line in lines))
+    return tuple(dict.fromkeys(map(format_line, lines)))
 
 
 def grain_of(kernel: Kernel, arguments: dict[Expr, Expr]) -> Expr:

@@ -49,12 +49,16 @@ class Hyper:
 
 
 class Slots:
-    """The state of a parameter by name: `s.exp_avg = beta * s.exp_avg + (1 - beta) * g`."""
+    """The state of a parameter by name: `s.exp_avg = beta * s.exp_avg + (1 - beta) * g`.
 
-    __slots__ = ("_own",)
+    `_written` has the last tensor that each name was given.
+    """
+
+    __slots__ = ("_own", "_written")
 
     def __init__(self, own: State) -> None:
         object.__setattr__(self, "_own", own)
+        object.__setattr__(self, "_written", {})
 
     def __getattr__(self, name: str) -> Tensor:
         held = self._own[name]
@@ -63,7 +67,8 @@ class Slots:
 
     def __setattr__(self, name: str, new: Tensor) -> None:
         held = self._own[name]
-        assign(held, new.astype(held.dtype))
+        new = self._written[name] = new.astype(held.dtype)
+        assign(held, new)
 
     def __contains__(self, name: str) -> bool:
         return name in self._own

@@ -21,7 +21,7 @@ from deepseek.ir.access import Index, axes_of, inlined, is_alias, read_at, row_i
 from deepseek.ir.graph import Graph, Node, Value
 from deepseek.ir.op import Kind
 from deepseek.ir.shape import exprs, numel
-from deepseek.passes.grouping import FORMS, Group, Grouping
+from deepseek.passes.grouping import FORMS, Group, Grouping, live
 
 REPEATED_WORK = 8  # instructions per element that may be spent again to save a trip to memory
 HEAVY = {"div": 4, "sqrt": 4, "floordiv": 4, "mod": 4, "pow": 20} | dict.fromkeys(
@@ -39,7 +39,9 @@ class Fuser(Grouping):
 
     def run(self) -> Graph:
         for node in self.graph.nodes:
-            if not self.vanishes(node):
+            if self.vanishes(node):
+                self.pass_by(node)
+            else:
                 self._assign(node)
         for node in reversed(self.graph.nodes):
             self._sink(node)
@@ -47,28 +49,30 @@ class Fuser(Grouping):
         return self.with_regions()
 
     def _assign(self, node: Node) -> None:
-        bits = self.depends(node)
+        sources = self.sources(node)
         reads = self.reads(node, axes_of(node.outputs[0].type.shape))
         producers = {self.group_of[a.value.node] for a in reads if a.value.node in self.group_of}
         candidates = sorted(producers, key=lambda g: -g.number)
-        target = self._group_to_join(node, candidates, bits)
+        target = self._group_to_join(node, candidates, sources)
         if target is None:
-            target = self._new_group(node, bits)
+            target = self._new_group(node, sources)
         for other in candidates:
             if other is not target:
                 self._merge(other, target)
 
-    def _group_to_join(self, node: Node, candidates: list[Group], bits: int) -> Group | None:
+    def _group_to_join(
+        self, node: Node, candidates: list[Group], sources: set[Group]
+    ) -> Group | None:
         if node.op.kind.pointwise and is_alias(node):
             return None  # another name for the same memory
         for group in candidates:
-            if node.op.kind.pointwise and self._join(node, group, bits):
+            if node.op.kind.pointwise and self._join(node, group, sources):
                 return group
-            if node.op.kind in (Kind.REDUCE, Kind.PREFIX) and self._fold_into(node, group, bits):
+            if node.op.kind in (Kind.REDUCE, Kind.PREFIX) and self._fold_into(node, group, sources):
                 return group
         return None
 
-    def _new_group(self, node: Node, bits: int) -> Group:
+    def _new_group(self, node: Node, sources: set[Group]) -> Group:
         alone = not node.op.kind.pointwise or is_alias(node)
         form = FORMS.get(node.op.kind, "alone" if alone else "pointwise")
         shape = node.outputs[0].type.shape
@@ -76,9 +80,9 @@ class Fuser(Grouping):
         if form in ("reduce", "prefix"):
             shape = node.inputs[0].type.shape
             folded = folded_axes(node)
-        group = Group(len(self.groups), form, shape, folded, before=bits)
+        group = Group(len(self.groups), form, shape, folded)
         self.groups.append(group)
-        self.add(node, group, self._own_place(node, group))
+        self.add(node, group, self._own_place(node, group), sources)
         return group
 
     def _own_place(self, node: Node, group: Group) -> Index:
@@ -86,16 +90,15 @@ class Fuser(Grouping):
             return row_index(group.domain, group.folded)
         return group.domain
 
-    def _join(self, node: Node, group: Group, bits: int) -> bool:
+    def _join(self, node: Node, group: Group, sources: set[Group]) -> bool:
         """Add a pointwise node to a producer's group if all it reads there is computed at that
         index.
         """
-        if group.form in ("scatter", "alone") or self.later(bits, group):
+        if group.form in ("scatter", "alone") or self.later(sources, group):
             return False
         for place in group.place(node.outputs[0].type):
             if self._legal(node, group, place):
-                self.depend(group, bits)
-                self.add(node, group, place)
+                self.add(node, group, place, sources)
                 return True
         return False
 
@@ -108,12 +111,12 @@ class Fuser(Grouping):
                 return False
         return True
 
-    def _fold_into(self, node: Node, group: Group, bits: int) -> bool:
+    def _fold_into(self, node: Node, group: Group, sources: set[Group]) -> bool:
         """Add a reduction over the group's own domain."""
         source = node.inputs[0]
         axes = folded_axes(node)
         form = FORMS[node.op.kind]
-        if exprs(source.type.shape) != exprs(group.shape) or self.later(bits, group):
+        if exprs(source.type.shape) != exprs(group.shape) or self.later(sources, group):
             return False
         if group.form == form:
             if group.folded != axes or form == "prefix":
@@ -127,8 +130,7 @@ class Fuser(Grouping):
             ):
                 return False
         group.form, group.folded = form, axes
-        self.depend(group, bits)
-        self.add(node, group, self._own_place(node, group))
+        self.add(node, group, self._own_place(node, group), sources)
         return True
 
     def _worth_folding(self, group: Group, axes: tuple[int, ...]) -> bool:
@@ -143,8 +145,8 @@ class Fuser(Grouping):
         """Move a pointwise producer group into its consumer's, where its loops fit."""
         if source.form != "pointwise" or target.form not in ("pointwise", "reduce", "prefix"):
             return
-        if self.between(source, target):
-            return
+        if self.later(target.parents, source):
+            return  # a third group lies on a path from source to target
         moved = self._moved_places(source, target)
         if moved is None:
             return
@@ -260,30 +262,30 @@ class Fuser(Grouping):
         """Let reductions over the same axes of one domain share its loops where they read the same
         memory.
         """
-        by_domain: dict[object, list[Group]] = {}
-        for group in self.groups:
-            if group.nodes and group.form == "reduce":
-                by_domain.setdefault((exprs(group.shape), group.folded), []).append(group)
-        for groups in by_domain.values():
-            for i, first in enumerate(groups):
-                for second in groups[i + 1 :]:
-                    if first.nodes and second.nodes and self._are_siblings(first, second):
-                        self.unite(first, second)
+        reduced = [g for g in self.groups if g.nodes and g.form == "reduce"]
+        reads = {g: self._whole_reads(g) for g in reduced}
+        readers: dict[object, list[Group]] = {}
+        for group in reduced:
+            for value in reads[group]:
+                readers.setdefault((value, exprs(group.shape), group.folded), []).append(group)
+        for group in reduced:
+            loops = exprs(group.shape), group.folded
+            others = {o for v in reads[group] for o in map(live, readers[(v, *loops)])}
+            for other in sorted(others, key=lambda g: g.number):
+                if other.number > group.number and not (group.needs(other) or other.needs(group)):
+                    self.unite(group, other)
+                    reads[other] |= reads[group]
+                    break
 
-    def _are_siblings(self, a: Group, b: Group) -> bool:
-        if a.before >> b.number & 1 or b.before >> a.number & 1:
-            return False
-        count = numel(a.shape)
-        seen = [
-            {
-                x.value
-                for n in g.nodes
-                for x in self.memory_reads(n, g.at[n.outputs[0]])
-                if x.value.type.numel == count
-            }
-            for g in (a, b)
-        ]
-        return bool(seen[0] & seen[1])
+    def _whole_reads(self, group: Group) -> set[Value]:
+        """The values with an element for each place of the domain that a group reads."""
+        count = numel(group.shape)
+        return {
+            access.value
+            for node in group.nodes
+            for access in self.memory_reads(node, group.at[node.outputs[0]])
+            if access.value.type.numel == count
+        }
 
 
 def weight(node: Node) -> int:

@@ -1,13 +1,17 @@
 """Groups of nodes: who is in which, what depends on what, who reads what where.
 
 The bookkeeping under `fuse`, which makes the decisions. A group's `before` is the set of groups it
-depends on, directly or not, as bits; it is kept closed under every change.
+depends on, directly or not, as bits; every change walks from the group that changed to those that
+depend on it, so that it stays closed. Bits of groups that were united with others stay where they
+are, since nobody asks for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
 
 from deepseek.errors import CompileError
 from deepseek.ir.access import (
@@ -53,10 +57,21 @@ class Group:
     nodes: list[Node] = field(default_factory=list)
     at: dict[Value, Index] = field(default_factory=dict)  # where each member is computed
     before: int = 0  # bit set of the groups it depends on
+    parents: set[Group] = field(default_factory=set)  # those it depends on directly
+    children: set[Group] = field(default_factory=set)
+    united_with: Group | None = None  # where its members went
 
-    @property
+    @cached_property
     def domain(self) -> Index:
         return axes_of(self.shape)
+
+    @property
+    def bit(self) -> int:
+        return 1 << self.number
+
+    def needs(self, other: Group) -> bool:
+        """Whether it depends on the other, directly or not."""
+        return bool(self.before >> other.number & 1)
 
     def place(self, type_: TensorType) -> list[Index]:
         """The indices at which a value of this type could be computed here."""
@@ -76,6 +91,17 @@ class Group:
         return self.at[value] in self.place(value.type)
 
 
+class Parts(NamedTuple):
+    """What a group reads from memory, in order of first use; what of it is kept in memory; the
+    nodes it computes; and the groups that it only waits for.
+    """
+
+    inputs: list[Value]
+    outputs: list[Value]
+    nodes: set[Node]
+    first: list[Group]
+
+
 class Grouping:
     """One graph's groups."""
 
@@ -92,6 +118,7 @@ class Grouping:
                 for value in node.inputs[1:]:
                     self.uses[value].remove(node)
         self._reads: dict[tuple[Node, Index], list[Access]] = {}
+        self._behind: dict[Node, set[Group]] = {}
         self.must_store = self.values_needed_in_memory()
 
     def values_needed_in_memory(self) -> set[Value]:
@@ -110,20 +137,22 @@ class Grouping:
             return False
         return inlined(node.outputs[0]) and node.outputs[0] not in self.must_store
 
-    def depends(self, node: Node) -> int:
-        """The groups that a node's inputs depend on, as a bit set."""
-        bits = 0
-        seen: set[Node] = set()
-        stack = [v.node for v in node.inputs if v not in self.inputs]
-        while stack:
-            producer = stack.pop()
-            group = self.group_of.get(producer)
-            if group is not None:
-                bits |= group.before | 1 << group.number
-            elif producer not in seen:
-                seen.add(producer)
-                stack.extend(v.node for v in producer.inputs if v not in self.inputs)
-        return bits
+    def sources(self, node: Node) -> set[Group]:
+        """The groups that a node's inputs come from, perhaps through what is recomputed."""
+        found: set[Group] = set()
+        for value in node.inputs:
+            if value in self.inputs:
+                continue
+            group = self.group_of.get(value.node)
+            if group is None:
+                found.update(map(live, self._behind[value.node]))
+            else:
+                found.add(group)
+        return found
+
+    def pass_by(self, node: Node) -> None:
+        """Let a node be in no group: whoever reads it recomputes it."""
+        self._behind[node] = self.sources(node)
 
     def reads(self, node: Node, index: Index) -> list[Access]:
         """What a node computed at `index` reads of other nodes, from memory or from its group."""
@@ -165,68 +194,64 @@ class Grouping:
                     found.setdefault(group, set()).add(access.index)
         return found
 
-    def later(self, bits: int, group: Group) -> bool:
-        """Whether something these bits depend on comes after the group."""
-        for other in self.groups:
-            if other is not group and bits >> other.number & 1 and other.before >> group.number & 1:
-                return True
-        return False
+    def later(self, sources: Iterable[Group], group: Group) -> bool:
+        """Whether one of these groups comes after the group."""
+        return any(g is not group and g.needs(group) for g in sources)
 
-    def between(self, source: Group, target: Group) -> bool:
-        """Whether a third group lies on a path from source to target."""
-        for other in self.groups:
-            if other is source or other is target:
-                continue
-            if target.before >> other.number & 1 and other.before >> source.number & 1:
-                return True
-        return False
-
-    def add(self, node: Node, group: Group, index: Index) -> None:
+    def add(self, node: Node, group: Group, index: Index, sources: Iterable[Group]) -> None:
+        """Make a node a member of a group, which then depends on these too."""
         group.nodes.append(node)
         self.group_of[node] = group
         for value in node.outputs:
             group.at[value] = index
+        for source in sources:
+            if source is not group:
+                group.parents.add(source)
+                source.children.add(group)
+                self.depend(group, source.before | source.bit)
 
     def depend(self, group: Group, bits: int) -> None:
         """Let the group, and all that depend on it, depend on more."""
-        extra = bits & ~(1 << group.number)
-        if extra & ~group.before:
-            group.before |= extra
-            for other in self.groups:
-                if other.before >> group.number & 1:
-                    other.before |= extra
+        waiting = [group]
+        while waiting:
+            reached = waiting.pop()
+            if bits & ~reached.before:
+                reached.before |= bits
+                waiting += reached.children
 
     def unite(self, source: Group, target: Group) -> None:
+        """Move source's members to target: everything that depended on source depends on it."""
         for member in source.nodes:
             self.group_of[member] = target
         target.nodes = sorted(source.nodes + target.nodes, key=lambda n: n.sequence)
         target.at.update(source.at)
+        source.united_with = target
+        for parent in source.parents:
+            parent.children.discard(source)
+            if parent is not target:
+                parent.children.add(target)
+                target.parents.add(parent)
+        for child in source.children:
+            child.parents.discard(source)
+            if child is not target:
+                child.parents.add(target)
+                target.children.add(child)
         self.depend(target, source.before)
-        self.forget(source, target)
-
-    def forget(self, source: Group, target: Group) -> None:
-        """Everything that depended on source depends on target."""
-        old, new = 1 << source.number, 1 << target.number
-        target.before &= ~old
-        for other in self.groups:
-            if other is not target and other.before & old:
-                other.before = other.before & ~old | new | target.before
+        for child in target.children:
+            self.depend(child, target.before | target.bit)
         source.nodes = []
-        source.before = 0
+        source.parents, source.children = set(), set()
 
     # ------------------------------------------------------------------------------- the result
 
     def with_regions(self) -> Graph:
         """The graph with one REGION node per group."""
         stored = self.stored()
+        parts = {g: self.parts(g, stored) for g in self.groups if g.nodes}
         done: dict[Value, Value] = {}
-        outputs = {
-            g: [v for n in g.nodes for v in n.outputs if g.form == "alone" or v in stored]
-            for g in self.groups
-        }
-        for group in self.frugal(self.in_order(), outputs):
+        for group in self.frugal(self.in_order(), parts):
             if group.form != "alone":
-                self.emit(group, outputs, done)
+                self.emit(group, parts, done)
                 continue
             node = group.nodes[0]
             inputs = tuple([done.get(v, v) for v in node.inputs])
@@ -239,13 +264,16 @@ class Grouping:
 
     def in_order(self) -> list[Group]:
         """The groups in recorded order as far as dependencies allow."""
-        order: dict[Group, None] = {}
+        order: list[Group] = []
+        missing = everything = sum(g.bit for g in self.groups if g.nodes)
         for group in sorted((g for g in self.groups if g.nodes), key=_last_recorded):
-            needed = [g for g in self.groups if group.before >> g.number & 1 and g not in order]
-            for other in sorted(needed, key=lambda g: g.before.bit_count()):
-                order[other] = None
-            order[group] = None
-        return list(order)
+            if not missing & group.bit:
+                continue
+            needed = [self.groups[i] for i in positions(group.before & missing)]
+            needed.sort(key=lambda g: (g.before & everything).bit_count())
+            order += (*needed, group)
+            missing &= ~(group.before | group.bit)
+        return order
 
     def stored(self) -> set[Value]:
         """The members' values that somebody outside their group reads."""
@@ -257,34 +285,36 @@ class Grouping:
                         stored.add(access.value)
         return stored
 
-    def frugal(self, order: list[Group], outputs: dict[Group, list[Value]]) -> list[Group]:
+    def parts(self, group: Group, stored: set[Value]) -> Parts:
+        """What a group reads from memory, writes, computes and waits for."""
+        values = [v for n in group.nodes for v in n.outputs]
+        if group.form == "alone":
+            return Parts(list(group.nodes[0].inputs), values, {group.nodes[0]}, [])
+        outputs = [v for v in values if v in stored]
+        inputs, nodes, first = self.region_parts(group, outputs)
+        return Parts(inputs, outputs, nodes, first)
+
+    def frugal(self, order: list[Group], parts: Mapping[Group, Parts]) -> list[Group]:
         """The order, but what lets go of much memory comes as soon as it can."""
-        kept = self.inputs | {self.owner(v) for v in self.graph.outputs}
-        reads: dict[Group, set[Value]] = {}
-        writes: dict[Group, set[Value]] = {}
-        for group in order:
-            alone = group.form == "alone"
-            read = group.nodes[0].inputs if alone else self.region_parts(group, outputs[group])[0]
-            reads[group] = {self.owner(v) for v in read} - kept
-            writes[group] = {v for v in outputs[group] if self.owner(v) is v} - kept
+        owners: dict[Value, Value] = {}
+        for node in self.graph.nodes:
+            if is_alias(node):
+                source = node.inputs[0]
+                owners[node.outputs[0]] = owners.get(source, source)
+        kept = self.inputs | {owners.get(v, v) for v in self.graph.outputs}
+        reads = {g: {owners.get(v, v) for v in parts[g].inputs} - kept for g in order}
+        writes = {g: {v for v in parts[g].outputs if v not in owners} - kept for g in order}
         return without_waiting(order, reads, writes)
 
-    def owner(self, value: Value) -> Value:
-        """The value whose memory this one is a name for."""
-        while value not in self.inputs and is_alias(value.node):
-            value = value.node.inputs[0]
-        return value
-
     def emit(
-        self, group: Group, written: Mapping[Group, list[Value]], done: dict[Value, Value]
+        self, group: Group, parts: Mapping[Group, Parts], done: dict[Value, Value]
     ) -> None:
-        outputs = written[group]
+        inputs, outputs, nodes, first = parts[group]
         for value in outputs:
             if not group.stores(value):
                 raise CompileError(f"{value} is computed at {group.at[value]}: a wrong fusion")
-        inputs, nodes, first = self.region_parts(group, outputs)
         # What it waits for is an input that nothing in it reads.
-        inputs += [v for g in first for v in written[g][:1] if v not in inputs]
+        inputs += [v for g in first for v in parts[g].outputs[:1] if v not in inputs]
         body = Graph(inputs, self.without_late(nodes, outputs))
         attrs = {"body": body, "form": group.form, "shape": group.shape, "folded": group.folded}
         outer = tuple(done.get(v, v) for v in inputs)
@@ -339,11 +369,26 @@ class Grouping:
                 continue
             seen.add(value)
             source = self.group_of.get(value.node)
-            if source is not None and group.before >> source.number & 1:
+            if source is not None and group.needs(source):
                 found[source] = None
             else:
                 stack.extend(value.node.inputs)
         return list(found)
+
+
+def live(group: Group) -> Group:
+    """The group that a group's members are in by now."""
+    while group.united_with is not None:
+        group = group.united_with
+    return group
+
+
+def positions(bits: int) -> Iterator[int]:
+    """The places of the bits that are set, lowest first."""
+    while bits:
+        lowest = bits & -bits
+        yield lowest.bit_length() - 1
+        bits ^= lowest
 
 
 def _last_recorded(group: Group) -> int:

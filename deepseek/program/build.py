@@ -7,8 +7,8 @@ nobody reads those later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -235,10 +235,9 @@ def build(
     steps = builder.block(graph, env, results)
     steps += copied_outputs(graph, builder, env)
     outputs = tuple(env[v].slot for v in graph.outputs)
-    slots = list(builder.slots)
-    for o, i in (takes or {}).items():
-        mark_takeover(slots, steps, builder, outputs[o], env[graph.inputs[i]].slot)
     kernels = builder.kernel_list()
+    pairs = [(outputs[o], env[graph.inputs[i]].slot) for o, i in (takes or {}).items()]
+    slots = with_takeovers(builder, uses_of(steps, kernels), pairs)
     return Program(builder.symbols, tuple(slots), tuple(steps), outputs, kernels, name)
 
 
@@ -270,32 +269,54 @@ def copied_outputs(graph: Graph, builder: Builder, env: Env) -> list[Step]:
     return steps
 
 
-def mark_takeover(
-    slots: list[Slot], steps: Sequence[Step], builder: Builder, output: int, source: int
-) -> None:
-    """Let the output take over the input's buffer, if its kernel can work in place and is the last
-    reader.
-    """
-    if slots[output].kind != ir.OUTPUT or slots[output].takes is not None:
-        return
-    if any(s.takes == source for s in slots) or source not in builder.in_place.get(output, ()):
-        return
-    written_at: int | None = None
-    kernels = builder.kernel_list()
+@dataclass
+class Uses:
+    """Where slots are used: the positions of the steps, blocks inside them included."""
+
+    steps: Sequence[Step]
+    reads: dict[int, list[int]]
+    writes: dict[int, list[int]]
+
+
+def uses_of(steps: Sequence[Step], kernels: tuple[Kernel, ...]) -> Uses:
+    uses = Uses(steps, {}, {})
     for position, step in enumerate(steps):
-        flat = list(ir.steps((step,)))
-        reads = {r.slot for s in flat for r in ir.reads_writes(s, kernels)[0]}
-        writes = {r.slot for s in flat for r in ir.reads_writes(s, kernels)[1]}
-        if written_at is not None and source in reads:
-            return
-        if output in writes:
-            written_at = position
-            if isinstance(step, Launch) and not row_alone(step, output, source, kernels):
-                return
-    slots[output] = replace(slots[output], takes=source)
+        for inner in ir.steps((step,)):
+            reads, writes = ir.reads_writes(inner, kernels)
+            for ref in reads:
+                uses.reads.setdefault(ref.slot, []).append(position)
+            for ref in writes:
+                uses.writes.setdefault(ref.slot, []).append(position)
+    return uses
 
 
-def row_alone(step: Launch, output: int, source: int, kernels: tuple[Kernel, ...]) -> bool:
+def with_takeovers(builder: Builder, uses: Uses, pairs: Iterable[tuple[int, int]]) -> list[Slot]:
+    """The slots, where of each pair (output, input) the output takes over the input's buffer if it
+    may. No input is taken over twice.
+    """
+    slots = list(builder.slots)
+    taken: set[int] = set()
+    for output, source in pairs:
+        free = slots[output].kind == ir.OUTPUT and slots[output].takes is None
+        if free and source not in taken and may_take_over(builder, uses, output, source):
+            slots[output] = replace(slots[output], takes=source)
+            taken.add(source)
+    return slots
+
+
+def may_take_over(builder: Builder, uses: Uses, output: int, source: int) -> bool:
+    """Whether the output's kernel can work in place on the input's buffer and is its last reader.
+    """
+    if source not in builder.in_place.get(output, ()):
+        return False
+    written = uses.writes.get(output, [])
+    if written and max(uses.reads.get(source, [0])) > written[0]:
+        return False
+    launches = [step for at in written if isinstance(step := uses.steps[at], Launch)]
+    return all(row_alone(step, output, source) for step in launches)
+
+
+def row_alone(step: Launch, output: int, source: int) -> bool:
     """Whether only the row that writes the output reads the source."""
     for row in step.rows:
         used = {r.slot for r in row.refs}
