@@ -7,7 +7,7 @@ run-time sizes. What cannot be lowered is an error that names the op.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deepseek.errors import CompileError, format_line
 from deepseek.ir import scalar
@@ -30,6 +30,7 @@ from deepseek.kernel.ir import (
     expressions,
     statements,
 )
+from deepseek.kernel.streaming import streamed
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,12 @@ def assemble(
     nodes = scalar.walk(exprs)
     loaded = {e.name for e in nodes if e.fn == "load"}
     used = [(i, b) for i, b in enumerate(sources) if b.name in loaded]
+    types = [body.inputs[i].type for i, _ in used] + [v.type for v in body.outputs]
+    hint = streamed(types, nest.lengths)
+    outputs = [replace(b, streamed=hint) for b in outputs]
+    found = {*nodes, *scalar.walk([hint])}
     symbols = sorted(
-        (e for e in nodes if e.fn == "var" and e.attr[1:] == (2, None)), key=lambda e: e.text
+        (e for e in found if e.fn == "var" and e.attr[1:] == (2, None)), key=lambda e: e.text
     )
     arguments = {s: nest.lengths.get(s, s) for s in symbols}
     buffers = (*(b for _, b in used), *outputs, *nest.scratch)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deepseek.backends.cpu.emit import SYMBOL
+from deepseek.backends.cpu.emit_store import METADATA
 from deepseek.backends.cpu.target import Target
 from deepseek.config import options
 from deepseek.errors import CompileError
@@ -36,7 +37,7 @@ def module_text(kernels: Sequence[tuple[str, str]]) -> str:
     """The kernels as one module."""
     parts = [f'target triple = "{TRIPLE}"\n']
     parts += [text.replace(f"{SYMBOL}(", f"@{symbol}(", 1) for symbol, text in kernels]
-    return "\n".join(parts)
+    return "\n".join([*parts, METADATA, ""])
 
 
 def assembly(kernels: Sequence[tuple[str, str]], target: Target) -> str:
