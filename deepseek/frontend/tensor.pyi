@@ -1994,7 +1994,8 @@ class Tensor:
         """x, and src[..., i, ...] added at index[..., i, ...] of axis `dim`; repeats add up.
 
         The index may be smaller than x on other axes, and than src on any: the rest is left
-        alone.
+        alone. Raises ShapeError for an index known to be out of range; what a compiled kernel
+        would add there is added nowhere.
 
         >>> ds.scatter_add(ds.zeros(3), 0, ds.asarray([2, 0, 2]), ds.ones(3)).tolist() [1.0,
         0.0, 2.0]
@@ -2003,7 +2004,8 @@ class Tensor:
         """x, and src[..., i, ...] added at index[..., i, ...] of axis `dim`; repeats add up.
 
         The index may be smaller than x on other axes, and than src on any: the rest is left
-        alone.
+        alone. Raises ShapeError for an index known to be out of range; what a compiled kernel
+        would add there is added nowhere.
 
         >>> ds.scatter_add(ds.zeros(3), 0, ds.asarray([2, 0, 2]), ds.ones(3)).tolist() [1.0,
         0.0, 2.0]

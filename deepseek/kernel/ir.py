@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from deepseek.ir.dtype import DType
-from deepseek.ir.scalar import TRUE, Expr
+from deepseek.ir.scalar import FALSE, TRUE, Expr
 
 GLOBAL = "global"  # a kernel argument
 SHARED = "shared"  # scratch of one grid task (one thread's stack or cache on a CPU)
@@ -35,13 +35,18 @@ GRID, SERIAL, VECTOR, UNROLL = "grid", "serial", "vector", "unroll"
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """Memory a kernel can name. `size` in elements; `written` for global buffers it stores to."""
+    """Memory a kernel can name. `size` in elements; `written` for global buffers it stores to.
+
+    `streamed`, over the sizes, is a hint: what is stored is not read again before it would have
+    left the caches anyway.
+    """
 
     name: str
     dtype: DType
     space: str = GLOBAL
     size: Expr | None = None
     written: bool = False
+    streamed: Expr = FALSE
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from deepseek.kernel.ir import (
     expressions,
     statements,
 )
+from deepseek.kernel.streaming import streamed
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,12 @@ def assemble(
     nodes = scalar.walk(exprs)
     loaded = {e.name for e in nodes if e.fn == "load"}
     used = [(i, b) for i, b in enumerate(sources) if b.name in loaded]
+    types = [body.inputs[i].type for i, _ in used] + [v.type for v in body.outputs]
+    hint = streamed(types, nest.lengths)
+    outputs = [replace(b, streamed=hint) for b in outputs]
+    found = {*nodes, *scalar.walk([hint])}
     symbols = sorted(
-        (e for e in nodes if e.fn == "var" and e.attr[1:] == (2, None)), key=lambda e: e.text
+        (e for e in found if e.fn == "var" and e.attr[1:] == (2, None)), key=lambda e: e.text
     )
     arguments = {s: nest.lengths.get(s, s) for s in symbols}
     buffers = (*(b for _, b in used), *outputs, *nest.scratch)

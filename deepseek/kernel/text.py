@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from deepseek.ir.dtype import DType, bool_, int64
-from deepseek.ir.scalar import TRUE, Expr, walk
+from deepseek.ir.scalar import FALSE, TRUE, Expr, walk
 from deepseek.kernel.ir import (
     Axis,
     Barrier,
@@ -66,7 +66,12 @@ class _Printer:
         if buffer.size is not None:
             (size,) = self.texts_of(0, buffer.size)
             text += f"[{size}]"
-        self.lines.append(text + (" written" if buffer.written else ""))
+        if buffer.written:
+            text += " written"
+        if buffer.streamed is not FALSE:
+            (condition,) = self.texts_of(0, buffer.streamed)
+            text += f" streamed if {condition}"
+        self.lines.append(text)
 
     def body(self, stmts: Iterable[Stmt], indent: int) -> None:
         for stmt in stmts:

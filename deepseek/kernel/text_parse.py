@@ -15,7 +15,7 @@ from typing import Any
 
 from deepseek.errors import DeepseekError, FormatError
 from deepseek.ir.dtype import DTYPES, DType, bool_, int64
-from deepseek.ir.scalar import FUNCTIONS, TRUE, Expr, const, make
+from deepseek.ir.scalar import FALSE, FUNCTIONS, TRUE, Expr, const, make
 from deepseek.kernel.ir import (
     GLOBAL,
     GRID,
@@ -50,7 +50,7 @@ _OPERATORS: dict[type[ast.AST], str] = {
 _KINDS = (GRID, SERIAL, VECTOR, UNROLL)
 _SPACES = (GLOBAL, SHARED, REGISTER)
 _DECLARED = re.compile(r"(\w+)(?:: (\w+)(?: in \[(-?\d*), (.*)\))?)?")
-_BUFFER = re.compile(r"(\w+): (\w+)(?:\[(.*)\])?( written)?")
+_BUFFER = re.compile(r"(\w+): (\w+)(?:\[(.*)\])?( written)?(?: streamed if (.*))?")
 
 
 def parse_kernel(text: str) -> Kernel:
@@ -141,9 +141,12 @@ class _Parser:
         match = _BUFFER.fullmatch(line.rest)
         if match is None:
             raise ValueError("wanted name: dtype[size]")
-        name, dtype, size, written = match.groups()
+        name, dtype, size, written, streamed = match.groups()
         extent = None if size is None else self.expr(size)
-        self.buffers[name] = Buffer(name, DTYPES[dtype], line.word, extent, written is not None)
+        hint = FALSE if streamed is None else self.expr(streamed)
+        self.buffers[name] = Buffer(
+            name, DTYPES[dtype], line.word, extent, written is not None, hint
+        )
 
     def body(self, indent: int) -> tuple[Stmt, ...]:
         outer = dict(self.scope)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from deepseek.errors import VerifyError
 from deepseek.ir.dtype import DType, bool_, int64, uint32
-from deepseek.ir.scalar import FUNCTIONS, Expr, variables, walk
+from deepseek.ir.scalar import FALSE, FUNCTIONS, Expr, variables, walk
 from deepseek.kernel.ir import (
     GLOBAL,
     GRID,
@@ -103,6 +103,8 @@ class _Verifier:
             self.expr(buffer.size, int64)
             constant = buffer.size.fn == "const" and buffer.size.value > 0
             self.check(buffer.space != REGISTER or constant, "register buffers have constant size")
+        self.expr(buffer.streamed, bool_)
+        self.check(buffer.written or buffer.streamed is FALSE, "`streamed` is for written buffers")
         self.buffers[buffer.name] = buffer
         self.where = ""
 

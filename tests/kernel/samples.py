@@ -557,6 +557,21 @@ def doubles() -> Sample:
     return Sample(kernel, SHORT, lambda n: (n, n), 1e-13)
 
 
+def streamed() -> Sample:
+    """An output that goes past the caches: whole registers, and a rest that cannot."""
+    j, k = var("j", low=0, extent=const(48)), var("k", low=0, extent=const(5))
+    start = mul(I, const(64))
+    tripled = call("mul", at("x", add(start, j)), f32(3))
+    body = loop(
+        I, N, GRID,
+        loop(j, const(48), VECTOR, Store("o", add(start, j), tripled)),
+        loop(k, const(5), VECTOR, Store("o", add(add(start, k), const(48)), f32(1))),
+    )  # fmt: skip
+    buffer = Buffer("o", float32, written=True, streamed=call("le", const(3), N))
+    kernel = Kernel("streamed", (inp("x"), buffer), (N,), (body,))
+    return Sample(kernel, SHORT, lambda n: (64 * n, 64 * n))
+
+
 def all_samples() -> Iterator[Sample]:
     yield from (elementwise(), blocked(), strided(), guarded(), scalar_guards(), gather())
     yield divided()
@@ -565,6 +580,7 @@ def all_samples() -> Iterator[Sample]:
     yield from (welford(), argmax(), columns(), cumulative(), cumulative_columns(), in_scratch())
     yield from (registers(), scalars(), grids(), halves(float16), halves(bfloat16), empty())
     yield doubles()
+    yield streamed()
     yield matrix("mma_6x32", 6, 32, float32, float32, M)
     yield matrix("mma_3x20_rows", 3, 20, float32, float32, M, 9, 1)
     yield matrix("mma_4x16_f64", 4, 16, float64, float64, const(5))

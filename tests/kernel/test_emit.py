@@ -113,6 +113,25 @@ def test_levels_compile_anywhere_and_the_same_each_time(target: Target) -> None:
     assert ("vfmadd" in text) == target.has_fma
 
 
+def test_a_streamed_output_may_lie_on_its_input() -> None:
+    sample = SAMPLES["streamed"]
+    given = sample.buffers((33,))
+    apart = run(LEVELS[0], sample, [given[0], given[0]], (33,))
+    together = run(LEVELS[0], sample, given, (33,), alias={1: 0})
+    np.testing.assert_array_equal(together[0], apart[1])
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_streamed_outputs_are_written_past_the_caches(target: Target) -> None:
+    text = assembly([("k", emit(SAMPLES["streamed"].kernel, target))], target)
+    registers = {"v4": "zmm", "v3": "ymm", "v2": "xmm"}
+    lines = [line for line in text.splitlines() if "movntps" in line]
+    assert lines and all(registers[target.level] in line for line in lines)
+    assert text.count("sfence") == 1
+    plain = assembly([("k", emit(SAMPLES["silu"].kernel, target))], target)
+    assert "movnt" not in plain and "sfence" not in plain
+
+
 def test_no_outside_symbols_are_needed() -> None:
     for level in LEVELS:
         assert set(code(level).symbols) == set(SAMPLES)  # loading refuses anything else

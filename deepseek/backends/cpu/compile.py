@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deepseek.backends.cpu.emit import SYMBOL
+from deepseek.backends.cpu.emit_store import METADATA
 from deepseek.backends.cpu.target import Target
 from deepseek.config import options
 from deepseek.errors import CompileError
@@ -41,7 +42,7 @@ def module_text(kernels: Sequence[tuple[str, str]]) -> str:
         own, *called = text.split(DEFINED)
         parts.append(own.replace(f"{SYMBOL}(", f"@{symbol}(", 1))
         shared |= dict.fromkeys(called)
-    return "\n".join([*parts, *(DEFINED + function for function in shared)])
+    return "\n".join([*parts, *(DEFINED + function for function in shared), METADATA, ""])
 
 
 def assembly(kernels: Sequence[tuple[str, str]], target: Target) -> str:

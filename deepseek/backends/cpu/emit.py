@@ -18,7 +18,7 @@ from deepseek.backends.cpu.emit_statements import stored
 from deepseek.backends.cpu.emit_transpose import Transposes
 from deepseek.backends.cpu.emit_types import Value, memory_type
 from deepseek.backends.cpu.target import Target
-from deepseek.ir.scalar import ZERO, Expr, add, const, floordiv, mul, product, walk
+from deepseek.ir.scalar import FALSE, ZERO, Expr, add, const, floordiv, mul, product, walk
 from deepseek.kernel.ir import GLOBAL as GLOBAL_SPACE
 from deepseek.kernel.ir import (
     REGISTER,
@@ -71,6 +71,7 @@ class Function(Transposes):
         self.buffers = {b.name: b for b in kernel.buffers}
         self._find_mutable(kernel)
         self._arguments(kernel)
+        self._find_streams(kernel)
         grid = kernel.grid()
         body = kernel.body
         for _ in grid:
@@ -79,6 +80,8 @@ class Function(Transposes):
         names = [b.name for b in kernel.buffers if b.space == REGISTER]
         self.prepare_registers(names, kernel.body)
         self._grid(grid, body)
+        for condition in dict.fromkeys(self.streams.values()):
+            self._guarded(condition, lambda: self.do("call void @llvm.x86.sse.sfence()"))
         self.do("ret void")
         return self._text(kernel)
 
@@ -121,6 +124,22 @@ class Function(Transposes):
                 self.pointers[buffer.name] = self.alloca(
                     f"[{buffer.size.value} x {memory_type(buffer.dtype)}], align 64"
                 )
+
+    def _find_streams(self, kernel: Kernel) -> None:
+        """When to write past the caches: where that is wanted, unless it lies on an input."""
+        inputs = [self.pointers[b.name] for b in kernel.globals() if not b.written]
+        for buffer in kernel.globals():
+            if buffer.streamed is FALSE or buffer.name in self.mutable:
+                continue
+            pointer = self.pointers[buffer.name]
+            address = self.ins(f"ptrtoint ptr {pointer} to i64", 0)
+            low = self.ins(f"and i64 {address}, {ALIGNMENT - 1}", 0)
+            condition = self.ins(f"icmp eq i64 {low}, 0", 0)
+            wanted = [self.ins(f"icmp ne ptr {pointer}, {other}", 0) for other in inputs]
+            wanted.append(self.value(buffer.streamed).ops[0])
+            for other in wanted:
+                condition = self.ins(f"and i1 {condition}, {other}", 0)
+            self.streams[buffer.name] = condition
 
     def _grid(self, grid: tuple[Axis, ...], body: tuple[Stmt, ...]) -> None:
         stores = stored(body)  # a load of what a task stores stays in the task

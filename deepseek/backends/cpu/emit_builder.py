@@ -219,6 +219,19 @@ class Builder:
             for t, a, b in zip(types, results, otherwise, strict=True)
         ]
 
+    def either(self, condition: str, one: Callable[[], None], other: Callable[[], None]) -> None:
+        """Run one body or the other."""
+        parent, after = self.block, self.name("after")
+        labels = self.name("then"), self.name("else")
+        parent.lines.append(f"  br i1 {condition}, label %{labels[0]}, label %{labels[1]}")
+        for label, body in zip(labels, (one, other), strict=True):
+            block = Block([], label)
+            self.push(block, False)
+            body()
+            self.pop()
+            parent.lines += [f"{label}:", *block.lines, f"  br label %{after}"]
+        self.start_block(after)
+
     def loop(
         self,
         start: str,

@@ -8,12 +8,12 @@ stays NaN.
 
 from __future__ import annotations
 
-from deepseek.backends.cpu.emit_memory import Memory
+from deepseek.backends.cpu.emit_store import Stores
 from deepseek.backends.cpu.emit_types import is_half, literal_of, register_type, vector_type
 from deepseek.ir.dtype import DType, bfloat16, bool_, float16, float32, float64, int32, int64
 
 
-class Convert(Memory):
+class Convert(Stores):
     """Casts and bitcasts of operands."""
 
     def convert(self, op: str, source: DType, target: DType, lanes: int, level: int) -> str:

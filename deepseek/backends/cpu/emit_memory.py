@@ -1,4 +1,4 @@
-"""Loads and stores: from an index expression to an address, and from there to instructions.
+"""Loads: from an index expression to an address, and from there to instructions.
 
 In flow a buffer's name and an index; out flow loads of whole vectors where consecutive lanes are
 neighbours, one scalar where all lanes share an address, lane by lane otherwise. Memory is never
@@ -7,6 +7,8 @@ address instead.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from deepseek.backends.cpu.emit_builder import Builder
 from deepseek.backends.cpu.emit_types import (
@@ -21,15 +23,14 @@ from deepseek.backends.cpu.emit_types import (
 )
 from deepseek.backends.cpu.target import Target
 from deepseek.ir.dtype import DType, bool_
-from deepseek.ir.scalar import Expr, Terms, from_terms, int64, terms
+from deepseek.ir.scalar import Expr, Terms, from_terms, terms
 from deepseek.kernel.ir import Buffer
 
-# A lane by lane load of at most this many lanes is cheaper than a gather instruction.
 DUMMY_BYTES = 4096
 
 
 class Memory(Builder):
-    """Addresses, loads and stores of global and shared buffers."""
+    """Addresses and loads of global and shared buffers."""
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
@@ -58,7 +59,10 @@ class Memory(Builder):
             return Place(pointer, level, reads, 0)
         stride = self._stride(varying)
         if stride is not None:
-            return self._along(buffer, pointer, level, reads, stride)
+            place = self._along(buffer, pointer, level, reads, stride)
+            whole = all(c % vector.lanes == 0 for c in uniform.values())
+            start = not vector.base.isdigit() or int(vector.base) % vector.lanes == 0
+            return replace(place, aligned=whole and start and place.stride == 1)
         offsets = self.value(from_terms(varying))
         return Place(pointer, max(level, offsets.level), reads | offsets.reads, None, offsets)
 
@@ -379,105 +383,3 @@ class Memory(Builder):
             one = self.ins(f"load {memory}, ptr {at}, align {dtype.itemsize}", level)
             found = self.ins(f"insertelement {whole} {found}, {memory} {one}, i32 {lane}", level)
         return found
-
-    # ------------------------------------------------------------------------------------- stores
-
-    def store(self, buffer: str, place: Place, value: Value, guard: Value | None,
-              atomic: str | None) -> None:  # fmt: skip
-        """One Store statement, all lanes; operands are known."""
-        dtype = self.buffers[buffer].dtype
-        vector = self.vector
-        varying = place.stride != 0 or value.lanes or (guard is not None and guard.lanes)
-        if vector is None or (not varying and atomic is None):
-            # All lanes store the same value to the same address.
-            self._guarded(
-                None if guard is None else guard.ops[0],
-                lambda: self._store_one(dtype, place.pointer, value.ops[0], atomic),
-            )
-            return
-        if place.stride == 0:
-            place = self._scattered(place)
-        type_ = register_type(dtype)
-        lanes = vector.lanes
-        wide = self.widen(value, type_, lanes)
-
-        def every_copy() -> None:
-            for copy in range(vector.copies):
-                mask = vector.mask(copy)
-                if guard is not None and guard.lanes:
-                    mask = self.both(mask, guard.op(copy), self.level)
-                self._store_lanes(buffer, place, copy, wide.op(copy), mask, atomic)
-
-        uniform_guard = guard is not None and not guard.lanes
-        self._guarded(guard.ops[0] if guard is not None and uniform_guard else None, every_copy)
-
-    def _guarded(self, condition: str | None, body: object) -> None:
-        def run() -> list[str]:
-            body()  # type: ignore[operator]
-            return []
-
-        self.branch(condition, [], [], run)
-
-    def _store_one(self, dtype: DType, pointer: str, op: str, atomic: str | None) -> None:
-        memory = memory_type(dtype)
-        if dtype is bool_:
-            op = self.ins(f"zext i1 {op} to i8", self.level)
-        if atomic is None:
-            self.do(f"store {memory} {op}, ptr {pointer}, align {dtype.itemsize}")
-            return
-        operation = "fadd" if dtype.is_float else "add"
-        self.ins(
-            f"atomicrmw {operation} ptr {pointer}, {memory} {op} monotonic, align {dtype.itemsize}",
-            self.level,
-        )
-
-    def _store_lanes(self, buffer: str, place: Place, copy: int, op: str, mask: str | None,
-                     atomic: str | None) -> None:  # fmt: skip
-        assert self.vector is not None
-        lanes = self.vector.lanes
-        dtype = self.buffers[buffer].dtype
-        memory = memory_type(dtype)
-        level = self.level
-        whole = vector_type(memory, lanes)
-        if atomic is None and place.stride in (1, -1):
-            backwards = place.stride == -1
-            if dtype is bool_:
-                op = self.ins(f"zext {vector_type('i1', lanes)} {op} to {whole}", level)
-            at = self._row_pointer(buffer, place.pointer, backwards, copy, level)
-            if backwards:
-                op = self._reverse(memory, op, level)
-                mask = None if mask is None else self._reverse("i1", mask, level)
-            if mask is None:
-                self.do(f"store {whole} {op}, ptr {at}, align {dtype.itemsize}")
-            else:
-                self.do(
-                    f"call void @llvm.masked.store.{mangled(memory, lanes)}.p0({whole} {op}, ptr "
-                    f"align {dtype.itemsize} {at}, {vector_type('i1', lanes)} {mask})"
-                )
-            return
-        type_ = register_type(dtype)
-        stride = place.offsets if place.stride is None else place.stride
-        assert stride is not None
-        # Storing lane by lane is faster, but needs a branch for each where there is a mask.
-        if atomic is None and mask and self.target.level == "v4" and dtype.itemsize >= 4:
-            places = self._lane_places(buffer, place.pointer, stride, copy, level)
-            self.do(
-                f"call void @llvm.masked.scatter.{mangled(memory, lanes)}.v{lanes}p0({whole} {op}, "
-                f"<{lanes} x ptr> align {dtype.itemsize} {places}, <{lanes} x i1> {mask})"
-            )
-            return
-        for lane in range(lanes):
-            at = self._lane_pointer(buffer, place.pointer, stride, copy, lane, level)
-            one = self.ins(f"extractelement {vector_type(type_, lanes)} {op}, i32 {lane}", level)
-            bit = None
-            if mask is not None:
-                bit = self.ins(f"extractelement <{lanes} x i1> {mask}, i32 {lane}", level)
-            self._store_at(bit, dtype, at, one, atomic)
-
-    def _store_at(
-        self, bit: str | None, dtype: DType, at: str, op: str, atomic: str | None
-    ) -> None:
-        self._guarded(bit, lambda: self._store_one(dtype, at, op, atomic))
-
-
-__all__ = ["Memory", "int64"]

@@ -139,11 +139,7 @@ class Statements(Folds):
 
         total = lanes * copies
         number = constant_extent(extent)
-        if self.masks_all(stmt) and (number is None or number > lanes and number % lanes):
-            n = self.value(extent).ops[0]
-            self.enter_loop(stmt.body)
-            self.loop("0", n, lanes, [], [], masked, nonempty=certain, stores=stores)
-        elif number is None:
+        if number is None:
             n = self.value(extent).ops[0]
             end = self.ins(f"and i64 {n}, {-total}", self.level)
             self.enter_loop(stmt.body)
@@ -164,10 +160,6 @@ class Statements(Folds):
                         self.scopes[-1].stores = stores
                         run(constant_vector(axis.var, start, count, lanes))
 
-    def masks_all(self, stmt: Loop) -> bool:
-        """Whether one masked loop does for all of an axis: a long body is not written out twice."""
-        return self.target.level == "v4" and self.cost_of(stmt, stmt.body) > 20
-
     def _shape(self, stmt: Loop) -> tuple[int, int]:
         """Lanes and copies of a vector loop: small bodies get several independent chains."""
         nodes = _values(stmt.body)
@@ -181,7 +173,10 @@ class Statements(Folds):
         cost = self.cost_of(stmt, stmt.body) + access_cost(stmt.body, stmt.axis.var)
         # A fold's carries are chains, which take turns; other bodies overlap by themselves.
         folds = any(isinstance(inner, Fold) for inner in stmt.body)
-        copies = 4 if cost <= 12 and folds else 2 if cost <= 20 else 1
+        number = constant_extent(stmt.axis.extent)
+        # Heavy bodies are written out twice only where no rest needs a third text.
+        once = number is not None and number % (2 * lanes) == 0
+        copies = 4 if cost <= 12 and folds else 2 if cost <= 20 or once else 1
         most = bounds(stmt.axis.extent)[1]
         while most is not None and copies > 1 and lanes * (copies // 2) >= most:
             copies //= 2

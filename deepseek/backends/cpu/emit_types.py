@@ -49,7 +49,8 @@ class Place:
     """Where an access goes. Lane l of copy c is element `pointer + stride * (c * lanes + l)`.
 
     A stride of None means that `offsets` has each lane's own distance from the pointer; 0 means
-    that all lanes share one address. A run-time stride is an operand.
+    that all lanes share one address. A run-time stride is an operand. Aligned: each register of
+    neighbours begins at a multiple of its size.
     """
 
     pointer: str
@@ -57,6 +58,7 @@ class Place:
     reads: frozenset[str]
     stride: int | str | None
     offsets: Value | None = None
+    aligned: bool = False
 
 
 def register_type(dtype: DType) -> str:
