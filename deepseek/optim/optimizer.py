@@ -17,7 +17,7 @@ from deepseek.frontend.tensor import Tensor, enable_grad, leaf_like, no_grad, tr
 from deepseek.ir.dtype import DType, float32, float64
 from deepseek.nn.parameter import assign, clear_grad, computed_full, loaded, settle
 from deepseek.ops import where
-from deepseek.optim.repeat import Recording, Start
+from deepseek.optim.repetition import Recording, Start
 from deepseek.optim.rule import (
     Group,
     Hyper,
