@@ -26,7 +26,7 @@ class Access(NamedTuple):
     """`value` is read at `index` (in the reader's index variables) where `guard` holds."""
 
     value: Value
-    index: Index
+    index: Index  # type: ignore[assignment]  # a tuple has a method of that name
     guard: Expr
 
 
