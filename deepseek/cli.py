@@ -1,4 +1,4 @@
-"""The command line: `deepseek doctor`, `deepseek cache`, `deepseek generate`, `deepseek docs`.
+"""The command line: `deepseek doctor`, `cache`, `generate`, `docs` and `seed`.
 
 In flow the arguments; out flow text and an exit status: 0 when all is well, 1 when something is
 not (an unusable default backend, a stale generated file), 2 for wrong arguments. Heavy packages
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from deepseek import _runtime, backends, config, generate
+from deepseek import _runtime, backends, cache, config, generate, seed
 from deepseek.errors import ArgumentError, DeepseekError, unknown
 from deepseek.website import Site
 
@@ -43,20 +43,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deepseek", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="what this installation is made of, and what it can use")
-    cache = commands.add_parser("cache", help="the folder of compiled programs and kernels")
-    cache.add_argument("action", choices=("size", "clear"), nargs="?", default="size")
+    cached = commands.add_parser("cache", help="the folder of compiled programs and kernels")
+    actions = cached.add_subparsers(dest="action")
+    actions.add_parser("size", help="where it is and how large")
+    actions.add_parser("clear", help="empty it")
+    pack = actions.add_parser("pack", help="write all of it into one file")
+    add = actions.add_parser("add", help="take in a file that somebody packed")
+    for parser_of_file in (pack, add):
+        parser_of_file.add_argument("file", type=Path)
     generate = commands.add_parser("generate", help="write the files that are derived from code")
     generate.add_argument("root", type=Path, nargs="?", default=Path("."), help="the project")
     generate.add_argument("--check", action="store_true", help="compare only, write nothing")
     docs = commands.add_parser("docs", help="write the documentation as web pages")
     docs.add_argument("root", type=Path, nargs="?", default=Path("."), help="the project")
+    seed_file = commands.add_parser("seed", help="compile programs of single ops into a file")
+    seed_file.add_argument("file", type=Path)
     chosen = parser.parse_args(arguments)
     try:
         match chosen.command:
             case "doctor":
                 return doctor()
             case "cache":
-                return clear_cache() if chosen.action == "clear" else show_cache()
+                return change_cache(chosen.action, getattr(chosen, "file", None))
+            case "seed":
+                print(f"{seed.build(chosen.file)} programs written to {chosen.file}")
+                return 0
             case "docs":
                 return write_docs(chosen.root)
             case _:
@@ -99,7 +110,17 @@ def doctor() -> int:
     return 1 if findings else 0
 
 
-def show_cache() -> int:
+def change_cache(action: str | None, file: Path | None) -> int:
+    """Empties, packs, adds to or shows the cache folder."""
+    if action == "clear":
+        return clear_cache()
+    if file is not None:
+        pack = action == "pack"
+        try:
+            count = cache.pack(file) if pack else cache.add(file)
+        except OSError as error:
+            raise ArgumentError(f"{file}: {error.strerror}") from error
+        print(f"{count} entries {'written to' if pack else 'added from'} {file}")
     row("folder", config.options.cache)
     row("size", f"{cache_summary()} of {as_size(config.options.cache_size)}")
     return 0

@@ -182,6 +182,15 @@ TABLE: tuple[Option, ...] = (
         "`0`: keep nothing on disk.",
     ),
     Option(
+        "seed",
+        "DS_SEED",
+        flag,
+        "1",
+        "`1`: programs of single ops that were compiled when deepseek was built are used where the "
+        "cache folder has none.",
+        ON_OFF,
+    ),
+    Option(
         "memory_limit",
         "DS_MEMORY_LIMIT",
         size,
@@ -229,6 +238,7 @@ class Options(threading.local):
     eager: bool
     cache: str
     cache_size: int
+    seed: bool
     memory_limit: int
     flush_nodes: int
     fuel: int

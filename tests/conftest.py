@@ -29,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: left out of `make quick`")
     os.environ.setdefault("DS_NUM_THREADS", "1")
+    os.environ.setdefault("DS_SEED", "0")  # what is compiled is counted
     # Processes that tests start are to use the installed package, not the folder they start in.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

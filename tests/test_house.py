@@ -35,11 +35,11 @@ passes/ expand simplify fold_conv_bn layout prepare order grouping fuse * __init
 kernel/ ir rewrite text_parse text verify interpret polyfill* evaluate loops schedule * lower tune
 program/ ir text verify interpret tape load * build plan_memory prepare save
 backends/ __init__ *
-compiler/ store caches compile tiers tree entry function *
+compiler/ pack store caches compile tiers tree entry function *
 distributed linalg unpickle torch_file serialize cache memory nn optim amp data state checkpoints
 models onnx quantization cuda profiler debug
 feature generate reference highlight webstyle website
-__init__ cli __main__
+__init__ seed cli __main__
 """
 
 # Slow to import or optional: loaded inside the function that needs them.

@@ -24,8 +24,6 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from deepseek import _runtime
 from deepseek._runtime import Buffer
 from deepseek.backends import Backend, Launchable, sources_hash
@@ -104,7 +102,7 @@ def make_key(kind: str, name: str, fields: Mapping[str, str]) -> Key:
 def version(parts: tuple[str, ...]) -> str:
     """What the compiler itself is: a hash of the sources concerned, and what they run on."""
     own = sources_hash(Path(PACKAGE_DIR), parts)
-    return f"{own} numpy {np.__version__} {sys.implementation.cache_tag}"
+    return f"{own} {sys.implementation.cache_tag}"
 
 
 def lookup(key: Key, revive: Callable[[Any], Any]) -> Any:

@@ -2,8 +2,9 @@
 
     <folder>/<kind>/<key>     magic, checksum, then a marshalled pair (about, body)
 
-In flows a key (a hash) and what it stands for; out flows the same, or None. Files are written whole
-or not at all, checked when read, and removed when damaged; when the folder outgrows
+In flows a key (a hash) and what it stands for; out flows the same, or None. What the folder lacks
+is looked for in the seed, the pack of entries that the build left in the package. Files are written
+whole or not at all, checked when read, and removed when damaged; when the folder outgrows
 `options.cache_size`, the entries that were not used for longest go. `about` tells in words what an
 entry is, compressed, since only `explain` reads it.
 """
@@ -18,18 +19,19 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deepseek import config
+from deepseek.compiler.pack import KINDS, Pack, write_pack
 from deepseek.config import options
-from deepseek.errors import DeepseekError
+from deepseek.errors import PACKAGE_DIR, DeepseekError, FormatError
 from deepseek.logs import logger
 
-KINDS = ("programs", "kernels")
+SEED = Path(PACKAGE_DIR) / "seed.pack"
 MAGIC = b"deepseek cache entry 1\n"
 DIGEST = 16
 ROOM = 0.8  # of the allowed size is left after the oldest entries went
@@ -83,20 +85,29 @@ def usable(path: str) -> tuple[Path | None, str]:
 def read(kind: str, key: str) -> tuple[Any | None, str]:
     """(what was stored, "") or (None, why not). A damaged file is removed."""
     root = folder()
-    if root is None:
-        return None, why_unusable()
-    path = root / kind / key
+    reason = why_unusable() if root is None else ""
+    if root is not None:
+        path = root / kind / key
+        with suppress(OSError):
+            unpacked = unpack(path.read_bytes())
+            if unpacked is not None:
+                os.utime(path)
+                return unpacked[1], ""
+            drop(path)
+            reason = "its file was damaged"
+    built_in = seed() if options.seed else None
+    data = None if built_in is None else built_in.get(kind, key)
+    unpacked = None if data is None else unpack(data)
+    return (None, reason) if unpacked is None else (unpacked[1], "")
+
+
+@functools.cache
+def seed() -> Pack | None:
+    """What the build compiled for everybody, if it did."""
     try:
-        data = path.read_bytes()
-    except OSError:
-        return None, ""
-    unpacked = unpack(data)
-    if unpacked is None:
-        drop(path)
-        return None, "its file was damaged"
-    with suppress(OSError):
-        os.utime(path)
-    return unpacked[1], ""
+        return Pack(SEED)
+    except (OSError, FormatError):
+        return None
 
 
 def unpack(data: bytes) -> tuple[bytes, Any] | None:
@@ -181,6 +192,46 @@ def make_room(root: Path, nbytes: int) -> None:
                 drop(entry.path)
                 total -= entry.nbytes
         count[:] = total, 0
+
+
+# ---------------------------------------------------------------------------------------- packing
+
+
+def pack(path: str | os.PathLike[str], kinds: Sequence[str] = KINDS) -> int:
+    """Write every entry of the folder into one file; returns how many there are.
+
+    `add` takes them into another folder: of another user, another machine, another time. Programs
+    for several CPU levels lie side by side; those for other versions of deepseek are never found.
+    Raises OSError.
+    """
+    root = folder()
+    return write_pack(Path(path), () if root is None else whole_entries(root, kinds))
+
+
+def whole_entries(root: Path, kinds: Sequence[str]) -> Iterator[tuple[str, str, bytes]]:
+    """Kind, key and bytes of the entries that are what was written."""
+    for entry in entries(root):
+        with suppress(OSError):
+            data = entry.path.read_bytes()
+            if entry.kind in kinds and not entry.key.startswith(".") and unpack(data) is not None:
+                yield entry.kind, entry.key, data
+
+
+def add(path: str | os.PathLike[str]) -> int:
+    """Take the entries of a file that `pack` wrote into the folder; returns how many were new.
+
+    Machine code is run as it is: add files of people whom you would let run programs. Raises
+    FormatError for a file that is no pack or is cut, OSError where it cannot be read.
+    """
+    given, root = Pack(Path(path)), folder()
+    if root is None:
+        raise FormatError(f"there is no cache folder to add {path} to: {why_unusable()}")
+    new = 0
+    for kind, key, data in given:
+        if not (root / kind / key).exists() and unpack(data) is not None:
+            new += put(root / kind / key, data)
+            make_room(root, len(data))
+    return new
 
 
 # ------------------------------------------------------------------------------------ looking over
