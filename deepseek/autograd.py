@@ -16,6 +16,7 @@ from typing import Any
 
 from deepseek import ops
 from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
+from deepseek.frontend.gradient_hooks import after_hooks, after_leaf_hooks, registry
 from deepseek.frontend.precision import computing_in
 from deepseek.frontend.tensor import (
     Tensor,
@@ -46,24 +47,30 @@ def is_leaf(value: Value) -> bool:
 
 
 def cotangents(
-    outputs: Sequence[Value], seeds: Sequence[Tensor], wanted: Iterable[Value], flows: Flows
-) -> dict[Value, Tensor]:
+    outputs: Sequence[Value], seeds: Sequence[Tensor], wanted: Iterable[Value], flows: Flows,
+    hooked: bool = False,
+) -> dict[Value, Tensor]:  # fmt: skip
     """The cotangent of every wanted value, given those of the outputs.
 
     Values that the outputs do not depend on are absent. Cotangents have the types of the values,
-    whatever autocast goes on.
+    whatever autocast goes on. `hooked`: they are the user's, whose hooks see them.
     """
     with computing_in(None):
-        return _cotangents(outputs, seeds, set(wanted), flows)
+        return _cotangents(outputs, seeds, set(wanted), flows, hooked)
 
 
 def _cotangents(
-    outputs: Sequence[Value], seeds: Sequence[Tensor], targets: set[Value], flows: Flows
-) -> dict[Value, Tensor]:
+    outputs: Sequence[Value], seeds: Sequence[Tensor], targets: set[Value], flows: Flows,
+    hooked: bool,
+) -> dict[Value, Tensor]:  # fmt: skip
     found: dict[Value, Tensor] = {}
     for value, seed in zip(outputs, seeds, strict=True):
         found[value] = ops.add(found[value], seed) if value in found else seed
     for node in nodes_between(outputs, targets, flows):
+        if hooked and registry.of_values:
+            for value in node.outputs:
+                if value in found:
+                    found[value] = after_hooks(value, found[value])
         given = [found.get(v) for v in node.outputs]
         if all(g is None for g in given):
             continue
@@ -222,10 +229,11 @@ def backward(loss: Tensor, gradient: Tensor | None = None, retain_graph: bool = 
         gradient = ops.ones_like(loss)
     leaves = leaves_of(value)
     with no_grad():
-        found = cotangents([value], [gradient], leaves, requires_grad)
+        found = cotangents([value], [gradient], leaves, requires_grad, hooked=True)
         for leaf, g in found.items():
             tensor = leaf.handle() if leaf.handle is not None else None
             if tensor is not None and tensor._value is leaf:
+                g = after_leaf_hooks(tensor, g)
                 tensor.grad = g if tensor.grad is None else ops.add(tensor.grad, g)
     if state.trace is None:
         state.losses = [r for r in state.losses if r() is not None] + [weakref.ref(loss)]
@@ -276,7 +284,9 @@ def vjp(function: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[.
     def pullback(*seeds: Tensor) -> tuple[Tensor, ...]:
         values = [i._value for i in inputs]
         given = seeds[0] if len(seeds) == 1 and isinstance(seeds[0], (tuple, list)) else seeds
-        found = cotangents([o._value for o in outputs], list(given), values, requires_grad)
+        found = cotangents(
+            [o._value for o in outputs], list(given), values, requires_grad, hooked=True
+        )
         return tuple(found[v] if v in found else ops.zeros_like(shown(v)) for v in values)
 
     return out, pullback
@@ -318,7 +328,9 @@ def value_and_grad(
         # Where others are under it, somebody outside differentiates as well.
         outer = [v for v in leaves_of(value._value) if v not in inputs]
         with enable_grad() if outer else no_grad():
-            found = cotangents([value._value], [ops.ones_like(value)], inputs, requires_grad)
+            found = cotangents(
+                [value._value], [ops.ones_like(value)], inputs, requires_grad, hooked=True
+            )
             grads = tuple(found[v] if v in found else ops.zeros_like(shown(v)) for v in inputs)
         if not outer:
             value = ops.stop_gradient(value)

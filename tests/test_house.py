@@ -26,7 +26,7 @@ TREE = """
 errors config logs
 _runtime
 ir/ recent dtype expr integer scalar shape op graph text verify rewrite interpret access
-frontend/ tensor precision number guards reads explore tracer
+frontend/ tensor gradient_hooks precision number guards reads explore tracer
 ops/ spelling methods define forms forms_nn forms_math forms_flow
 ops/ elementwise transcendental reduce view index
 ops/ contract create random activation nn bodies control * __init__

@@ -40,7 +40,8 @@ from deepseek.config import options
 from deepseek.errors import INSTALLED_DIRS, PACKAGE_DIR, STDLIB_DIR, TraceError
 from deepseek.frontend import reads
 from deepseek.frontend.explore import Explorer, Record, code_of, reachable_codes
-from deepseek.frontend.guards import MISSING, same, same_array, structure
+from deepseek.frontend.gradient_hooks import registry
+from deepseek.frontend.guards import ATTR, MISSING, same, same_array, structure
 from deepseek.frontend.tensor import Tensor, hooks, settled, state, tracing
 from deepseek.frontend.tracer import Trace, begin
 from deepseek.ir.graph import INPUT, INPUT_NODE, Value
@@ -261,6 +262,8 @@ class Function(_runtime.Dispatcher):
                 by_type=[id(d.generator) for d in trace.draws.values()],
                 grads=trace.grads_read,
             )  # fmt: skip
+            if trace.grads:
+                self.guard_gradient_hooks(explorer)
             return assemble(self.name, call, done, explorer, self.keep_grads)
 
     def explorer(
@@ -275,6 +278,11 @@ class Function(_runtime.Dispatcher):
         explorer.hold(self.function, self.name)
         explorer.rest(records)
         return explorer
+
+    def guard_gradient_hooks(self, explorer: Explorer) -> None:
+        """Let what computed gradients depend on the hooks that leaves have."""
+        row = explorer.hold(registry, "the hooks of tensors")
+        explorer.visit(registry.version, row, ATTR, "version", "which hooks tensors have")
 
 
 def check_callable(function: Any) -> None:

@@ -161,7 +161,10 @@ class Tensor:
     def __init__(self, value: Value) -> None:
         self._value = value
         self._grad: Tensor | None | GradientDropped = None
-        value.handle = weakref.ref(self)
+        try:
+            value.handle = weakref.ref(self)
+        except AttributeError:
+            raise ArgumentError(f"ds.Tensor({value!r}): tensors are made by ds.asarray") from None
 
     # ------------------------------------------------------------------------------ properties
 
@@ -267,7 +270,7 @@ class Tensor:
         value = self._value
         if value.data is None:
             if state.trace is not None:
-                raise value_needed(self)
+                raise value_needed(self, OUTSIDE)
             if hooks.traces:
                 value = settled(value)
             hooks.evaluate([value])
@@ -279,7 +282,7 @@ class Tensor:
         Raises TraceError inside `@ds.jit`, where values are not known yet.
         """
         if state.trace is not None:
-            raise value_needed(self)
+            raise value_needed(self, OUTSIDE)
         return view_of(self._computed())
 
     def item(self) -> Any:
@@ -334,6 +337,8 @@ class Tensor:
                 f"{what}(): got {self._value.type}; wanted a tensor of one element\n"
                 "  help: reduce it first, e.g. with x.any(), x.all() or x.sum()"
             )
+        if state.trace is not None:
+            raise value_needed(self, INSTEAD)
         return self.numpy().reshape(()).item()
 
     def __len__(self) -> int:
@@ -384,14 +389,19 @@ class GradientDropped:
     """Stands in for a gradient that a compiled step consumed."""
 
 
-def value_needed(tensor: Tensor) -> TraceError:
+INSTEAD = (
+    "to choose between tensors write ds.where(condition, a, b); to choose between computations "
+    "ds.cond(condition, f, g, *args); to repeat, ds.scan or ds.while_loop"
+)
+OUTSIDE = "compute with the tensor itself; ds has NumPy's functions under their names"
+
+
+def value_needed(tensor: Tensor, remedy: str) -> TraceError:
     """The error for looking at a value while tracing."""
     return TraceError(
         f"the value of this {tensor._value.type} is not known while @ds.jit traces the function\n"
         f"  at {format_line(user_line(2))}\n"
-        "  help: to choose between tensors write ds.where(condition, a, b); to choose between "
-        "computations ds.cond(condition, f, g, *args); to repeat, ds.scan or ds.while_loop; or "
-        "return the value and look at it outside"
+        f"  help: {remedy}; or return the value and look at it outside"
     )
 
 

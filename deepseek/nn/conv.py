@@ -38,6 +38,7 @@ class _Conv(Module):
 
     settings = ("stride", "padding", "dilation", "groups", "padding_mode", "kernel_size")
     padding_modes: ClassVar[tuple[str, ...]] = PADDING_MODES
+    paddings: ClassVar[tuple[str, ...]] = ("same", "valid")
 
     def __init__(
         self,
@@ -62,6 +63,8 @@ class _Conv(Module):
             )
         if padding_mode not in self.padding_modes:
             raise unknown("padding_mode", padding_mode, self.padding_modes)
+        if isinstance(padding, str):
+            self._refuse_words(padding, spread(stride, self.rank))
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = spread(kernel_size, self.rank)
@@ -73,6 +76,19 @@ class _Conv(Module):
         self.weight = new_parameter(self.weight_shape(), dtype, device)
         self.bias = new_parameter((out_channels,), dtype, device) if bias else None
         self.reset_parameters()
+
+    def _refuse_words(self, padding: str, stride: tuple[int, ...]) -> None:
+        """Raises for paddings that are no numbers and mean nothing here."""
+        if padding not in self.paddings:
+            raise ArgumentError(
+                f"{type(self).__name__}: got padding={padding!r}; wanted "
+                + ", ".join([*map(repr, self.paddings), "a number, or one for each axis"])
+            )
+        if padding == "same" and any(s != 1 for s in stride):
+            raise ArgumentError(
+                f"{type(self).__name__}: got padding='same' and stride={stride}; wanted stride 1\n"
+                "  help: give the padding in numbers"
+            )
 
     def weight_shape(self) -> tuple[int, ...]:
         """(out_channels, in_channels / groups, *kernel_size)."""
@@ -160,6 +176,7 @@ class _ConvTranspose(_Conv):
 
     settings = ("output_padding",)
     padding_modes = ("zeros",)
+    paddings = ()
 
     def __init__(
         self,

@@ -143,6 +143,8 @@ class Module(Hooked):
             if held is not None and name in held:
                 return held[name]
         text = f"{type(self).__name__} has no attribute {name!r}"
+        if name == "cuda":
+            text += ": deepseek has one device, the CPU\n  help: leave .cuda() out"
         raise AttributeError(text, name=name, obj=self)
 
     def __delattr__(self, name: str) -> None:

@@ -14,7 +14,7 @@ from deepseek.ir.shape import Size
 from deepseek.ops import forms_nn
 from deepseek.ops.activation import softmax, widened
 from deepseek.ops.create import arange
-from deepseek.ops.define import composite, converted, describe, filled, shape_of
+from deepseek.ops.define import composite, converted, describe, filled, quotient, shape_of
 from deepseek.ops.elementwise import where
 from deepseek.ops.nn import dropout_
 from deepseek.ops.random import Generator, next_draw
@@ -62,13 +62,13 @@ def _samples() -> list[Sample]:
 
 
 def _divides(t: Tensor, query: Tensor) -> bool:
-    return min(t.ndim, query.ndim) > 2 and int(query.shape[-3]) % int(t.shape[-3]) == 0
+    return min(t.ndim, query.ndim) > 2 and query.shape[-3] % t.shape[-3] == 0
 
 
-def _shared(t: Tensor, heads: int) -> Tensor:
+def _shared(t: Tensor, heads: Size) -> Tensor:
     """Heads repeated, so that there are as many as of the query: a view."""
     *lead, own, length, features = shape_of(t)
-    each = heads // int(t.shape[-3])
+    each = quotient(heads, own)
     wide = (*lead, own, each, length, features)
     apart = t.reshape((*lead, own, 1, length, features)).broadcast_to(wide)
     return apart.reshape((*lead, heads, length, features))
@@ -90,7 +90,7 @@ def scaled_dot_product_attention_(
 ) -> Tensor:  # fmt: skip
     """Attention with its randomness, if any, given by (seed, draw)."""
     if enable_gqa:
-        heads = int(query.shape[-3])
+        heads = shape_of(query)[-3]
         key, value = (_shared(t, heads) for t in (key, value))
     scores = widened(query @ key.mT)
     scores = scores * (_default_scale(scores, shape_of(query)[-1]) if scale is None else scale)

@@ -83,7 +83,7 @@ def _convolve(
             f"(batch, channels, {rank} sizes) and (out, channels / groups, {rank} sizes)",
             user_line(),
         )  # fmt: skip
-    window = tuple(int(s) for s in weight.shape[2:])
+    window = tuple(int(s) for s in weight.shape[2:])  # has to be known
     steps, spacing = spatial(op, "stride", stride, rank), spatial(op, "dilation", dilation, rank)
     alone = x.ndim == rank + 1
     out = convolution(
@@ -108,7 +108,7 @@ def _convolve_transposed(
             user_line(),
         )  # fmt: skip
     channels = shape_of(x)[-rank - 1]
-    if not same(channels, shape_of(weight)[0]) or int(weight.shape[0]) % groups:
+    if not same(channels, shape_of(weight)[0]) or weight.shape[0] % groups:
         raise op_error(
             ShapeError, op, f"{describe(x)}, weight {describe(weight)} and {groups} groups",
             "channels that are the weight's first size, and divisible by groups", user_line(),
@@ -123,9 +123,10 @@ def _convolve_transposed(
         )  # fmt: skip
     size: list[Size] = []
     for n, k, s, d, p, m in zip(
-        shape_of(x)[-rank:], weight.shape[2:], steps, spacing, pads, more, strict=True
+        shape_of(x)[-rank:], shape_of(weight)[2:], steps, spacing, pads, more, strict=True
     ):
-        size.append(plus(times(minus(n, 1), s), d * (int(k) - 1) + 1 + m - sum(p)))
+        window = times(minus(k, 1), d)
+        size.append(plus(plus(times(minus(n, 1), s), window), 1 + m - sum(p)))
     if any(isinstance(n, int) and n < 0 for n in size):
         raise op_error(
             ShapeError, op, f"{describe(x)}, weight {describe(weight)} and padding {padding}",

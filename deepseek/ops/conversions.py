@@ -76,6 +76,15 @@ def clone(x: Tensor, /) -> Tensor:
     return positive(as_tensor(x, "clone"))
 
 
+@method("cuda")
+def _on_a_gpu(x: Tensor, /, *_: Any, **__: Any) -> Tensor:
+    """PyTorch's name for a move that there is no device for. Always raises ArgumentError."""
+    raise op_error(
+        ArgumentError, "cuda", "a move to a GPU", "the CPU, deepseek's one device", user_line(),
+        "leave .cuda() out",
+    )  # fmt: skip
+
+
 def _in_dtype(name: str, dtype: DType) -> Callable[[Tensor], Tensor]:
     def convert(x: Tensor, /) -> Tensor:
         return converted(x, dtype)

@@ -15,7 +15,7 @@ import functools
 import inspect
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -73,6 +73,17 @@ def as_tensor(x: Any, op: str, dtype: DType | None = None) -> Tensor:
         ArgumentError, op, f"{x!r} of type {type(x).__name__}",
         "a tensor, a NumPy array or a number", user_line(), remedy,
     )  # fmt: skip
+
+
+def several(op: str, arrays: Any) -> tuple[Any, ...]:
+    """The tensors of a list, a tuple or a tensor. Raises where there is none."""
+    if not isinstance(arrays, Iterable):
+        got, remedy = f"{arrays!r}", "put the tensors into one list"
+        raise op_error(ArgumentError, op, got, "a list of tensors", user_line(), remedy)
+    out = tuple(arrays)
+    if not out:
+        raise op_error(ShapeError, op, "nothing", "at least one tensor", user_line())
+    return out
 
 
 def filled(shape_: shape.Shape, value: Any, dtype: DType) -> Tensor:

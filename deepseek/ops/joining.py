@@ -22,6 +22,7 @@ from deepseek.ops.define import (
     describe,
     is_size,
     promoted,
+    several,
     shape_of,
     times,
 )
@@ -88,13 +89,21 @@ def atleast_3d(*arrays: Any) -> Any:
     return _each(arrays, change)
 
 
+def _joined(op: str, arrays: Any, axis: int | None) -> Tensor:
+    """concat, whose errors name another op."""
+    try:
+        return concat(several(op, arrays), axis=axis)
+    except ShapeError as error:
+        raise ShapeError(str(error).replace("op 'concat'", f"op '{op}'")) from None
+
+
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """PyTorch's name for `concat`.
 
     >>> ds.cat([ds.zeros(1), ds.ones(2)]).tolist()
     [0.0, 1.0, 1.0]
     """
-    return concat(list(tensors), axis=dim)
+    return _joined("cat", tensors, dim)
 
 
 def concatenate(arrays: Sequence[Tensor], /, axis: int | None = 0) -> Tensor:
@@ -103,7 +112,7 @@ def concatenate(arrays: Sequence[Tensor], /, axis: int | None = 0) -> Tensor:
     >>> ds.concatenate([ds.zeros(1), ds.ones(2)]).tolist()
     [0.0, 1.0, 1.0]
     """
-    return concat(arrays, axis)
+    return _joined("concatenate", arrays, axis)
 
 
 def hstack(arrays: Sequence[Tensor], /) -> Tensor:
@@ -112,8 +121,8 @@ def hstack(arrays: Sequence[Tensor], /) -> Tensor:
     >>> ds.hstack([ds.asarray([1]), ds.asarray([2, 3])]).tolist()
     [1, 2, 3]
     """
-    made = [atleast_1d(a) for a in arrays]
-    return concat(made, axis=0 if made and made[0].ndim == 1 else 1)
+    made = [atleast_1d(a) for a in several("hstack", arrays)]
+    return _joined("hstack", made, 0 if made[0].ndim == 1 else 1)
 
 
 def vstack(arrays: Sequence[Tensor], /) -> Tensor:
@@ -122,7 +131,7 @@ def vstack(arrays: Sequence[Tensor], /) -> Tensor:
     >>> ds.vstack([ds.asarray([1, 2]), ds.asarray([3, 4])]).tolist()
     [[1, 2], [3, 4]]
     """
-    return concat([atleast_2d(a) for a in arrays], axis=0)
+    return _joined("vstack", [atleast_2d(a) for a in several("vstack", arrays)], 0)
 
 
 def row_stack(arrays: Sequence[Tensor], /) -> Tensor:
@@ -140,7 +149,7 @@ def dstack(arrays: Sequence[Tensor], /) -> Tensor:
     >>> ds.dstack([ds.asarray([1, 2]), ds.asarray([3, 4])]).tolist()
     [[[1, 3], [2, 4]]]
     """
-    return concat([atleast_3d(a) for a in arrays], axis=2)
+    return _joined("dstack", [atleast_3d(a) for a in several("dstack", arrays)], 2)
 
 
 def column_stack(arrays: Sequence[Tensor], /) -> Tensor:
@@ -149,8 +158,9 @@ def column_stack(arrays: Sequence[Tensor], /) -> Tensor:
     >>> ds.column_stack([ds.asarray([1, 2]), ds.asarray([3, 4])]).tolist()
     [[1, 3], [2, 4]]
     """
-    made = [as_tensor(a, "column_stack") for a in arrays]
-    return concat([a if a.ndim > 1 else a.reshape((-1, 1)) for a in made], axis=1)
+    made = [as_tensor(a, "column_stack") for a in several("column_stack", arrays)]
+    columns = [a if a.ndim > 1 else a.reshape((-1, 1)) for a in made]
+    return _joined("column_stack", columns, 1)
 
 
 # --------------------------------------------------------------------------------------- repeats

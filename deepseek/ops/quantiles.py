@@ -17,7 +17,16 @@ from deepseek.ir.dtype import float64, int64
 from deepseek.ir.op import Sample
 from deepseek.ops.activation import floating, widened
 from deepseek.ops.create import places_along
-from deepseek.ops.define import NUMERIC, as_tensor, axis_of, composite, converted, filled, shape_of
+from deepseek.ops.define import (
+    NUMERIC,
+    as_tensor,
+    axis_of,
+    composite,
+    converted,
+    filled,
+    is_size,
+    shape_of,
+)
 from deepseek.ops.elementwise import maximum, minimum, where
 from deepseek.ops.index import take_along_axis
 from deepseek.ops.methods import method
@@ -184,6 +193,8 @@ def _quantiles(
             raise op_error(ArgumentError, op, f"q={q}", "probabilities", user_line())
         q = tuple(values.tolist()) if values.ndim else float(values)
     flat, axis = _row(x, dim)
+    if is_size(shape_of(flat)[axis], 0):
+        raise op_error(ArgumentError, op, "no elements", "one at least", user_line())
     out: Tensor = quantile_(flat, q, axis, way, skip)
     if not keepdim:
         return out
@@ -200,7 +211,7 @@ def quantile(
     """The quantiles q of x's elements, or along an axis; of several q the first axis.
 
     Between two elements by `interpolation`: "linear", "lower", "higher", "nearest", "midpoint".
-    NaN where there is one.
+    NaN where there is one. Raises ArgumentError for no elements or a q beyond [0, 1].
 
     >>> ds.quantile(ds.asarray([1.0, 2.0, 4.0]), [0.5, 0.75])
     tensor([2., 3.])

@@ -141,7 +141,20 @@ def slice_(x: Tensor, /, *, start: Shape, shape: Shape, step: Ints | None = None
 
 
 def _update_infer(x: TensorType, v: TensorType, *, start: Shape, step: Ints) -> Types:
+    ranks = {x.rank, v.rank, len(start), len(step)}
+    if len(ranks) > 1 or not all(map(_has_room, x.shape, v.shape, start, step)):
+        raise op_error(
+            ShapeError, "slice_update", f"{x}, {v}, start={start} and step={step}",
+            "places that the first tensor has, for every element of the second", user_line(),
+        )  # fmt: skip
     return (x,)
+
+
+def _has_room(size: Size, count: Size, start: Size, step: int) -> bool:
+    """Whether an axis has the places start + i * step, as far as numbers say."""
+    if not isinstance(size, int) or not isinstance(count, int) or not isinstance(start, int):
+        return True
+    return not count or 0 <= start < size and 0 <= start + (count - 1) * step < size
 
 
 def _update_meaning(
@@ -187,6 +200,8 @@ def _update_vjp(
 )
 def slice_update(x: Tensor, v: Tensor, /, *, start: Shape, step: Ints | None = None) -> Tensor:
     """x with the elements at start + i * step replaced by those of v, of x's dtype.
+
+    Raises ShapeError where v goes beyond x.
 
     >>> ds.slice_update(ds.zeros(5), ds.ones(2), start=(1,), step=(2,))
     tensor([0., 1., 0., 1., 0.])

@@ -8,9 +8,20 @@ from typing import Any
 
 from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
 from deepseek.frontend.tensor import Tensor
-from deepseek.ops.define import as_tensor, axis_of, describe
+from deepseek.ir.shape import same
+from deepseek.ops.define import (
+    as_tensor,
+    axis_of,
+    describe,
+    is_size,
+    minus,
+    plus,
+    quotient,
+    shape_of,
+    times,
+)
 from deepseek.ops.methods import method
-from deepseek.ops.slicing import narrow
+from deepseek.ops.slicing import is_less, narrow
 
 __all__ = [
     "chunk", "dsplit", "hsplit", "split", "split_with_sizes", "tensor_split", "unbind", "unstack",
@@ -71,8 +82,17 @@ def chunk(x: Tensor, /, chunks: int, dim: int = 0) -> Tensors:
     if chunks < 1:
         raise op_error(ArgumentError, "chunk", f"{chunks} chunks", "at least one", user_line())
     x = as_tensor(x, "chunk")
-    total = int(x.shape[axis_of("chunk", x, dim)])
-    return split(x, -(-total // chunks), dim) if total else (x,) * chunks
+    axis = axis_of("chunk", x, dim)
+    total = shape_of(x)[axis]
+    if is_size(total, 0):
+        return (x,) * chunks
+    each = quotient(plus(total, chunks - 1), chunks)
+    before = times(each, chunks - 1)
+    if is_less(before, total):  # no fewer pieces, of whatever size
+        whole = [narrow(x, axis, times(each, i), each) for i in range(chunks - 1)]
+        return (*whole, narrow(x, axis, before, minus(total, before)))
+    total = int(x.shape[axis])
+    return split(x, -(-total // chunks), dim)
 
 
 @method("tensor_split")
@@ -91,9 +111,13 @@ def tensor_split(x: Tensor, /, indices_or_sections: Any, dim: int = 0) -> Tensor
 
 def _parts(name: str, x: Tensor, given: Any, dim: int, equal: bool = False) -> Tensors:
     axis = axis_of(name, x, dim)
-    total = int(x.shape[axis])
     if isinstance(given, Tensor):
         given = given.tolist()
+    if isinstance(given, int) and given > 0:
+        each = quotient(shape_of(x)[axis], given)
+        if same(times(each, given), shape_of(x)[axis]):
+            return tuple(narrow(x, axis, times(each, i), each) for i in range(given))
+    total = int(x.shape[axis])
     if isinstance(given, int):
         if given < 1 or (equal and total % given):
             raise op_error(

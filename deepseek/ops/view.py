@@ -44,6 +44,7 @@ from deepseek.ops.define import (
     primitive,
     promoted,
     quotient,
+    several,
     shape_of,
 )
 from deepseek.ops.methods import attribute
@@ -472,9 +473,7 @@ def concat(arrays: Sequence[Tensor], /, axis: int | None = 0) -> Tensor:
     >>> ds.concat([ds.asarray([[1, 2]]), ds.asarray([[3, 4]])], axis=1)
     tensor([[1, 2, 3, 4]])
     """
-    tensors = promoted("concat", tuple(arrays), ALL) if arrays else []
-    if not tensors:
-        raise op_error(ShapeError, "concat", "nothing", "at least one tensor", user_line())
+    tensors = promoted("concat", several("concat", arrays), ALL)
     if axis is None:
         tensors, axis = [t.reshape((-1,)) for t in tensors], 0
     axis = axis_of("concat", tensors[0], axis)
@@ -488,9 +487,10 @@ def stack(arrays: Sequence[Tensor], /, axis: int = 0) -> Tensor:
     >>> ds.stack([ds.asarray([1, 2]), ds.asarray([3, 4])], axis=1).tolist()
     [[1, 3], [2, 4]]
     """
-    if not arrays:
-        raise op_error(ShapeError, "stack", "nothing", "at least one tensor", user_line())
-    return concat([expand_dims(as_tensor(a, "stack"), axis) for a in arrays], axis=axis)
+    parts = [as_tensor(a, "stack") for a in several("stack", arrays)]
+    if not all(same_shape(shape_of(p), shape_of(parts[0])) for p in parts):
+        raise op_error(ShapeError, "stack", [*map(describe, parts)], "one shape", user_line())
+    return concat([expand_dims(p, axis) for p in parts], axis=axis)
 
 
 for _name, _method in {

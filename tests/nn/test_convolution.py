@@ -136,3 +136,18 @@ def test_more_pools(rank: int) -> None:
     for axis in itertools.islice(itertools.count(2), rank):
         spread = spread.repeat(2, axis=axis)
     np.testing.assert_array_equal(back, np.where(x == spread, x, 0))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: nn.Conv2d(1, 1, 3, padding="foo"), "padding='foo'; wanted 'same', 'valid'"),
+        (lambda: nn.Conv1d(1, 1, 3, stride=2, padding="same"), "wanted stride 1"),
+        (lambda: nn.ConvTranspose2d(1, 1, 3, padding="same"), "wanted a number"),
+    ],
+)
+def test_paddings_that_mean_nothing_are_refused_when_the_layer_is_made(
+    make: Any, said: str
+) -> None:
+    with pytest.raises(ds.errors.ArgumentError, match=said):
+        make()

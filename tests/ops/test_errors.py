@@ -75,6 +75,22 @@ CASES: list[tuple[Callable[[], Any], type[DeepseekError], str, str]] = [
     (lambda: ds.batch_norm(X, None, None, ds.ones(5), training=True), ShapeError, "batch_norm",
      "one number for each channel"),
     (lambda: ds.cat(X, X), ArgumentError, "concat", "axis float32[2, 3]"),
+    (lambda: ds.cat([X, X[:, :2]]), ShapeError, "cat", "differ at axis 0 only"),
+    (lambda: ds.concatenate([X, X[:, :2]]), ShapeError, "concatenate", "differ at axis 0 only"),
+    (lambda: ds.stack([X, X[:, :2]]), ShapeError, "stack", "one shape"),
+    (lambda: ds.hstack([X, X[:1]]), ShapeError, "hstack", "differ at axis 1 only"),
+    (lambda: ds.vstack([X, X[:, :2]]), ShapeError, "vstack", "differ at axis 0 only"),
+    (lambda: ds.dstack([X, X[:1]]), ShapeError, "dstack", "differ at axis 2 only"),
+    (lambda: ds.column_stack([X, X[:1]]), ShapeError, "column_stack", "differ at axis 1 only"),
+    (lambda: ds.hstack(3), ArgumentError, "hstack", "put the tensors into one list"),
+    (lambda: ds.concat(3), ArgumentError, "concat", "a list of tensors"),
+    (lambda: ds.stack(None), ArgumentError, "stack", "a list of tensors"),
+    (lambda: ds.vstack([]), ShapeError, "vstack", "at least one tensor"),
+    (lambda: ds.quantile(X[:, :0], 0.5, 1), ArgumentError, "quantile", "one at least"),
+    (lambda: ds.slice_update(X, X, start=(0, 1)), ShapeError, "slice_update", "places that"),
+    (lambda: ds.slice_update(X, X[:, :2], start=(0, -1)), ShapeError, "slice_update", "places"),
+    (lambda: ds.slice_update(X, X[0], start=(0,)), ShapeError, "slice_update", "places that"),
+    (lambda: X.cuda(), ArgumentError, "cuda", "leave .cuda() out"),
     (lambda: ds.ones(1, dtype=ds.uint64) + ds.ones(1, dtype=ds.int64), DTypeError, "add",
      "uint64 and int64"),
     (lambda: ds.cross_entropy(X, I), ShapeError, "cross_entropy", "integer classes"),
@@ -100,3 +116,24 @@ def test_the_error_names_op_wanted_and_line(
     assert said in text
     assert "; wanted " in text
     assert "at tests/ops/test_errors.py:" in text or "test_errors.py:" in text
+
+
+def test_a_tensor_is_not_made_by_its_class() -> None:
+    with pytest.raises(ArgumentError, match=r"ds.Tensor\(\[1.0\]\): .* ds.asarray"):
+        ds.Tensor([1.0])
+    with pytest.raises(AttributeError, match="leave .cuda.. out"):
+        ds.nn.Linear(2, 2).cuda()
+
+
+@pytest.mark.parametrize(
+    ("look", "remedy"),
+    [
+        (lambda x: x.numpy(), "ds has NumPy's functions under their names"),
+        (lambda x: np.sin(x), "ds has NumPy's functions under their names"),
+        (lambda x: 1 if x.sum() > 0 else 2, "ds.where"),
+        (lambda x: float(x.sum()), "ds.cond"),
+    ],
+)
+def test_the_remedy_for_looking_at_values_that_are_traced(look: Any, remedy: str) -> None:
+    with pytest.raises(ds.errors.TraceError, match=remedy):
+        ds.jit(look)(X)

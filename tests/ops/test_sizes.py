@@ -64,6 +64,12 @@ FUNCTIONS: dict[str, Callable[[Tensor], Any]] = {
     "attention": lambda x: ds.scaled_dot_product_attention(x, x, x, is_causal=True),
     "conv": lambda x: ds.conv1d(x.reshape(-1, 2, 3), ds.ones(4, 2, 2), padding=1),
     "conv_over": lambda x: ds.conv1d(x.mT.reshape(1, 6, -1), ds.ones(4, 6, 2), padding=1),
+    "conv_transposed": lambda x: ds.conv_transpose1d(ds.ones(1, 6, 4), x.mT.reshape(6, 1, -1)),
+    "heads": lambda x: ds.scaled_dot_product_attention(
+        x.reshape(1, -1, 2, 3), ds.ones(1, 1, 4, 3), ds.ones(1, 1, 4, 5), enable_gqa=True
+    ),
+    "chunk": lambda x: ds.concat(ds.chunk(x, 2)[::-1]),
+    "tensor_split": lambda x: ds.stack(ds.tensor_split(ds.concat([x, x]), 2)),
     "max_pool": lambda x: ds.max_pool1d(x.mT.reshape(1, 6, -1), 2, 1),
     "avg_pool": lambda x: ds.avg_pool1d(x.reshape(-1, 1, 6), 3, 2, 1, count_include_pad=False),
     "cross_entropy": lambda x: ds.cross_entropy(x, ds.arange(x.shape[0]) % 6),

@@ -20,6 +20,11 @@ import torch
 import deepseek as ds
 from deepseek.nn import functional
 
+Both = tuple[Callable[..., Any], Callable[..., Any]]
+# PyTorch's gradient of ctc_loss is right only once it has passed through a log_softmax, of which
+# its argument is a result anyway.
+LOG_SOFTMAX: Both = (lambda x: torch.log_softmax(x, -1), lambda x: ds.log_softmax(x, -1))
+
 
 class LeftOut(Exception):
     """A sample that asks for what the entry says is not ours; the text is the reason."""
@@ -35,8 +40,9 @@ class Entry:
     PyTorch's error messages to the reason why we accept such a call. With `check` "type" only
     shapes and dtypes are compared, with "values" no dtypes; `scale` is the least that errors are
     relative to. With `processed` the sample's own function makes results comparable that are not
-    unique, such as eigenvectors; with `wrapped` PyTorch takes what its gradient checks make of the
-    first argument, such as a symmetric matrix.
+    unique, such as eigenvectors; `before` is what the first argument passes through, in PyTorch
+    and here; with `wrapped` PyTorch takes what its gradient checks make of the first argument, such
+    as a symmetric matrix.
     """
 
     targets: tuple[str, ...] = ()
@@ -51,6 +57,7 @@ class Entry:
     scale: float = 0.0
     processed: bool = False
     wrapped: bool = False
+    before: Both | None = None
 
     @property
     def missing(self) -> list[str]:

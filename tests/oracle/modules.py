@@ -12,7 +12,7 @@ from typing import Any
 
 import reference
 import torch
-from adapt import LeftOut, Ours, Wide, as_numpy, leaves, mapped, matches
+from adapt import LOG_SOFTMAX, LeftOut, Ours, Wide, as_numpy, leaves, mapped, matches
 from compare import difference
 from ops import Result, described, failure, refused_by_signature, spread
 from reference import SEED
@@ -24,8 +24,7 @@ import deepseek as ds
 from deepseek.config import override
 from deepseek.errors import DeepseekError
 
-# PyTorch's gradient is right only once it has passed through a log_softmax.
-GRADIENTS_APART = ("CTCLoss",)
+BEFORE = {"CTCLoss": LOG_SOFTMAX}  # what the first argument passes through, in both
 HOW = ("device", "dtype")  # how a layer of PyTorch's is made, rather than what it is
 
 
@@ -85,12 +84,14 @@ def constructed(info: Any, case: Any) -> Any:
     return ours_of(name)(*(mapped(v, convert) for v in made.args), **kwargs)
 
 
-def called(layer: Any, call: Any, convert: Ours) -> Any:
+def called(layer: Any, call: Any, convert: Ours, before: Any = None) -> Any:
     """Our layer called with the same arguments; PyTorch's first one is named `input`."""
     kwargs = {k: mapped(v, convert) for k, v in call.kwargs.items()}
     args = [mapped(v, convert) for v in call.args]
     if "input" in kwargs:
         args.insert(0, kwargs.pop("input"))
+    if before is not None:
+        args[0] = before(args[0])
     return layer(*args, **kwargs)
 
 
@@ -101,11 +102,16 @@ def run_case(info: Any, case: Any, training: bool) -> Iterator[Result]:
     wide = copy.deepcopy(narrow).double()
     state = {k: as_numpy(v).copy() for k, v in narrow.state_dict().items()}
 
+    before = BEFORE.get(info.name.removeprefix("nn."))
+
     def theirs(change: Wide, seed: int = SEED) -> Any:
         layer = wide if change.wide else narrow if seed == SEED else copy.deepcopy(narrow)
         torch.manual_seed(seed)
         kwargs = {k: mapped(v, change) for k, v in call.kwargs.items()}
-        return layer(*(mapped(v, change) for v in call.args), **kwargs)
+        args = [mapped(v, change) for v in call.args]
+        if before is not None:
+            args[0] = before[0](args[0])
+        return layer(*args, **kwargs)
 
     try:
         pair = reference.both(theirs)
@@ -119,7 +125,7 @@ def run_case(info: Any, case: Any, training: bool) -> Iterator[Result]:
         layer.load_state_dict(state)
         layer.train(training)
         convert = Ours()
-        result = called(layer, call, convert)
+        result = called(layer, call, convert, before and before[1])
         got = [v for v in leaves(result) if v is not None]
         why = reference.compared(got, pair, check, 4)
         if why is None:
@@ -135,8 +141,7 @@ def run_case(info: Any, case: Any, training: bool) -> Iterator[Result]:
             return
     yield {"kind": "forward", "why": why}
     inputs = pair.inputs()
-    apart = info.name.removeprefix("nn.") in GRADIENTS_APART
-    if check == "type" or apart or not pair.differentiable():
+    if check == "type" or not pair.differentiable():
         return
     if got and len(got) == len(pair.narrow):
         names = [name for name, p in narrow.named_parameters() if p.requires_grad]

@@ -100,6 +100,7 @@ def run_sample(op: Any, entry: Entry, index: int, sample: SampleInput) -> Iterat
 
     def theirs(change: Wide, seed: int = SEED) -> Any:
         a, b, c = inputs_of(sample, change)
+        a = entry.before[0](a) if entry.before else a
         with reference.seeded(seed):
             result = op.gradcheck_wrapper(op, a, *b, **c) if entry.wrapped else op(a, *b, **c)
         if entry.processed:
@@ -115,7 +116,8 @@ def run_sample(op: Any, entry: Entry, index: int, sample: SampleInput) -> Iterat
     check = "type" if pair.random else entry.check
     got: list[Any] = []
     try:
-        ours = caller(entry)(first, *args, **kwargs)
+        given = entry.before[1](first) if entry.before else first
+        ours = caller(entry)(given, *args, **kwargs)
         if entry.processed:
             ours = sample.output_process_fn_grad(ours)
         got = [v for v in leaves(ours) if v is not None]

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import compare
+import examples
 import subjects
 import torch
 
 Results = Mapping[str, list[dict[str, Any]]]
 WANTED = 0.99  # the share of samples that has to be equal
-KINDS = {"op": "Ops", "module": "Layers", "optimizer": "Optimizers", "suite": "Suites"}
+KINDS = {
+    "op": "Ops", "module": "Layers", "optimizer": "Optimizers", "suite": "Suites",
+    "example": "Examples",
+}  # fmt: skip
 COUNTED = ("forward", "gradient", "error")
 BAD = (*COUNTED, "crash", "broken")
 
@@ -48,6 +52,9 @@ def write(results: Results, root: Path, given: Any) -> int:
             crashed = f"   {c['crash']} crashed" if c["crash"] else ""
             print(f"{subject:52.52}{of(c, 'forward'):>16}{of(c, 'gradient'):>18}"
                   f"{of(c, 'error'):>15}{crashed}")  # fmt: skip
+        for result in results[subject]:
+            if "note" in result:
+                print(f"{subject}, {result['sample']}: {result['note']}")
     if given.failures:
         given.failures.write_text("".join(failure_lines(results)))
     whole = not given.ops
@@ -116,6 +123,9 @@ Nothing of PyTorch is needed to use deepseek.
 - Of every op {samples} samples are run. Layers load PyTorch's state dict,
   and their buffers are compared too; optimizers take five steps from the start, and again from
   PyTorch's state dict loaded half way.
+- **Suites** are tests of other projects that run with deepseek as their array library. **Examples**
+  are models of docs/examples with their real weights, within {within:g} of the same model in
+  PyTorch.
 """
 
 
@@ -125,7 +135,8 @@ def page_text(
     """docs/conformance.md: nothing in it depends on the machine or the day."""
     some = f"at most {samples}, evenly spread," if samples else "all"
     version = torch.__version__.split("+")[0]
-    lines = [HEAD.format(version=version, samples=some, margin=compare.MARGIN)]
+    lines = [HEAD.format(version=version, samples=some, margin=compare.MARGIN,
+                         within=examples.WITHIN)]  # fmt: skip
     lines += ["| | mapped | samples equal | gradients equal | error inputs right |"]
     lines += ["|---|---|---|---|---|"]
     for kind, title in KINDS.items():

@@ -1,10 +1,11 @@
-"""What is held against PyTorch: ops, modules and optimizers, by name (`op:softmax`)."""
+"""What is held against PyTorch, by kind and name (`op:softmax`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+import examples
 import modules
 import ops
 import optimizers
@@ -18,6 +19,7 @@ KINDS: dict[str, Any] = {
     "module": (modules, modules.database()),
     "optimizer": (optimizers, optimizers.database()),
     "suite": (suites, suites.database()),
+    "example": (examples, examples.database()),
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from adapt import Entry, LeftOut, same, via
+from adapt import LOG_SOFTMAX, Entry, LeftOut, same, via
 
 import deepseek as ds
 
@@ -122,8 +122,7 @@ ENTRIES: dict[str, Entry] = {
     "nn.functional.embedding": via("embedding", looked_up, left_out=not_in_place, lenient={
         "must be 2-D": "what is looked up may have any shape"}),
     "nn.functional.embedding_bag": via("embedding_bag", bagged, left_out=renormed),
-    # PyTorch's gradient is right only once it has passed through a log_softmax.
-    "nn.functional.ctc_loss": same("ctc_loss", gradients=False),
+    "nn.functional.ctc_loss": same("ctc_loss", before=LOG_SOFTMAX),
     "nn.functional.feature_alpha_dropout.with_train": same(
         "feature_alpha_dropout", left_out=no_channels
     ),
