@@ -29,7 +29,7 @@ from deepseek.config import options
 from deepseek.errors import DeepseekError
 from deepseek.logs import logger
 
-KINDS = ("programs", "kernels")
+KINDS = ("programs", "kernels", "modules")
 MAGIC = b"deepseek cache entry 1\n"
 DIGEST = 16
 ROOM = 0.8  # of the allowed size is left after the oldest entries went
