@@ -90,6 +90,7 @@ counters = Counters()
 hits = {"programs": 0, "kernels": 0}
 misses: deque[Miss] = deque(maxlen=REMEMBERED)
 _kernels: Recent[tuple[str, Kernel], Held] = Recent(8192)
+_modules: Recent[tuple[str, str], dict[str, Held]] = Recent(64)  # those read from the disk
 _refused: Recent[str, str] = Recent(REMEMBERED)  # why a Program was not kept, by its key
 
 
@@ -132,40 +133,62 @@ def compiled_kernels(backend: Backend, kernels: Sequence[Kernel]) -> list[Launch
 def held_kernels(backend: Backend, kernels: Sequence[Kernel]) -> list[Held]:
     """The same with their object code."""
     target = backend.target()
-    held = []
-    for kernel in kernels:
-        place = target, replace(kernel, name="kernel", lines=())
-        found = _kernels.get(place)
-        if found is None:
+    places = [(target, replace(kernel, name="kernel", lines=())) for kernel in kernels]
+    found: dict[tuple[str, Kernel], Held] = {}
+    missing: dict[tuple[str, Kernel], tuple[Key, Kernel]] = {}
+    for place, kernel in zip(places, kernels, strict=True):
+        if place in found or place in missing:
+            continue
+        held = _kernels.get(place)
+        if held is None:
             key = kernel_key(backend, kernel)
-            found = lookup(key, lambda body: revived_kernel(body, backend))
-            found = found or made_kernel(key, backend, kernel)
-            _kernels.put(place, found)
-        held.append(found)
-    return held
+            held = lookup(key, lambda body: revived_kernel(body, backend))
+            if held is None:
+                missing[place] = key, kernel
+                continue
+            _kernels.put(place, held)
+        found[place] = held
+    made = made_kernels(backend, list(missing.values()))
+    for place, held in zip(missing, made, strict=True):
+        _kernels.put(place, held)
+        found[place] = held
+    return [found[place] for place in places]
 
 
 def revived_kernel(body: Any, backend: Backend) -> Held | None:
-    """A stored kernel, loaded; None where the runtime refuses it."""
-    symbol, data = body
-    launchable = loaded(backend, data, symbol)
-    return None if launchable is None else Held(launchable, symbol, data)
+    """A stored kernel, loaded with the others of its module; None where that cannot be."""
+    symbol, module = body
+    place = backend.target(), module
+    found = _modules.get(place)
+    if found is None:
+        stored, _ = store.read("modules", module)
+        launchables = None if stored is None else loaded(backend, *stored)
+        if launchables is None:
+            return None
+        found = {x: Held(y, x, stored[0]) for x, y in zip(stored[1], launchables, strict=True)}
+        _modules.put(place, found)
+    return found.get(symbol)
 
 
-def made_kernel(key: Key, backend: Backend, kernel: Kernel) -> Held:
-    """A kernel compiled now, and kept."""
-    symbol = f"k_{key.hash[:16]}"
-    data = backend.compile([(symbol, kernel)])
-    held = Held(backend.load(data, [symbol])[0], symbol, data)
-    counters.kernels += 1
-    store.write("kernels", key.hash, {"name": key.name, **key.fields}, (symbol, data))
-    return held
+def made_kernels(backend: Backend, wanted: Sequence[tuple[Key, Kernel]]) -> list[Held]:
+    """Kernels compiled now, in one module, and kept."""
+    if not wanted:
+        return []
+    symbols = [f"k_{key.hash[:16]}" for key, _ in wanted]
+    data = backend.compile(list(zip(symbols, (kernel for _, kernel in wanted), strict=True)))
+    launchables = backend.load(data, symbols)
+    counters.kernels += len(wanted)
+    module = hashlib.sha256(data).hexdigest()
+    store.write("modules", module, {"name": f"{len(wanted)} kernels"}, (data, tuple(symbols)))
+    for (key, _), symbol in zip(wanted, symbols, strict=True):
+        store.write("kernels", key.hash, {"name": key.name, **key.fields}, (symbol, module))
+    return [Held(x, symbol, data) for x, symbol in zip(launchables, symbols, strict=True)]
 
 
-def loaded(backend: Backend, data: bytes, symbol: str) -> Launchable | None:
-    """Kept object code as a kernel; None where the runtime refuses it."""
+def loaded(backend: Backend, data: bytes, symbols: Sequence[str]) -> list[Launchable] | None:
+    """Kept object code as kernels; None where the runtime refuses it."""
     try:
-        return backend.load(data, [symbol])[0]
+        return backend.load(data, symbols)
     except (_runtime.LoadError, KeyError, DeepseekError):
         return None
 
@@ -274,10 +297,10 @@ def revived_program(body: Any, backend: Backend) -> Kept | None:
     data, kernels, constants, outputs, split, text = body
     codes = []
     for symbol, code in kernels:
-        launchable = loaded(backend, code, symbol)
-        if launchable is None or launchable.code is None:
+        launchables = loaded(backend, code, [symbol])
+        if launchables is None or launchables[0].code is None:
             return None
-        codes.append(launchable.code)
+        codes.append(launchables[0].code)
     buffers = [Buffer.copy_of(constant, "constant") for constant in constants]
     return Kept(
         play(data, codes, (), buffers),
@@ -421,3 +444,4 @@ def clear() -> None:
 def forget() -> None:
     """Forget every compiled kernel of this process."""
     _kernels.clear()
+    _modules.clear()

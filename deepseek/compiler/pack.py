@@ -21,7 +21,7 @@ MAGIC = b"deepseek cache pack 1\n"
 COUNT = struct.Struct("<Q")
 ROW = struct.Struct("<B32sQQ")
 NAME = 33  # bytes of a row that name its entry
-KINDS = ("programs", "kernels")
+KINDS = ("programs", "kernels", "modules")
 
 Entry = tuple[str, str, bytes]  # kind, key, bytes
 

@@ -17,6 +17,9 @@ from deepseek.ir.op import Kind, Op
 from deepseek.ir.scalar import TRUE, Expr
 from deepseek.ir.shape import Shape, TensorType, exprs
 
+# Named here, since these are asked for very often and looking into an Enum takes a while.
+ELEMENTWISE, VIEW, CREATE = Kind.ELEMENTWISE, Kind.VIEW, Kind.CREATE
+
 Index = tuple[Expr, ...]
 Read = Callable[..., Expr]
 _fresh = itertools.count()
@@ -71,11 +74,9 @@ def inlined(value: Value) -> bool:
     Views and created values cost nothing; what has one element is computed outside the loops.
     """
     kind = value.node.op.kind
-    if kind in (Kind.VIEW, Kind.CREATE):
+    if kind is VIEW or kind is CREATE:
         return True
-    if value.node.op is CONSTANT:
-        return value.type.numel == 1
-    return kind is Kind.ELEMENTWISE and value.type.numel == 1
+    return value.type.numel == 1 and (kind is ELEMENTWISE or value.node.op is CONSTANT)
 
 
 class ViewReads(NamedTuple):
@@ -116,60 +117,97 @@ def _view_reads(
 _static_view_reads = functools.lru_cache(maxsize=1 << 13)(_view_reads)
 
 
-def accesses(node: Node, index: Index, inline: Callable[[Value], bool] = inlined) -> list[Access]:
-    """Every stored value that a pointwise node reads at `index`, looking through inlined ones."""
-    found: list[Access] = []
-    seen: dict[Access, Expr | None] = {}  # what stands for a value where an index depends on it
+Behind = dict[tuple[Value, Index], list[Access]]
 
-    def value_at(access: Access) -> None:
-        if access in seen:
-            return
-        seen[access] = None
-        value, at, guard = access
-        if inline(value) and value.node.op is not CONSTANT:
-            visit(value.node, at, guard)
+
+def accesses(
+    node: Node,
+    index: Index,
+    inline: Callable[[Value], bool] = inlined,
+    behind: Behind | None = None,
+) -> list[Access]:
+    """Every stored value that a pointwise node reads at `index`, looking through inlined ones.
+
+    `behind` remembers what is behind those, for callers that ask about many nodes of one graph.
+    """
+    return _Accesses(inline, {} if behind is None else behind).of(node, index)
+
+
+class _Accesses:
+    """One walk from a node through what is inlined."""
+
+    def __init__(self, inline: Callable[[Value], bool], behind: Behind) -> None:
+        self.inline = inline
+        self.behind = behind
+        self.found: list[Access] = []
+        self.seen: set[Access] = set()
+        self.stands: dict[Access, Expr] = {}  # for a value that an index depends on
+
+    def of(self, node: Node, index: Index) -> list[Access]:
+        if node.op.kind.pointwise:
+            self.visit(node, index, TRUE)
         else:
-            found.append(access)
+            for v in node.inputs:
+                self.read(Access(v, axes_of(v.type.shape, "e"), TRUE))
+        return self.found
 
-    def visit(n: Node, at: Index, outer: Expr) -> None:
-        if n.op.kind is Kind.ELEMENTWISE:
-            for value in n.inputs:
-                value_at(Access(value, at, outer))
-        elif n.op.kind is Kind.VIEW:
-            for k, position, guard in view_reads(n, at).reads:
-                value_at(Access(n.inputs[k], position, scalar.and_(outer, guard)))
-        elif n.op.kind is not Kind.CREATE:
+    def read(self, access: Access) -> None:
+        if access in self.seen:
+            return
+        self.seen.add(access)
+        value, at, guard = access
+        if not self.inline(value) or value.node.op is CONSTANT:
+            self.found.append(access)
+        elif guard is TRUE:
+            for further in self.known_behind(value, at):
+                if further not in self.seen:
+                    self.seen.add(further)
+                    self.found.append(further)
+        else:
+            self.visit(value.node, at, guard)
+
+    def known_behind(self, value: Value, at: Index) -> list[Access]:
+        known = self.behind.get((value, at))
+        if known is None:
+            walk = _Accesses(self.inline, self.behind)
+            known = walk.of(value.node, at)
+            if not walk.stands:  # else the index is another one for each reader
+                self.behind[value, at] = known
+            self.stands.update(walk.stands)
+        return known
+
+    def visit(self, node: Node, at: Index, outer: Expr) -> None:
+        kind = node.op.kind
+        if kind is ELEMENTWISE:
+            for value in node.inputs:
+                self.read(Access(value, at, outer))
+        elif kind is VIEW:
+            for k, position, guard in view_reads(node, at).reads:
+                self.read(Access(node.inputs[k], position, scalar.and_(outer, guard)))
+        elif kind is not CREATE:
 
             def read(k: int, position: Index, guard: Expr = TRUE) -> Expr:
-                access = Access(n.inputs[k], tuple(position), scalar.and_(outer, guard))
-                value_at(access)
-                stands = seen[access]
-                if stands is None:
+                access = Access(node.inputs[k], tuple(position), scalar.and_(outer, guard))
+                self.read(access)
+                if access not in self.stands:
                     name = f"?{next(_fresh)}"
-                    stands = seen[access] = scalar.var(name, access.value.type.dtype)
-                return stands
+                    self.stands[access] = scalar.var(name, access.value.type.dtype)
+                return self.stands[access]
 
-            point_value(n, at, read)
-
-    if node.op.kind.pointwise:
-        visit(node, index, TRUE)
-    else:
-        for v in node.inputs:
-            value_at(Access(v, axes_of(v.type.shape, "e"), TRUE))
-    return found
+            point_value(node, at, read)
 
 
-def read_at(value: Value, index: Index) -> list[Access]:
+def read_at(value: Value, index: Index, behind: Behind | None = None) -> list[Access]:
     """Every stored value behind one (perhaps inlined) value read at `index`."""
     if not inlined(value) or value.node.op is CONSTANT:
         return [Access(value, index, TRUE)]
-    return accesses(value.node, index)
+    return accesses(value.node, index, behind=behind)
 
 
 def is_alias(node: Node) -> bool:
     """Whether a view reads its first input only, and has its elements in the same row-major order.
     """
-    if node.op.kind is not Kind.VIEW or not node.inputs:
+    if node.op.kind is not VIEW or not node.inputs:
         return False
     source, out = node.inputs[0].type, node.outputs[0].type
     index = axes_of(out.shape)

@@ -74,9 +74,14 @@ class Rewriter:
         self.by_root: dict[str | Kind, list[Rule]] = {}
         for r in rules:
             self.by_root.setdefault(r.root, []).append(r)
+        self.by_op: dict[Op, list[Rule]] = {}
 
     def rules_for(self, op: Op) -> list[Rule]:
-        return self.by_root.get(op.name, []) + self.by_root.get(op.kind, [])
+        found = self.by_op.get(op)
+        if found is None:
+            found = self.by_root.get(op.name, []) + self.by_root.get(op.kind, [])
+            self.by_op[op] = found
+        return found
 
     def run(self, graph: Graph, fuel: Fuel | None = None) -> Graph:
         """The rewritten graph; the same object if nothing changed."""
@@ -133,7 +138,7 @@ class Rewriter:
 
 def with_inputs(node: Node, inputs: tuple[Value, ...]) -> Node:
     """The node on other inputs of the same types; itself if they are the same."""
-    if all(a is b for a, b in zip(node.inputs, inputs, strict=True)):
+    if node.inputs == inputs:
         return node
     return make_node(node.op, inputs, node.attrs, [v.type for v in node.outputs], node.line)
 

@@ -8,7 +8,9 @@ statement uses more than once.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from deepseek.ir.dtype import DType, bool_, int64
 from deepseek.ir.scalar import FALSE, TRUE, Expr, walk
@@ -39,6 +41,12 @@ _ATOM = 20
 
 def print_kernel(kernel: Kernel) -> str:
     """The kernel's text."""
+    head = [f"kernel {kernel.name}", *(f"line {line!r}" for line in kernel.lines)]
+    return "\n".join(head) + "\n" + _after_head(replace(kernel, name="", lines=()))
+
+
+@functools.lru_cache(maxsize=256)  # a kernel is looked up by its text, and then kept in a program's
+def _after_head(kernel: Kernel) -> str:
     return _Printer().kernel(kernel)
 
 
@@ -51,8 +59,7 @@ class _Printer:
         self.texts: dict[Expr, tuple[str, int, int]] = {}  # text, precedence, depth
 
     def kernel(self, kernel: Kernel) -> str:
-        self.lines.append(f"kernel {kernel.name}")
-        self.lines += [f"line {line!r}" for line in kernel.lines]
+        """All lines but the first ones, with its name and the user's lines."""
         for size in kernel.sizes:
             self.lines.append(f"size {self.declared(size, (2, None), int64)}")
         for buffer in kernel.buffers:

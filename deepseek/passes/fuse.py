@@ -17,7 +17,7 @@ them.
 from __future__ import annotations
 
 from deepseek.ir import scalar
-from deepseek.ir.access import Index, axes_of, inlined, is_alias, read_at, row_index
+from deepseek.ir.access import Index, axes_of, inlined, is_alias, row_index
 from deepseek.ir.graph import Graph, Node, Value
 from deepseek.ir.op import Kind
 from deepseek.ir.shape import exprs, numel
@@ -123,7 +123,7 @@ class Fuser(Grouping):
                 return False
         elif group.form != "pointwise" or not self._worth_folding(group, axes):
             return False
-        for access in read_at(source, group.domain):
+        for access in self.read_at(source, group.domain):
             if (
                 self.group_of.get(access.value.node) is group
                 and access.index != group.at[access.value]

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from deepseek.errors import CompileError
 from deepseek.ir.access import (
     Access,
+    Behind,
     Index,
     accesses,
     axes_of,
@@ -119,6 +120,7 @@ class Grouping:
                     self.uses[value].remove(node)
         self._reads: dict[tuple[Node, Index], list[Access]] = {}
         self._behind: dict[Node, set[Group]] = {}
+        self._behind_values: Behind = {}
         self.must_store = self.values_needed_in_memory()
 
     def values_needed_in_memory(self) -> set[Value]:
@@ -164,8 +166,11 @@ class Grouping:
 
     def memory_reads(self, node: Node, index: Index) -> list[Access]:
         if node.op.kind.pointwise:
-            return accesses(node, index)
-        return [a for value in node.inputs for a in read_at(value, axes_of(value.type.shape))]
+            return accesses(node, index, behind=self._behind_values)
+        return [a for value in node.inputs for a in self.read_at(value, axes_of(value.type.shape))]
+
+    def read_at(self, value: Value, index: Index) -> list[Access]:
+        return read_at(value, index, self._behind_values)
 
     def member_reads(self, node: Node, group: Group) -> list[Access]:
         return self.reads(node, group.at[node.outputs[0]])

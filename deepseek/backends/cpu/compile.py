@@ -68,6 +68,10 @@ def _machine(target: Target) -> Any:
 
     found = _machines.get(target)
     if found is None:
+        if not _machines:
+            # The emitter says itself what a loop computes: LLVM's pass that looks for better
+            # induction variables takes a quarter of the time, and the code is no faster for it.
+            llvm.set_option("", "-disable-lsr")
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         found = _machines[target] = llvm.Target.from_triple(TRIPLE).create_target_machine(
