@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import variants
 from frameworks import numpy_cpu
-from neutral import Workload
+from neutral import Sweep, Workload
 from variants import Trouble, Unsupported, Variant, Worker
 
 PATIENCE = 60.0  # seconds to import a library
@@ -31,6 +31,7 @@ class Effort:
     rounds: int = 6
     seconds: float = 0.08  # of a variant's turn in a round; one call at least
     patience: float = 120.0  # for a first call
+    sweep: float = 20.0  # for new sizes; the rest are left out
 
 
 @dataclass
@@ -62,14 +63,36 @@ class Row:
     limits: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{slug(self.name)}.part"
-        part.write_text(json.dumps(asdict(self), indent=1))
-        part.rename(part.with_suffix(".json"))
+        keep(self, folder)
 
 
-def load(path: Path) -> Row:
+@dataclass
+class SweepRow:
+    """A body at many sizes. A cell has how many were done, seconds new and again, and compiles."""
+
+    name: str
+    about: str
+    sizes: int
+    tolerance: float
+    cells: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        keep(self, folder)
+
+
+def keep(row: Row | SweepRow, folder: Path) -> None:
+    """Write a row to a file of its own, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{slug(row.name)}.part"
+    part.write_text(json.dumps(asdict(row)))
+    part.rename(part.with_suffix(".json"))
+
+
+def load(path: Path) -> Row | SweepRow:
+    """What `keep` wrote."""
     said = json.loads(path.read_text())
+    if "sizes" in said:
+        return SweepRow(**said)
     said["cells"] = {name: Cell(**cell) for name, cell in said["cells"].items()}
     return Row(**said)
 
@@ -98,7 +121,6 @@ class Bench:
         self.effort = effort
         self.out = out
         self.logs = out / "logs"
-        self.logs.mkdir(parents=True, exist_ok=True)
         self.versions: dict[str, str] = {}
 
     def rows(self, chosen: Iterable[Workload]) -> Iterator[Row]:
@@ -131,7 +153,43 @@ class Bench:
                         team.measure_warm(workload, row, columns, folder)
                     shutil.rmtree(folder)
 
+    def sweeps(self, chosen: Iterable[Sweep]) -> Iterator[SweepRow]:
+        """Rows of many sizes, by one thread; each variant alone, with cold caches."""
+        for sweep in chosen:
+            weights, inputs = sweep.arrays()
+            with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+                folder = Path(scratch)
+                kept = {f"weight{i}": w for i, w in enumerate(weights)}
+                kept |= {f"input{i}": x for i, x in enumerate(inputs)}
+                wide = [w.astype(np.float64) for w in weights]
+                for i, x in enumerate(inputs):
+                    kept[f"expected{i}"] = sweep.body(numpy_cpu.NumPyOps(), *wide, np.float64(x))
+                np.savez(folder / "sizes.npz", **kept)
+                row = SweepRow(sweep.name, sweep.about, len(inputs), sweep.tolerance)
+                for variant in self.columns:
+                    if variant.name not in sweep.without and not variant.keeping:
+                        row.cells[variant.name] = self.swept(variant, sweep, folder)
+            row.save(self.out / "rows")
+            yield row
+
+    def swept(self, variant: Variant, sweep: Sweep, folder: Path) -> dict[str, Any]:
+        worker = self.start(variant, 1, folder / "caches")
+        try:
+            self.versions |= worker.answer(PATIENCE)["versions"]
+            said = worker.ask(
+                "sweep", 3 * self.effort.patience, name=sweep.name, folder=str(folder),
+                seconds=self.effort.sweep,
+            )  # fmt: skip
+        except Trouble as trouble:
+            return {"trouble": str(trouble)}
+        finally:
+            worker.close()
+        if said["error"] > sweep.tolerance:
+            said["trouble"] = f"wrong: error {said['error']:.1e}"
+        return said
+
     def start(self, variant: Variant, threads: int, caches: Path) -> Worker:
+        self.logs.mkdir(parents=True, exist_ok=True)
         log = self.logs / f"{variant.name}.log"
         return Worker(variant, threads, caches / variant.base, log)
 

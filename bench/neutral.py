@@ -46,7 +46,10 @@ class Ops(Protocol):
 
 @dataclass(frozen=True)
 class Spec:
-    """One input: normally distributed floats times `scale`, or integers below `below`."""
+    """One input: normally distributed floats times `scale`, or integers below `below`.
+
+    A size of -1 varies from call to call; such a spec only says what type to expect.
+    """
 
     shape: tuple[int, ...]
     scale: float = 1.0
@@ -99,6 +102,26 @@ class Workload:
         return CHECKED_STEPS if self.kind in ("training", "update") else 1
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """A body called with one argument of many shapes, after its weights: what new sizes cost."""
+
+    name: str
+    weights: tuple[Spec, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    body: Callable[..., Any]
+    varying: Spec
+    tolerance: float = 1e-5
+    without: frozenset[str] = frozenset()
+    about: str = ""
+
+    def arrays(self) -> tuple[list[np.ndarray[Any, Any]], list[np.ndarray[Any, Any]]]:
+        """The weights, and the argument in each shape."""
+        rng = np.random.default_rng(0)
+        weights = [spec.array(rng) for spec in self.weights]
+        return weights, [Spec(shape).array(rng) for shape in self.shapes]
+
+
 @dataclass
 class Case:
     """A workload that a framework is ready to run.
@@ -122,6 +145,14 @@ class Framework(Protocol):
 
     def tensor(self, array: np.ndarray[Any, Any]) -> Any:
         """A tensor of the framework with these elements."""
+
+    def arrays(self, out: Any) -> list[np.ndarray[Any, Any]]:
+        """What a body returned, as arrays."""
+
+    def function(
+        self, body: Callable[..., Any], weights: Sequence[Any], args: Sequence[Spec]
+    ) -> Callable[..., Any]:
+        """The body as a function of what follows the weights, computed when it returns."""
 
     def case(self, workload: Workload, inputs: list[Any]) -> Case:
         """Ready to run, nothing compiled yet. Raises NotSupported."""

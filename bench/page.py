@@ -18,7 +18,7 @@ table { border-collapse: collapse; font-size: 13px; margin: 1rem 0 }
 td, th { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #8884 }
 td, th { white-space: nowrap }
 td:first-child, th:first-child { text-align: left; position: sticky; left: 0; background: Canvas }
-tr:last-child { font-weight: 600 }
+.foot tr:last-child { font-weight: 600 }
 .wide { overflow-x: auto }
 .rows { display: grid; grid-template-columns: repeat(auto-fill, minmax(30rem, 1fr)); gap: 1.5rem }
 figure { margin: 0 } figcaption { font-weight: 600; margin-bottom: .3rem }
@@ -51,11 +51,13 @@ def html_table(table: Table) -> str:
     def line(cells: Sequence[str], tag: str) -> str:
         return f"<tr>{''.join(f'<{tag}>{escape(text)}</{tag}>' for text in cells)}</tr>"
 
+    foot = " class='foot'" if table.foot else ""
     body = "".join(line(row, "td") for row in table.rows)
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    head = line(table.header, "th")
     return (
-        f"<h2>{escape(table.title)}</h2><div class='wide'><table><thead>{line(table.header, 'th')}"
-        f"</thead><tbody>{body}</tbody></table></div><ul>{notes}</ul>"
+        f"<h2>{escape(table.title)}</h2><div class='wide'><table{foot}>"
+        f"<thead>{head}</thead><tbody>{body}</tbody></table></div><ul>{notes}</ul>"
     )
 
 

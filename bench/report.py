@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import platform
 import re
 import subprocess
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,17 @@ import render
 import summary
 import variants
 import workloads
-from measure import Bench, Effort, Row
+from measure import Bench, Effort, Row, SweepRow
+from neutral import Sweep, Workload
 from summary import Summary, Table
 from variants import Variant
 
 import deepseek as ds
 
 ROOT = Path(__file__).resolve().parents[1]
-QUICK_VARIANTS = "ours,torch,torch-compile,onnxruntime,jax,numpy"
-QUICK_EFFORT = Effort(rounds=3, seconds=0.03, patience=30)
+# Without those that take seconds to compile a row.
+QUICK_VARIANTS = "ours,torch,onnxruntime,jax,numpy"
+QUICK_EFFORT = Effort(rounds=3, seconds=0.03, patience=30, sweep=3)
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Run:
     about: dict[str, Any]
     machine: dict[str, dict[str, float]]
     rows: list[Row]
+    sweeps: list[SweepRow]
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
@@ -45,18 +49,19 @@ class Run:
 
 def main(given: argparse.Namespace) -> int:
     chosen = workloads.chosen(given.rows, given.quick)
+    sweeps = workloads.chosen_sweeps(given.rows, given.quick)
     columns = variants.chosen(given.frameworks or (QUICK_VARIANTS if given.quick else ""))
     if given.list:
-        print(*(w.name for w in chosen), "", *(v.name for v in columns), sep="\n")
+        print(*(w.name for w in [*chosen, *sweeps]), "", *(v.name for v in columns), sep="\n")
         return 0
-    if not chosen or not columns:
-        what = "rows" if not chosen else "frameworks"
+    if not (chosen or sweeps) or not columns:
+        what = "frameworks" if chosen or sweeps else "rows"
         raise SystemExit(f"bench: no {what} match; `python bench --list` shows what there is")
     effort = QUICK_EFFORT if given.quick else Effort()
     if given.rounds:
-        effort = Effort(given.rounds, effort.seconds, effort.patience)
+        effort = replace(effort, rounds=given.rounds)
     threads = [1] if given.quick else [int(t) for t in given.threads.split(",")]
-    run = measured(chosen, columns, threads, effort, given)
+    run = measured(chosen, sweeps, Bench(columns, threads, effort, given.out), given)
     tables = made(run, columns, given.statistic)
     for table in tables:
         print(render.as_text(table))
@@ -67,25 +72,24 @@ def main(given: argparse.Namespace) -> int:
     if not (given.rows or given.frameworks or given.quick):
         text = "\n".join([heading(run.about), *map(render.as_markdown, tables)])
         render.put_between_markers(ROOT / "docs" / "performance.md", text)
-    return 1 if any(wrong(row) for row in run.rows) else 0
+    return 1 if failed(run) else 0
 
 
 def measured(
-    chosen: list[workloads.Workload], columns: list[Variant], threads: list[int], effort: Effort,
-    given: argparse.Namespace,
-) -> Run:  # fmt: skip
+    chosen: list[Workload], sweeps: list[Sweep], bench: Bench, given: argparse.Namespace
+) -> Run:
+    """Measure what is chosen, or read what an unfinished run has measured of it."""
     if not given.resume:
         measure.forget(given.out)
-    bench = Bench(columns, threads, effort, given.out)
     load, began = os.getloadavg()[0], time.monotonic()
     limits = bench.machine()
     kept = given.out / "rows"
-    done = {w.name: kept / f"{measure.slug(w.name)}.json" for w in chosen}
-    rows = {name: measure.load(path) for name, path in done.items() if path.exists()}
-    missing = [w for w in chosen if w.name not in rows]
-    for row in ds.progress(
-        bench.rows(missing), "bench", len(missing), unit="row", show=True, every=10
-    ):
+    done = {w.name: kept / f"{measure.slug(w.name)}.json" for w in [*chosen, *sweeps]}
+    rows: dict[str, Any] = {n: measure.load(path) for n, path in done.items() if path.exists()}
+    left = [w for w in chosen if w.name not in rows], [s for s in sweeps if s.name not in rows]
+    working = itertools.chain(bench.rows(left[0]), bench.sweeps(left[1]))
+    count = sum(map(len, left))
+    for row in ds.progress(working, "bench", count, unit="row", show=True, every=10):
         rows[row.name] = row
     about = {
         "date": datetime.date.today().isoformat(),
@@ -98,12 +102,16 @@ def measured(
         "python": platform.python_version(),
         "versions": bench.versions,
     }
-    return Run(about, limits, [rows[w.name] for w in chosen])
+    return Run(about, limits, [rows[w.name] for w in chosen], [rows[s.name] for s in sweeps])
 
 
-def wrong(row: Row) -> bool:
-    """Whether our own result was not what it should be."""
-    return any(c.trouble for n, c in row.cells.items() if n.startswith("ours"))
+def failed(run: Run) -> bool:
+    """Whether a result of our own was not there or not what it should be."""
+    ours = [c.trouble for row in run.rows for n, c in row.cells.items() if n.startswith("ours")]
+    ours += [
+        c.get("trouble") for row in run.sweeps for n, c in row.cells.items() if n.startswith("ours")
+    ]
+    return any(ours)
 
 
 def made(run: Run, columns: list[Variant], statistic: str) -> list[Table]:
@@ -113,8 +121,11 @@ def made(run: Run, columns: list[Variant], statistic: str) -> list[Table]:
     tables = [summary.machine(run.machine)]
     tables += [summary.comparison(figures, run.rows, t) for t in threads]
     tables += [summary.everything(figures, run.rows, t) for t in threads]
-    tables += [summary.first_calls(figures, run.rows), summary.peaks(figures, run.rows)]
-    return tables
+    tables += [
+        summary.first_calls(figures, run.rows), summary.sweeps(figures, run.sweeps),
+        summary.peaks(figures, run.rows),
+    ]  # fmt: skip
+    return [table for table in tables if table.rows]
 
 
 def heading(about: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from measure import Cell, Row
+from measure import Cell, Row, SweepRow
 from variants import Variant
 
 # A row that is faster than its limit by more than this says that the probe is bad.
@@ -21,12 +21,13 @@ OURS, COMPILED_PEERS = "ours", ("torch-compile", "jax")
 
 @dataclass
 class Table:
-    """Text cells under a header; `bars` gives rows of (label, seconds) where a page draws some."""
+    """Text cells under a header, and notes below."""
 
     title: str
     header: list[str]
     rows: list[list[str]]
     notes: list[str] = field(default_factory=list)
+    foot: bool = False  # whether the last row sums up
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def comparison(summary: Summary, rows: Sequence[Row], threads: str) -> Table:
         part_text(reached), "",
     ])  # fmt: skip
     title = f"Beside peers, {threads} thread{'s' if threads != '1' else ''}"
-    return Table(title, header, body)
+    return Table(title, header, body, foot=True)
 
 
 def everything(summary: Summary, rows: Sequence[Row], threads: str) -> Table:
@@ -194,9 +195,40 @@ def first_calls(summary: Summary, rows: Sequence[Row]) -> Table:
             texts.append(f"{text} / {time_text(warm)}" if warm is not None else text)
         if any(text != "–" for text in texts):
             body.append([row.name, *texts])
+    imports = [
+        min((c.start for r in rows if (c := r.cells.get(v.name)) and c.start), default=None)
+        for v in shown
+    ]
+    body.insert(0, ["import", *map(time_text, imports)])
     return Table(
         "First calls: cold / from the disk cache", ["row", *(v.label for v in shown)], body
     )
+
+
+def sweeps(summary: Summary, rows: Sequence[SweepRow]) -> Table:
+    """New sizes / the same sizes again; what was compiled, and what generality costs."""
+    shown = [v for v in summary.columns if any(v.name in row.cells for row in rows)]
+    body, notes = [], []
+    for row in rows:
+        texts = []
+        for variant in shown:
+            cell = row.cells.get(variant.name, {})
+            if cell.get("trouble"):
+                notes.append(f"{row.name}, {variant.label}: {cell['trouble']}")
+            if "new" not in cell:
+                texts.append("*" if cell else "–")
+                continue
+            part = "" if cell["done"] == row.sizes else f" ({cell['done']} sizes only)"
+            texts.append(f"{time_text(cell['new'])} / {time_text(cell['again'])}{part}")
+            if "compiles" in cell:
+                counted = ", ".join(f"{n} {name}" for name, n in cell["compiles"].items())
+                notes.append(
+                    f"{row.name}, {variant.label}: {counted}; "
+                    f"{cell['general']:.2f}x the time of code for one size"
+                )
+        body.append([row.name, *texts])
+    header = ["row", *(v.label for v in shown)]
+    return Table("Many sizes: new / again", header, body, notes)
 
 
 def peaks(summary: Summary, rows: Sequence[Row]) -> Table:

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sweeping
 import workloads
 from neutral import Case, Framework, NotSupported, Workload
+from timing import calls_in, distance
 
 Message = dict[str, Any]
 # A sample is a batch of calls that takes about so long, so that reading the clock costs nothing.
@@ -79,6 +81,9 @@ class Session:
         self.last = None
         return {"error": error, "peak": peak}
 
+    def sweep(self, name: str, folder: str, seconds: float) -> Message:
+        return sweeping.sweep(self.framework, workloads.find(name), Path(folder), seconds)
+
     def time(self, seconds: float) -> Message:
         """Calls for about so long: wall and CPU seconds a call, one pair for each sample."""
         call = self.case.call
@@ -98,27 +103,6 @@ class Session:
             cpu.append(worked / self.batch)
         gc.enable()
         return {"wall": wall, "cpu": cpu, "batch": self.batch}
-
-
-def distance(got: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> float:
-    """|got - wanted| / |wanted|; infinite where a result is not finite."""
-    difference = np.subtract(got, wanted, dtype=np.float64).ravel()
-    norm = float(np.linalg.norm(np.asarray(wanted).ravel()))
-    away = float(np.linalg.norm(difference)) / max(norm, 1e-30)
-    return away if np.isfinite(away) else float("inf")
-
-
-def calls_in(call: Any, seconds: float) -> int:
-    """How many calls take about so long, found by doubling; at least one."""
-    batch = 1
-    while True:
-        began = time.perf_counter()
-        for _ in range(batch):
-            call()
-        took = time.perf_counter() - began
-        if took >= seconds / 4 or batch >= 1 << 20:
-            return max(1, round(batch * seconds / took))
-        batch *= 2
 
 
 def resident(key: str = "VmRSS") -> int:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from neutral import Ops, Spec, Workload
+from neutral import Ops, Spec, Sweep, Workload
 
 # About what a vector of each takes in instructions; twice that stands beside multiply-adds.
 EXP, ERF, DIVIDE = 20, 30, 8
@@ -239,18 +239,56 @@ WORKLOADS = [
     *(transformer(layers) for layers in (2, 12, 24)),
     *odd_products(),
 ]  # fmt: skip
-BY_NAME = {workload.name: workload for workload in WORKLOADS}
+
+BLOCK_WIDTH = 64
+BLOCK = (
+    Spec((BLOCK_WIDTH,)), Spec((BLOCK_WIDTH,)), matrix(BLOCK_WIDTH, 256, 0.1), Spec((256,), 0.1),
+    matrix(256, BLOCK_WIDTH, 0.1), Spec((BLOCK_WIDTH,), 0.1),
+)  # fmt: skip
 
 
-def find(name: str) -> Workload:
+def block(ops: Ops, n: Any, c: Any, w1: Any, b1: Any, w2: Any, b2: Any, x: Any) -> Any:
+    return ops.softmax(x + ops.gelu(ops.layer_norm(x, n, c) @ w1 + b1) @ w2 + b2)
+
+
+def some_shapes(count: int, *most: int) -> tuple[tuple[int, ...], ...]:
+    """So many different shapes with sizes up to these, the same ones each time."""
+    rng = random.Random(0)
+    found: dict[tuple[int, ...], None] = {}
+    while len(found) < count:
+        found[tuple(rng.randint(1, n) for n in most)] = None
+    return tuple(found)
+
+
+SWEEPS = [
+    Sweep(
+        "sizes: mlp at 50 batch sizes", MLP, tuple((n, 784) for (n,) in some_shapes(50, 256)), mlp,
+        Spec((-1, 784)), without=frozenset({"ours-reference", "torch-tuned"}),
+    ),
+    Sweep(
+        "sizes: block at 500 (batch, sequence)", BLOCK,
+        tuple((*shape, BLOCK_WIDTH) for shape in some_shapes(500, 16, 128)), block,
+        Spec((-1, -1, BLOCK_WIDTH)), without=frozenset({"ours-reference", "torch-tuned"}),
+        about="softmax(x + gelu(layer_norm(x) @ w1 + b1) @ w2 + b2)",
+    ),
+]  # fmt: skip
+BY_NAME = {row.name: row for row in (*WORKLOADS, *SWEEPS)}
+
+
+def find(name: str) -> Any:
     return BY_NAME[name]
 
 
 def chosen(patterns: str, quick: bool = False) -> list[Workload]:
     """Those whose name matches one of the patterns, separated by commas, or is a part of it."""
+    named = [w for w in WORKLOADS if matches(w.name, patterns)]
+    return [w for w in named if w.quick] if quick and not patterns else named
+
+
+def chosen_sweeps(patterns: str, quick: bool = False) -> list[Sweep]:
+    return [s for s in SWEEPS if matches(s.name, patterns) and (patterns or not quick)]
+
+
+def matches(name: str, patterns: str) -> bool:
     wanted = [p.strip() for p in patterns.split(",") if p.strip()]
-    if not wanted:
-        return [w for w in WORKLOADS if w.quick or not quick]
-    return [
-        w for w in WORKLOADS if any(p in w.name or fnmatch.fnmatchcase(w.name, p) for p in wanted)
-    ]
+    return not wanted or any(p in name or fnmatch.fnmatchcase(name, p) for p in wanted)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from neutral import Case, Framework, Workload, adamw
+from neutral import Case, Framework, Spec, Workload, adamw
 
 VARIANTS = {
     "jax": {
@@ -61,12 +61,21 @@ class Jax:
         # Indices are int32, which is what JAX has unless it is told otherwise.
         return jax.block_until_ready(jnp.array(array))
 
+    def arrays(self, out: Any) -> list[np.ndarray[Any, Any]]:
+        return arrays(out)
+
+    def function(
+        self, body: Callable[..., Any], weights: Sequence[jax.Array], args: Sequence[Spec]
+    ) -> Callable[..., Any]:
+        function = jax.jit(functools.partial(body, self.ops))
+        return lambda *args: jax.block_until_ready(function(*weights, *args))
+
     def case(self, workload: Workload, inputs: list[jax.Array]) -> Case:
         ops, n = self.ops, workload.parameters
         body = functools.partial(workload.body, ops) if workload.body else None
         if workload.kind == "function":
-            run = jax.jit(body)
-            return Case(lambda: jax.block_until_ready(run(*inputs)), arrays)
+            run, args = self.function(workload.body, inputs[:n], workload.inputs[n:]), inputs[n:]
+            return Case(lambda: run(*args), arrays)
         if workload.kind == "gradient":
             by_parameters = jax.jit(jax.value_and_grad(body, tuple(range(n))))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tape
-from neutral import Case, Framework, Workload, adamw
+from neutral import Case, Framework, Spec, Workload, adamw
 from scipy.special import erf, expit
 
 Array = np.ndarray[Any, Any]
@@ -68,6 +68,14 @@ class NumPyFramework:
 
     def tensor(self, array: Array) -> Array:
         return array
+
+    def arrays(self, out: Any) -> list[Array]:
+        return listed(out)
+
+    def function(
+        self, body: Callable[..., Any], weights: Sequence[Array], args: Sequence[Spec]
+    ) -> Callable[..., Any]:
+        return lambda *args: body(self.ops, *weights, *args)
 
     def case(self, workload: Workload, inputs: list[Array]) -> Case:
         body, n = workload.body, workload.parameters

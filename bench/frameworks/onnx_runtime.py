@@ -5,12 +5,12 @@ Inputs are bound once, and results stay in the session's own arena from call to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import onnxruntime
-from neutral import Case, Framework, NotSupported, Workload
+from neutral import Case, Framework, NotSupported, Spec, Workload
 from onnx import TensorProto, helper, numpy_helper
 
 VARIANTS = {"onnxruntime": {"label": "onnxruntime", "environment": {}}}
@@ -102,42 +102,69 @@ class OnnxRuntime:
     def tensor(self, array: np.ndarray[Any, Any]) -> Any:
         return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
-    def case(self, workload: Workload, inputs: list[Any]) -> Case:
-        if workload.kind != "function":
-            raise NotSupported("onnxruntime has no gradients")
-        model, results = record(workload, inputs)
+    def arrays(self, out: Any) -> list[np.ndarray[Any, Any]]:
+        return [value.numpy() for value in out]
+
+    def session(
+        self, body: Callable[..., Any], weights: Sequence[Any], args: Sequence[Spec]
+    ) -> tuple[Any, Any]:
+        """A session of the body with its weights, and a binding whose results the session keeps."""
+        model, results = record(body, weights, args)
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), self.options, providers=["CPUExecutionProvider"]
         )
         binding = session.io_binding()
-        for i, value in enumerate(inputs[workload.parameters :], workload.parameters):
-            binding.bind_ortvalue_input(f"x{i}", value)
         for name in results:
             binding.bind_output(name, "cpu")
+        return session, binding
+
+    def function(
+        self, body: Callable[..., Any], weights: Sequence[Any], args: Sequence[Spec]
+    ) -> Callable[..., Any]:
+        session, binding = self.session(body, weights, args)
+
+        def run(*args: Any) -> Any:
+            for i, value in enumerate(args):
+                binding.bind_ortvalue_input(f"x{i}", value)
+            session.run_with_iobinding(binding)
+            return binding.get_outputs()
+
+        return run
+
+    def case(self, workload: Workload, inputs: list[Any]) -> Case:
+        if workload.kind != "function":
+            raise NotSupported("onnxruntime has no gradients")
+        n = workload.parameters
+        session, binding = self.session(workload.body, inputs[:n], workload.inputs[n:])
+        for i, value in enumerate(inputs[n:]):
+            binding.bind_ortvalue_input(f"x{i}", value)
         return Case(
             lambda: session.run_with_iobinding(binding),
-            lambda _: [value.numpy() for value in binding.get_outputs()],
+            lambda _: self.arrays(binding.get_outputs()),
         )
 
 
-def record(workload: Workload, inputs: list[Any]) -> tuple[Any, list[str]]:
-    """The model of a body for inputs of these types, and the names of its results."""
+def record(
+    body: Callable[..., Any], weights: Sequence[Any], args: Sequence[Spec]
+) -> tuple[Any, list[str]]:
+    """The model of a body, its weights in it, and the names of its results."""
     graph = Recorder()
-    values = [Recorded(graph, f"x{i}", tuple(x.shape())) for i, x in enumerate(inputs)]
-    out = workload.body(graph, *values)
+    held = [Recorded(graph, f"w{i}", tuple(w.shape())) for i, w in enumerate(weights)]
+    given = [Recorded(graph, f"x{i}", spec.shape) for i, spec in enumerate(args)]
+    out = body(graph, *held, *given)
     results = list(out) if isinstance(out, (tuple, list)) else [out]
-    taken = [
-        helper.make_tensor_value_info(
-            value.name, TensorProto.INT64 if spec.below else TensorProto.FLOAT, value.shape
-        )
-        for value, spec in zip(values, workload.inputs, strict=True)
-    ]
-    given = [helper.make_tensor_value_info(r.name, TensorProto.FLOAT, None) for r in results]
-    n = workload.parameters
-    weights = [numpy_helper.from_array(x.numpy(), f"x{i}") for i, x in enumerate(inputs[:n])]
-    made = helper.make_graph(graph.nodes, "bench", taken[n:], given, [*weights, *graph.constants])
+    taken = []
+    for value, spec in zip(given, args, strict=True):
+        kind = TensorProto.INT64 if spec.below else TensorProto.FLOAT
+        shape = [f"{value.name}.{i}" if n < 0 else n for i, n in enumerate(spec.shape)]
+        taken.append(helper.make_tensor_value_info(value.name, kind, shape))
+    made = [helper.make_tensor_value_info(r.name, TensorProto.FLOAT, None) for r in results]
+    constants = [numpy_helper.from_array(w.numpy(), f"w{i}") for i, w in enumerate(weights)]
+    constants += graph.constants
     model = helper.make_model(
-        made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+        helper.make_graph(graph.nodes, "bench", taken, made, constants),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
     )
     return model, [r.name for r in results]
 

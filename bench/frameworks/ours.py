@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from neutral import ADAMW, Case, Framework, Workload
+from neutral import ADAMW, Case, Framework, Spec, Workload
 
 import deepseek as ds
 
@@ -83,16 +83,31 @@ class Ours:
 
         return eager
 
+    def arrays(self, out: Any) -> list[np.ndarray[Any, Any]]:
+        return arrays(out)
+
+    def function(
+        self, body: Callable[..., Any], weights: Sequence[ds.Tensor], args: Sequence[Spec]
+    ) -> Callable[..., Any]:
+        # Weights are read from outside, as those of a layer are.
+        ops = self.ops
+
+        def function(*args: ds.Tensor) -> Any:
+            return body(ops, *weights, *args)
+
+        return self.ready(function)
+
+    def compiles(self) -> dict[str, int]:
+        """How much has been compiled so far."""
+        counted = ds.counters
+        names = ("traces", "programs", "kernels")
+        return {name: getattr(counted, name) for name in names}
+
     def case(self, workload: Workload, inputs: list[ds.Tensor]) -> Case:
         body, ops, n = workload.body, self.ops, workload.parameters
         if workload.kind == "function":
-            # Weights are read from outside, as those of a layer are.
-            weights, args = inputs[:n], inputs[n:]
-
-            def function(*args: ds.Tensor) -> Any:
-                return body(ops, *weights, *args)
-
-            run = self.ready(function)
+            args = inputs[n:]
+            run = self.function(body, inputs[:n], workload.inputs[n:])
             return Case(lambda: run(*args), arrays)
         if workload.kind == "gradient":
 
@@ -140,12 +155,6 @@ def listed(out: Any) -> Sequence[ds.Tensor]:
 
 def arrays(out: Any) -> list[np.ndarray[Any, Any]]:
     return [tensor.numpy() for tensor in listed(out)]
-
-
-def compiles() -> dict[str, int]:
-    """How much has been compiled so far, for the rows that count it."""
-    counted = ds.counters
-    return {"traces": counted.traces, "programs": counted.programs, "kernels": counted.kernels}
 
 
 def make(variant: str, threads: int) -> Framework:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from neutral import ADAMW, Case, Framework, Workload
+from neutral import ADAMW, Case, Framework, Spec, Workload
 from torch import Tensor
 from torch.nn import functional
 
@@ -69,16 +69,26 @@ class Torch:
     def tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
         return torch.from_numpy(array)
 
+    def arrays(self, out: Any) -> list[np.ndarray[Any, Any]]:
+        return arrays(out)
+
+    def function(
+        self, body: Callable[..., Any], weights: Sequence[Tensor], args: Sequence[Spec]
+    ) -> Callable[..., Any]:
+        ops = self.ops
+        function = self.prepare(lambda *args: body(ops, *weights, *args))
+
+        def run(*args: Tensor) -> Any:
+            with torch.inference_mode():
+                return function(*args)
+
+        return run
+
     def case(self, workload: Workload, inputs: list[Tensor]) -> Case:
         body, ops, n = workload.body, self.ops, workload.parameters
         if workload.kind == "function":
-            function = self.prepare(lambda *args: body(ops, *args))
-
-            def run() -> Any:
-                with torch.inference_mode():
-                    return function(*inputs)
-
-            return Case(run, arrays)
+            run, args = self.function(body, inputs[:n], workload.inputs[n:]), inputs[n:]
+            return Case(lambda: run(*args), arrays)
         parameters = [p.clone().requires_grad_() for p in inputs[:n]]
         rest = inputs[n:]
         loss_of = self.prepare(lambda *args: body(ops, *args))
