@@ -267,7 +267,7 @@ SWEEPS = [
     ),
     Sweep(
         "sizes: block at 500 (batch, sequence)", BLOCK,
-        tuple((*shape, BLOCK_WIDTH) for shape in some_shapes(500, 16, 128)), block,
+        tuple((*shape, BLOCK_WIDTH) for shape in some_shapes(500, 8, 96)), block,
         Spec((-1, -1, BLOCK_WIDTH)), without=frozenset({"ours-reference", "torch-tuned"}),
         about="softmax(x + gelu(layer_norm(x) @ w1 + b1) @ w2 + b2)",
     ),

@@ -122,8 +122,13 @@ class OnnxRuntime:
         self, body: Callable[..., Any], weights: Sequence[Any], args: Sequence[Spec]
     ) -> Callable[..., Any]:
         session, binding = self.session(body, weights, args)
+        results = [output.name for output in session.get_outputs()]
 
         def run(*args: Any) -> Any:
+            # What is bound has the shape of the last call from then on.
+            binding.clear_binding_outputs()
+            for name in results:
+                binding.bind_output(name, "cpu")
             for i, value in enumerate(args):
                 binding.bind_ortvalue_input(f"x{i}", value)
             session.run_with_iobinding(binding)
