@@ -1,4 +1,4 @@
-"""Loop nests: what pointwise, reduce, prefix and scatter regions become.
+"""Loop nests: what reduce, prefix and scatter regions become, and what nests are built of.
 
 Each builder asks the evaluator for the scalars to store, merges neighbouring axes that every index
 treats as one, and wraps loops around: grid outside, vectors inside.
@@ -31,9 +31,10 @@ from deepseek.kernel.ir import (
     Store,
 )
 
-BLOCK = 4096  # elements of a one-dimensional grid task
-COLUMNS = 256  # columns of a grid task that reduces along rows
+COLUMNS = 512  # columns of a grid task that reduces along rows
+COLUMNS_READ_AGAIN = 256  # the same where its elements are read several times
 LANES = 32  # virtual lanes of a fold: fixed, so that sums do not depend on the machine
+SWEPT = 8  # rows that a sweep over columns takes at a time
 SMALL_FOLD = 32  # a fold of at most this many elements runs in one lane, rows being the lanes
 
 
@@ -195,31 +196,6 @@ def store_to(buffer: Buffer, offset: Expr, value: Expr) -> Store:
     return Store(buffer.name, offset, scalar.cast(value, buffer.dtype))
 
 
-# -------------------------------------------------------------------------------------- pointwise
-
-
-def pointwise(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer]) -> Nest:
-    """One value per domain index. Where one axis is left its length is an argument, so sizes share
-    it.
-    """
-    index = axes_of(shape)
-    offset = linear(index, shape)
-    stores = [store_to(buffer, offset, ev.at(value, index)) for value, buffer in outputs.items()]
-    spans, change = coalesce(spans_of(shape), [s.value for s in stores], [offset])
-    stores = [substituted(s, change) for s in stores]
-    if not spans:
-        return Nest(together(stores))
-    if len(spans) == 1:
-        (flat,), change, lengths = with_length(spans[0], {})
-        stores = [substituted(s, change) for s in stores]
-        outer, inner, split = blocks(flat, BLOCK)
-        stores = [substituted(s, split) for s in stores]
-        body = grid([outer], nest([inner], together(stores)))
-        return Nest(body, lengths=lengths)
-    wide = 1 if len(spans) == 2 or not is_small(spans[0].extent, 15) else 2
-    return Nest(grid(spans[:wide], nest(spans[wide:], together(stores))))
-
-
 # ----------------------------------------------------------------------------------------- reduce
 
 
@@ -302,12 +278,15 @@ class _Reduction:
                 results.append((value, scalar.cast(result, working(value.type.dtype))))
         return carries, results
 
+    def is_per_element(self, value: Value) -> bool:
+        return exprs(value.type.shape) == exprs(self.shape) and value not in self.ev.known
+
     def stores(self) -> tuple[list[Store], list[Store]]:
         """(once per row, once per element)."""
         per_row: list[Store] = []
         per_element: list[Store] = []
         for value, buffer in self.outputs.items():
-            if exprs(value.type.shape) == exprs(self.shape) and value not in self.ev.known:
+            if self.is_per_element(value):
                 offset = linear(self.domain, self.shape)
                 per_element.append(store_to(buffer, offset, self.ev.at(value, self.domain)))
             else:
@@ -345,22 +324,31 @@ class _Reduction:
         """
         *outer, last = [s for s in self.spans if not s.folded]
         inside = [s for s in self.spans if s.folded]
-        block, column, split = blocks(last, COLUMNS)
+        levels = reduction_levels(self.ev.body.nodes)
+        again = len(levels) > 1 or any(map(self.is_per_element, self.outputs))
+        width = COLUMNS_READ_AGAIN if again else COLUMNS
+        block, column, split = blocks(last, width)
         body: list[Stmt] = []
         scratch: list[Buffer] = []
         number = 0
-        for nodes in reduction_levels(self.ev.body.nodes):
+        for nodes in levels:
             carries, results = self.carries(nodes, number)
             number += len(carries)
-            fold = fold_over(inside, carries, split, vector=False)
+            carries = [replace(c, step=scalar.substitute(c.step, split)) for c in carries]
+            sums, finished, held = folded_columns(inside, column, carries, width)
+            scratch += held
             stores: list[Stmt] = []
             for value, result in results:
-                buffer = Buffer(f"t{len(scratch)}", result.dtype, SHARED, scalar.const(COLUMNS))
+                buffer = Buffer(f"t{len(scratch)}", result.dtype, SHARED, scalar.const(width))
                 scratch.append(buffer)
-                stores.append(Store(buffer.name, column.var, scalar.substitute(result, split)))
+                result = scalar.substitute(result, split | finished)
+                stores.append(Store(buffer.name, column.var, result))
                 kept = scalar.load(buffer.name, buffer.dtype, column.var)
                 self.ev.known[value] = (self.row, kept)
-            body += nest([column], (fold, *stores))
+            if held:
+                body += [*sums, *nest([column], tuple(stores))]
+            else:
+                body += nest([column], (*sums, *stores))
         per_row, per_element = self.stores()
         if per_element:
             each = together([substituted(s, split) for s in per_element])
@@ -368,6 +356,32 @@ class _Reduction:
         if per_row:
             body += nest([column], together([substituted(s, split) for s in per_row]))
         return Nest(grid([*outer, block], tuple(body)), scratch)
+
+
+def folded_columns(
+    inside: list[Span], column: Span, carries: list[Carry], width: int
+) -> tuple[list[Stmt], dict[Expr, Expr], list[Buffer]]:
+    """Folds of a block of columns: the statements, what the results are, and their scratch.
+
+    Long columns are swept in the order they lie in memory, a few rows at a time, while the carries
+    wait in scratch; no scratch means that the statements belong inside the loop over the columns.
+    """
+    if not inside or is_small(inside[-1].extent, SWEPT):
+        return [fold_over(inside, carries, {}, vector=False)], {}, []
+    held = [Buffer(f"{c.var.name}w", c.var.dtype, SHARED, scalar.const(width)) for c in carries]
+    waiting = [scalar.load(b.name, b.dtype, column.var) for b in held]
+    begin = [Store(b.name, column.var, c.init) for b, c in zip(held, carries, strict=True)]
+    *outer, last = inside
+    block, rows, split = blocks(last, SWEPT)
+    part = [
+        replace(c, init=w, step=scalar.substitute(c.step, split))
+        for c, w in zip(carries, waiting, strict=True)
+    ]
+    fold = fold_over([rows], part, {}, vector=False)
+    kept = [Store(b.name, column.var, c.var) for b, c in zip(held, carries, strict=True)]
+    sweep = nest([*outer, block, column], (fold, *kept))
+    finished = {c.var: w for c, w in zip(carries, waiting, strict=True)}
+    return [*nest([column], tuple(begin)), *sweep], finished, held
 
 
 def fold_over(

@@ -30,6 +30,7 @@ from deepseek.kernel.ir import (
     expressions,
     statements,
 )
+from deepseek.kernel.pointwise import pointwise
 from deepseek.kernel.streaming import streamed
 
 
@@ -58,7 +59,7 @@ def lower(region: Node, lanes: int = 16) -> Lowered:
     outputs = {v: Buffer(f"y{i}", v.type.dtype, written=True) for i, v in enumerate(body.outputs)}
     ev = Evaluator(body, sources)
     if form == "pointwise":
-        nest = loops.pointwise(ev, shape, outputs)
+        nest = pointwise(ev, shape, outputs, lanes)
     elif form == "reduce":
         nest = loops.reduce_region(ev, shape, region.attrs["folded"], outputs)
     elif form == "prefix":
@@ -82,9 +83,11 @@ def assemble(
     loaded = {e.name for e in nodes if e.fn == "load"}
     used = [(i, b) for i, b in enumerate(sources) if b.name in loaded]
     types = [body.inputs[i].type for i, _ in used] + [v.type for v in body.outputs]
-    hint = streamed(types, nest.lengths)
-    outputs = [replace(b, streamed=hint) for b in outputs]
-    found = {*nodes, *scalar.walk([hint])}
+    outputs = [
+        replace(b, streamed=streamed(types, v.type, nest.lengths))
+        for b, v in zip(outputs, body.outputs, strict=True)
+    ]
+    found = {*nodes, *scalar.walk([b.streamed for b in outputs])}
     symbols = sorted(
         (e for e in found if e.fn == "var" and e.attr[1:] == (2, None)), key=lambda e: e.text
     )
