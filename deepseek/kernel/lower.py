@@ -31,6 +31,7 @@ from deepseek.kernel.ir import (
     statements,
 )
 from deepseek.kernel.pointwise import pointwise
+from deepseek.kernel.reduction import reduce_region
 from deepseek.kernel.streaming import streamed
 
 
@@ -61,7 +62,7 @@ def lower(region: Node, lanes: int = 16) -> Lowered:
     if form == "pointwise":
         nest = pointwise(ev, shape, outputs, lanes)
     elif form == "reduce":
-        nest = loops.reduce_region(ev, shape, region.attrs["folded"], outputs)
+        nest = reduce_region(ev, shape, region.attrs["folded"], outputs)
     elif form == "prefix":
         nest = loops.prefix_region(ev, shape, region.attrs["folded"], outputs)
     elif form == "scatter":

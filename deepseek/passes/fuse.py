@@ -258,7 +258,7 @@ class Fuser(Grouping):
 
     def _join_siblings(self) -> None:
         """Let reductions over the same axes of one domain share its loops where they read the same
-        memory.
+        memory, or one reads what the other would have to write.
         """
         by_domain: dict[object, list[Group]] = {}
         for group in self.groups:
@@ -267,8 +267,25 @@ class Fuser(Grouping):
         for groups in by_domain.values():
             for i, first in enumerate(groups):
                 for second in groups[i + 1 :]:
-                    if first.nodes and second.nodes and self._are_siblings(first, second):
+                    if not first.nodes or not second.nodes:
+                        continue
+                    if self._are_siblings(first, second) or self._feeds(first, second):
                         self.unite(first, second)
+                    elif self._feeds(second, first):
+                        self.unite(second, first)
+
+    def _feeds(self, source: Group, target: Group) -> bool:
+        """Whether target reads elements of source, each where it is computed."""
+        if self.between(source, target):
+            return False
+        elements = 0
+        for node in target.nodes:
+            for access in self.member_reads(node, target):
+                if self.group_of.get(access.value.node) is source:
+                    if access.index != source.at[access.value]:
+                        return False
+                    elements += exprs(access.value.type.shape) == exprs(source.shape)
+        return elements > 0
 
     def _are_siblings(self, a: Group, b: Group) -> bool:
         if a.before >> b.number & 1 or b.before >> a.number & 1:

@@ -21,7 +21,7 @@ from deepseek.ir.scalar import (
     walk,
 )
 from deepseek.kernel.ir import GLOBAL, VECTOR, Fold, Kernel, Loop, expressions, statements
-from deepseek.kernel.loops import SWEPT
+from deepseek.kernel.reduction import SWEPT
 from deepseek.kernel.streaming import CACHED_BYTES
 
 
@@ -93,3 +93,25 @@ def test_sums_over_rows_are_swept_in_the_order_of_memory():
     sums = [s for s in vector if any(isinstance(inner, Fold) for inner in s.body)]
     (fold,) = [s for s in statements(sums[0].body) if isinstance(s, Fold)]
     assert bounds(fold.axes[-1].extent)[1] == SWEPT
+
+
+def test_a_costly_value_is_computed_once_for_all_passes_over_a_row():
+    for body in (lambda x: ds.softmax(x, -1), lambda x: ds.layer_norm(ds.gelu(x), (600,))):
+        (kernel,) = kernels_of(body, ds.zeros((10, 600)))
+        uses = [
+            e.args[0]
+            for s in statements(kernel.body)
+            for e in walk(expressions(s))
+            if e.fn in ("exp", "erf")
+        ]
+        assert len(uses) == 1
+
+
+def test_cross_entropy_and_its_gradient_go_over_the_logits_once():
+    def loss(x, t):
+        return ds.value_and_grad(lambda x: ds.cross_entropy(x, t))(x)
+
+    x, t = ds.zeros((64, 600)), ds.zeros((64,), dtype=ds.int64)
+    kernels = kernels_of(loss, x, t)
+    large = [k for k in kernels if k.grid() and k.grid()[0].extent is const(64)]
+    assert len(kernels) == 3 and len(large) == 1
