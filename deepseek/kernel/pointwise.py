@@ -7,11 +7,12 @@ as in a transposed copy, are read a tile at a time along their own memory and tu
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 from deepseek.ir import scalar
 from deepseek.ir.access import axes_of, linear
-from deepseek.ir.dtype import bool_
+from deepseek.ir.dtype import bool_, int64
 from deepseek.ir.graph import Value
 from deepseek.ir.scalar import ONE, Expr, const
 from deepseek.ir.shape import Shape
@@ -36,6 +37,7 @@ BLOCK = 4096  # elements of a one-dimensional grid task
 TILE_ALONG = 128  # of a tile, places along the memory of the operands that are turned
 TILE_ACROSS = 64  # and along the output's
 NARROW = 8  # an axis of fewer places fills no tile
+MOST_PIECES = 5  # that an axis is cut into
 
 
 def pointwise(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer], lanes: int) -> Nest:
@@ -53,7 +55,11 @@ def pointwise(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer], lanes: 
     if across is not None:
         return _turned(spans, across, stores, lanes)
     wide = 1 if len(spans) == 2 or not is_small(spans[0].extent, 15) else 2
-    return Nest(grid(spans[:wide], nest(spans[wide:], together(stores))))
+    body: list[Stmt] = []
+    for piece, change in _pieces(spans[-1], stores):
+        part = together([substituted(s, change) for s in stores])
+        body += nest([*spans[wide:-1], piece], part)
+    return Nest(grid(spans[:wide], tuple(body)))
 
 
 def _flat(span: Span, stores: list[Store]) -> Nest:
@@ -62,6 +68,42 @@ def _flat(span: Span, stores: list[Store]) -> Nest:
     outer, inner, split = blocks(flat, BLOCK)
     stores = [substituted(substituted(s, change), split) for s in stores]
     return Nest(grid([outer], nest([inner], together(stores))), lengths=lengths)
+
+
+def _pieces(span: Span, stores: list[Store]) -> list[tuple[Span, dict[Expr, Expr]]]:
+    """An axis cut where conditions on it change, as they do where tensors are joined or padded.
+
+    Within a piece they are known, and neighbours are read without them. What may lie on an operand
+    stays in one piece.
+    """
+    nodes = scalar.walk([a for s in stores for a in (s.value, s.guard)])
+    places = {s.index for s in stores}
+    if span.extent.fn != "const" or any(e.fn == "load" and e.args[0] in places for e in nodes):
+        return [(span, {})]
+    size: int = span.extent.value
+    cuts = {0, size}
+    for e in nodes:
+        if e.fn in ("lt", "le") and e.args[0].dtype is int64:
+            cut = _turning_point(e, span)
+            if cut is not None and 0 < cut < size:
+                cuts.add(cut)
+    if not 2 < len(cuts) <= MOST_PIECES + 1:
+        return [(span, {})]
+    out = []
+    for number, (start, end) in enumerate(itertools.pairwise(sorted(cuts))):
+        var = scalar.var(f"{span.var.name}p{number}", low=0, extent=end - start)
+        out.append((Span(var, const(end - start)), {span.var: scalar.add(const(start), var)}))
+    return out
+
+
+def _turning_point(condition: Expr, span: Span) -> int | None:
+    """Where a comparison of an axis with a constant turns, None if it is none."""
+    sums = dict(scalar.terms(scalar.sub(*condition.args)))
+    constant = sums.pop((), 0)
+    if list(sums) != [(span.var,)] or abs(sums[(span.var,)]) != 1:
+        return None
+    equal_too = condition.fn == "le"
+    return -constant + equal_too if sums[(span.var,)] == 1 else constant + 1 - equal_too
 
 
 def _crossing(spans: list[Span], stores: list[Store]) -> Span | None:

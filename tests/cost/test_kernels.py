@@ -115,3 +115,20 @@ def test_cross_entropy_and_its_gradient_go_over_the_logits_once():
     kernels = kernels_of(loss, x, t)
     large = [k for k in kernels if k.grid() and k.grid()[0].extent is const(64)]
     assert len(kernels) == 3 and len(large) == 1
+
+
+@pytest.mark.parametrize(
+    "body, pieces",
+    [
+        (lambda x: ds.concat([x, x + 1], axis=1), 2),
+        (lambda x: ds.pad(x, (3, 5)), 3),
+        (lambda x: ds.concat([x[:, :7] * 2, x[:, 7:]], axis=1), 1),  # may lie on x
+    ],
+    ids=["concat", "pad", "in place"],
+)
+def test_loops_are_cut_where_conditions_on_their_axis_turn(body, pieces):
+    (kernel,) = kernels_of(body, ds.ones((30, 40)))
+    inner = [s for s in statements(kernel.body) if isinstance(s, Loop) and s.axis.kind == VECTOR]
+    assert len(inner) == pieces
+    conditions = [e for s in statements(kernel.body) for e in walk(expressions(s)) if e.fn == "lt"]
+    assert bool(conditions) == (pieces == 1)
