@@ -1,4 +1,4 @@
-"""Loop nests: what pointwise, reduce, prefix and scatter regions become.
+"""Loop nests: what they are built of, and what prefix and scatter regions become.
 
 Each builder asks the evaluator for the scalars to store, merges neighbouring axes that every index
 treats as one, and wraps loops around: grid outside, vectors inside.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from deepseek.ir import scalar
-from deepseek.ir.access import Index, axes_of, linear, row_index, row_position
+from deepseek.ir.access import Index, axes_of, linear
 from deepseek.ir.graph import Node, Value
 from deepseek.ir.op import Folding, Kind
 from deepseek.ir.scalar import Expr
@@ -19,7 +19,6 @@ from deepseek.kernel.evaluate import Evaluator, working
 from deepseek.kernel.ir import (
     GRID,
     SERIAL,
-    SHARED,
     VECTOR,
     Axis,
     Buffer,
@@ -31,10 +30,7 @@ from deepseek.kernel.ir import (
     Store,
 )
 
-BLOCK = 4096  # elements of a one-dimensional grid task
-COLUMNS = 256  # columns of a grid task that reduces along rows
-LANES = 32  # virtual lanes of a fold: fixed, so that sums do not depend on the machine
-SMALL_FOLD = 32  # a fold of at most this many elements runs in one lane, rows being the lanes
+SCATTERED = 256  # columns of a grid task that scatters rows
 
 
 @dataclass
@@ -195,48 +191,7 @@ def store_to(buffer: Buffer, offset: Expr, value: Expr) -> Store:
     return Store(buffer.name, offset, scalar.cast(value, buffer.dtype))
 
 
-# -------------------------------------------------------------------------------------- pointwise
-
-
-def pointwise(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer]) -> Nest:
-    """One value per domain index. Where one axis is left its length is an argument, so sizes share
-    it.
-    """
-    index = axes_of(shape)
-    offset = linear(index, shape)
-    stores = [store_to(buffer, offset, ev.at(value, index)) for value, buffer in outputs.items()]
-    spans, change = coalesce(spans_of(shape), [s.value for s in stores], [offset])
-    stores = [substituted(s, change) for s in stores]
-    if not spans:
-        return Nest(together(stores))
-    if len(spans) == 1:
-        (flat,), change, lengths = with_length(spans[0], {})
-        stores = [substituted(s, change) for s in stores]
-        outer, inner, split = blocks(flat, BLOCK)
-        stores = [substituted(s, split) for s in stores]
-        body = grid([outer], nest([inner], together(stores)))
-        return Nest(body, lengths=lengths)
-    wide = 1 if len(spans) == 2 or not is_small(spans[0].extent, 15) else 2
-    return Nest(grid(spans[:wide], nest(spans[wide:], together(stores))))
-
-
-# ----------------------------------------------------------------------------------------- reduce
-
-
-def reduction_levels(nodes: Sequence[Node]) -> list[list[Node]]:
-    """REDUCE nodes by how many others must be finished before."""
-    depth: dict[Value, int] = {}
-    levels: list[list[Node]] = []
-    for node in nodes:
-        below = max((depth.get(v, 0) for v in node.inputs), default=0)
-        if node.op.kind is Kind.REDUCE:
-            if below == len(levels):
-                levels.append([])
-            levels[below].append(node)
-            below += 1
-        for value in node.outputs:
-            depth[value] = below
-    return levels
+# ---------------------------------------------------------------------------------------- folding
 
 
 def folding_of(node: Node, number: int) -> tuple[Folding, list[Expr], list[Expr]]:
@@ -257,130 +212,6 @@ def carries_of(
         Carry(v, init, step, o, merge)
         for v, init, step, o, merge in zip(mine, folding.init, steps, other, merges, strict=True)
     ]
-
-
-def reduce_region(
-    ev: Evaluator, shape: Shape, folded: tuple[int, ...], outputs: dict[Value, Buffer]
-) -> Nest:
-    """Folds over some axes, level by level, then the stores."""
-    spans = spans_of(shape, folded)
-    kept = [s for s in spans if not s.folded]
-    count = scalar.product(exprs(shape)[i] for i in folded)
-    small = is_small(count, SMALL_FOLD) and bool(kept) and not is_small(kept[-1].extent, 3)
-    plan = _Reduction(ev, shape, folded, outputs, spans, count)
-    return plan.rows() if not kept or spans[-1].folded and not small else plan.columns()
-
-
-@dataclass
-class _Reduction:
-    ev: Evaluator
-    shape: Shape
-    folded: tuple[int, ...]
-    outputs: dict[Value, Buffer]
-    spans: list[Span]
-    count: Expr
-
-    def __post_init__(self) -> None:
-        self.domain = axes_of(self.shape)
-        self.row = row_index(self.domain, self.folded)
-        sizes = tuple(s for i, s in enumerate(self.shape) if i in self.folded)
-        self.position = linear(tuple(self.domain[i] for i in self.folded), sizes)
-
-    def carries(
-        self, nodes: Sequence[Node], number: int
-    ) -> tuple[list[Carry], list[tuple[Value, Expr]]]:
-        """The carries of one level's reductions, and their results in terms of them."""
-        carries: list[Carry] = []
-        results: list[tuple[Value, Expr]] = []
-        for node in nodes:
-            folding, mine, other = folding_of(node, number + len(carries))
-            element = self.ev.at(node.inputs[0], self.domain)
-            carries += carries_of(folding, mine, other, element, self.position)
-            for value, result in zip(
-                node.outputs, folding.finish(tuple(mine), self.count), strict=True
-            ):
-                results.append((value, scalar.cast(result, working(value.type.dtype))))
-        return carries, results
-
-    def stores(self) -> tuple[list[Store], list[Store]]:
-        """(once per row, once per element)."""
-        per_row: list[Store] = []
-        per_element: list[Store] = []
-        for value, buffer in self.outputs.items():
-            if exprs(value.type.shape) == exprs(self.shape) and value not in self.ev.known:
-                offset = linear(self.domain, self.shape)
-                per_element.append(store_to(buffer, offset, self.ev.at(value, self.domain)))
-            else:
-                place = row_position(value.type, self.shape, self.domain, self.folded)
-                assert place is not None
-                at = self.row if value in self.ev.known else place
-                offset = linear(place, value.type.shape)
-                per_row.append(store_to(buffer, offset, self.ev.at(value, at)))
-        return per_row, per_element
-
-    def rows(self) -> Nest:
-        """One grid task per row; lanes along the last folded axis."""
-        levels: list[list[Carry]] = []
-        for nodes in reduction_levels(self.ev.body.nodes):
-            carries, results = self.carries(nodes, sum(map(len, levels)))
-            self.ev.known.update({value: (self.row, result) for value, result in results})
-            levels.append(carries)
-        per_row, per_element = self.stores()
-        roots = [c.step for carries in levels for c in carries]
-        roots += [s.value for s in per_row + per_element]
-        spans, change = coalesce(self.spans, roots, [s.index for s in per_row + per_element])
-        lengths: dict[Expr, Expr] = {}
-        if len(spans) == 1 and not per_element:
-            spans, change, lengths = with_length(spans[0], change)
-        inside = [s for s in spans if s.folded]
-        body: list[Stmt] = [fold_over(inside, carries, change) for carries in levels]
-        if per_element:
-            body += nest(inside, together([substituted(s, change) for s in per_element]))
-        body += together([substituted(s, change) for s in per_row])
-        return Nest(grid([s for s in spans if not s.folded], tuple(body)), lengths=lengths)
-
-    def columns(self) -> Nest:
-        """Lanes along the last kept axis; each level's results pass through scratch, one per
-        column.
-        """
-        *outer, last = [s for s in self.spans if not s.folded]
-        inside = [s for s in self.spans if s.folded]
-        block, column, split = blocks(last, COLUMNS)
-        body: list[Stmt] = []
-        scratch: list[Buffer] = []
-        number = 0
-        for nodes in reduction_levels(self.ev.body.nodes):
-            carries, results = self.carries(nodes, number)
-            number += len(carries)
-            fold = fold_over(inside, carries, split, vector=False)
-            stores: list[Stmt] = []
-            for value, result in results:
-                buffer = Buffer(f"t{len(scratch)}", result.dtype, SHARED, scalar.const(COLUMNS))
-                scratch.append(buffer)
-                stores.append(Store(buffer.name, column.var, scalar.substitute(result, split)))
-                kept = scalar.load(buffer.name, buffer.dtype, column.var)
-                self.ev.known[value] = (self.row, kept)
-            body += nest([column], (fold, *stores))
-        per_row, per_element = self.stores()
-        if per_element:
-            each = together([substituted(s, split) for s in per_element])
-            body += nest([*inside, column], each)
-        if per_row:
-            body += nest([column], together([substituted(s, split) for s in per_row]))
-        return Nest(grid([*outer, block], tuple(body)), scratch)
-
-
-def fold_over(
-    spans: Sequence[Span], carries: list[Carry], change: dict[Expr, Expr], vector: bool = True
-) -> Fold:
-    """A Fold over the axes, the last one in lanes unless it is very short."""
-    changed = tuple(replace(c, step=scalar.substitute(c.step, change)) for c in carries)
-    if not spans:
-        spans = [Span(scalar.var("one", low=0, extent=1), scalar.ONE, True)]
-    vector = vector and not is_small(spans[-1].extent, 7)
-    axes = [Axis(s.var, s.extent, SERIAL) for s in spans[:-1]]
-    axes.append(Axis(spans[-1].var, spans[-1].extent, VECTOR if vector else SERIAL))
-    return Fold(tuple(axes), changed, lanes=LANES if vector else 1)
 
 
 # ----------------------------------------------------------------------------------------- prefix
@@ -443,7 +274,7 @@ def scatter_region(ev: Evaluator, node: Node, buffer: Buffer) -> Nest:
     if not (shared and scalar_free(scatter.target[:-1], updates[-1].var)
             and updates[-1].extent is copies[-1].extent):  # fmt: skip
         return Nest((*nest(copies, (copy,)), *nest(updates, (update,), vector=False)))
-    block, column, split = blocks(copies[-1], COLUMNS)
+    block, column, split = blocks(copies[-1], SCATTERED)
     start = {updates[-1].var: split[copies[-1].var]}
     body = (
         *nest([*copies[:-1], column], (substituted(copy, split),)),

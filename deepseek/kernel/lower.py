@@ -32,6 +32,8 @@ from deepseek.kernel.ir import (
     expressions,
     statements,
 )
+from deepseek.kernel.pointwise import pointwise
+from deepseek.kernel.reduction import reduce_region
 from deepseek.kernel.streaming import streamed
 
 
@@ -86,9 +88,9 @@ def lower_region(
     outputs = {v: Buffer(f"y{i}", v.type.dtype, written=True) for i, v in enumerate(body.outputs)}
     ev = Evaluator(body, sources)
     if form == "pointwise":
-        nest = loops.pointwise(ev, shape, outputs)
+        nest = pointwise(ev, shape, outputs, lanes)
     elif form == "reduce":
-        nest = loops.reduce_region(ev, shape, folded, outputs)
+        nest = reduce_region(ev, shape, folded, outputs)
     elif form == "prefix":
         nest = loops.prefix_region(ev, shape, folded, outputs)
     elif form == "scatter":
@@ -110,9 +112,11 @@ def assemble(
     loaded = {e.name for e in nodes if e.fn == "load"}
     used = [(i, b) for i, b in enumerate(sources) if b.name in loaded]
     types = [body.inputs[i].type for i, _ in used] + [v.type for v in body.outputs]
-    hint = streamed(types, nest.lengths)
-    outputs = [replace(b, streamed=hint) for b in outputs]
-    found = {*nodes, *scalar.walk([hint])}
+    outputs = [
+        replace(b, streamed=streamed(types, v.type, nest.lengths))
+        for b, v in zip(outputs, body.outputs, strict=True)
+    ]
+    found = {*nodes, *scalar.walk([b.streamed for b in outputs])}
     symbols = sorted(
         (e for e in found if e.fn == "var" and e.attr[1:] == (2, None)), key=lambda e: e.text
     )

@@ -23,8 +23,10 @@ Sizes = tuple[int | None, ...]  # None: known at run time only
 
 DEPTH = 1024  # the longest sum whose panels are packed at once
 SUPPOSED = 512  # what a size is taken for that is known at run time only
+FMAS = 2  # multiply-adds of whole vectors in a cycle
 TASK_CYCLES = 4000  # what starting a task costs
-THREADS = ((1, 1), (4, 2), (16, 4))  # numbers of them that a schedule should suit, with weights
+# Numbers of threads that a schedule should suit, with weights: what a task packs, others pack too.
+THREADS = ((1, 4), (2, 2), (4, 2), (16, 2))
 PANEL_ELEMENTS = 1 << 18  # of the left operand that a task keeps packed
 DIRECT_ELEMENTS = 1 << 16  # a right operand of at most so many is read in place
 SWEPT = 8  # places of the sum for which a right operand in memory is read at once
@@ -266,7 +268,7 @@ def _column_tiles(p: Problem) -> Iterator[_Columns]:
             count = _count(p.columns, tile)
             pack, turned = _pack_right(p, tile, vectors)
             slack = 0.0 if math.prod(tile) == vectors * lanes else 0.1
-            cost = count * (8 * vectors + 0.3 * pack + slack)
+            cost = count * (8 * vectors / FMAS + 0.3 * pack + slack)
             found.append((cost, _Columns(tile, vectors, count, _runs(tile, lanes), pack, turned)))
         yield from (c for _, c in sorted(found, key=lambda f: f[0])[:2])
 
@@ -286,7 +288,7 @@ def _cost(p: Problem, columns: _Columns, rows: tuple[int, ...], depth: int) -> f
     """Cycles of all micro-tiles and of packing the right operand once."""
     height, vectors = math.prod(rows), columns.vectors
     row_count = _count(p.rows, rows)
-    step = max(height * vectors, 5) + 0.15 * (height + vectors)
+    step = max(height * vectors / FMAS, 5) + 0.05 * height + 0.3 * vectors
     tiles = row_count * columns.count * (depth * step + 5 * height * columns.runs + 30)
     return tiles + columns.count * depth * columns.pack
 
@@ -299,7 +301,7 @@ def _pack_right(p: Problem, tile: tuple[int, ...], vectors: int) -> tuple[float,
     near = p.right_along_columns is not None and p.right_along_columns * tile[-1] <= NEAR
     straight = 1 + 0.7 * places + 1.2 * (places // tile[-1] if near else places)
     if p.right_along_columns == 1:
-        straight = 1 + 1.5 * slower * _runs(tile, lanes)
+        straight = 2 + 5 * slower * _runs(tile, lanes)
     run = _run(p.folded)
     most = max(tile, default=1)
     filled = places // most * _filled(most, lanes)
@@ -329,7 +331,7 @@ def _filled(places: int, lanes: int) -> int:
 
 def _pack_left(p: Problem) -> float:
     """Cycles to pack one element."""
-    return 0.15 if p.left_along_folded == 1 else 0.5
+    return 0.35 if p.left_along_folded == 1 else 0.8
 
 
 def _task(
@@ -346,7 +348,7 @@ def _task(
     most = max(1, PANEL_ELEMENTS // (height * panel))
     pack_left = height * depth * _pack_left(p)
     pack_right = depth * columns.pack
-    step = height * columns.vectors * depth
+    step = height * columns.vectors / FMAS * depth
     best: tuple[float, int, int] | None = None
     for row_panels in _shares(row_count, most):
         for column_panels in _shares(column_count, column_count):

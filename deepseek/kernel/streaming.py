@@ -3,6 +3,7 @@
 In flow the types of what a kernel reads and writes; out flows the condition, over its sizes, under
 which all of it together is more than caches hold. What was written is then gone before anybody
 reads it, and fetching its lines before they are overwritten is a third of the traffic of a copy.
+Small outputs, as a reduction's, stay.
 """
 
 from __future__ import annotations
@@ -16,16 +17,25 @@ from deepseek.ir.shape import TensorType, exprs
 CACHED_BYTES = 1 << 25  # what a last-level cache holds for one program, about
 
 
-def streamed(types: Iterable[TensorType], lengths: Mapping[Expr, Expr]) -> Expr:
-    """The condition; `lengths` are the run-time lengths a kernel takes, with their expressions.
+def streamed(
+    types: Iterable[TensorType], output: TensorType, lengths: Mapping[Expr, Expr]
+) -> Expr:
+    """The condition for an output of a kernel that touches values of these types.
 
-    A kernel that takes a length serves many sizes: what has another size is left out of account.
+    `lengths` are the run-time lengths the kernel takes, with their expressions. Such a kernel
+    serves many sizes: what has another size is left out of account.
     """
     total = scalar.ZERO
     for type_ in types:
-        elements = scalar.product(exprs(type_.shape))
-        if lengths:
-            named = [length for length, size in lengths.items() if size is elements]
-            elements = named[0] if named else scalar.ZERO
-        total = scalar.add(total, scalar.mul(elements, scalar.const(type_.dtype.itemsize)))
-    return scalar.call("le", scalar.const(CACHED_BYTES), total)
+        total = scalar.add(total, _bytes(type_, lengths))
+    whole = scalar.call("le", scalar.const(CACHED_BYTES), total)
+    part = scalar.call("le", scalar.const(CACHED_BYTES // 16), _bytes(output, lengths))
+    return scalar.and_(whole, part)
+
+
+def _bytes(type_: TensorType, lengths: Mapping[Expr, Expr]) -> Expr:
+    elements = scalar.product(exprs(type_.shape))
+    if lengths:
+        named = [length for length, size in lengths.items() if size is elements]
+        elements = named[0] if named else scalar.ZERO
+    return scalar.mul(elements, scalar.const(type_.dtype.itemsize))

@@ -260,7 +260,7 @@ class Fuser(Grouping):
 
     def _join_siblings(self) -> None:
         """Let reductions over the same axes of one domain share its loops where they read the same
-        memory.
+        memory, or one reads what the other would have to write.
         """
         reduced = [g for g in self.groups if g.nodes and g.form == "reduce"]
         reads = {g: self._whole_reads(g) for g in reduced}
@@ -276,6 +276,28 @@ class Fuser(Grouping):
                     self.unite(group, other)
                     reads[other] |= reads[group]
                     break
+        for target in filter(lambda g: g.nodes, reduced):
+            loops = exprs(target.shape), target.folded
+            waiting = sorted(target.parents, key=lambda g: g.number)
+            while waiting:
+                source = waiting.pop()
+                alike = source.form == "reduce" and (exprs(source.shape), source.folded) == loops
+                if alike and self._feeds(source, target):
+                    self.unite(source, target)
+                    waiting = sorted(target.parents, key=lambda g: g.number)
+
+    def _feeds(self, source: Group, target: Group) -> bool:
+        """Whether target reads elements of source, each where it is computed."""
+        if self.later(target.parents, source):
+            return False
+        elements = 0
+        for node in target.nodes:
+            for access in self.member_reads(node, target):
+                if self.group_of.get(access.value.node) is source:
+                    if access.index != source.at[access.value]:
+                        return False
+                    elements += exprs(access.value.type.shape) == exprs(source.shape)
+        return elements > 0
 
     def _whole_reads(self, group: Group) -> set[Value]:
         """The values with an element for each place of the domain that a group reads."""

@@ -8,8 +8,20 @@ from typing import Any
 import pytest
 
 import deepseek as ds
-from deepseek.ir.scalar import FALSE, TRUE, call, const, mul
-from deepseek.kernel.ir import Kernel
+from deepseek.ir.scalar import (
+    FALSE,
+    ONE,
+    TRUE,
+    and_,
+    bounds,
+    call,
+    coefficient,
+    const,
+    mul,
+    walk,
+)
+from deepseek.kernel.ir import GLOBAL, VECTOR, Fold, Kernel, Loop, expressions, statements
+from deepseek.kernel.reduction import SWEPT
 from deepseek.kernel.streaming import CACHED_BYTES
 
 
@@ -36,5 +48,87 @@ def test_kernels_of_any_length_decide_when_they_run():
     x, y = ds.zeros((1000,)), ds.ones((1000,))
     (kernel,) = kernels_of(lambda x, y: x * y + 1, x, y)
     (length,) = kernel.sizes
-    wanted = call("le", const(CACHED_BYTES), mul(const(12), length))
-    assert hints(kernel) == [wanted]
+    together = call("le", const(CACHED_BYTES), mul(const(12), length))
+    result = call("le", const(CACHED_BYTES // 16), mul(const(4), length))
+    assert hints(kernel) == [and_(together, result)]
+
+
+def test_small_results_of_large_operands_stay_in_the_caches():
+    x = ds.zeros((4096, 4096))
+    for axis in (0, 1):
+        (kernel,) = kernels_of(lambda x, axis=axis: ds.sum(x, axis=axis), x)
+        assert hints(kernel) == [FALSE]
+
+
+def loads(kernel: Kernel, kind: str) -> list[Any]:
+    """The indices that global buffers are read at inside loops of a kind, with the loop's axis."""
+    found = []
+    for stmt in statements(kernel.body):
+        if isinstance(stmt, Loop) and stmt.axis.kind == kind:
+            for inner in statements(stmt.body):
+                for e in walk(expressions(inner)):
+                    if e.fn == "load" and kernel.buffer(e.name).space == GLOBAL:
+                        found.append(coefficient(e.args[0], stmt.axis.var))
+    return found
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: x.T + 1,
+        lambda x: ds.permute_dims(ds.reshape(x, (16, 16, 64)), (0, 2, 1)) * 2,
+        lambda x: x.T + ds.reshape(x, (64, 256)),
+    ],
+    ids=["transposed", "inner axes exchanged", "beside one that lies along"],
+)
+def test_lanes_read_neighbours_where_operands_lie_across(body):
+    (kernel,) = kernels_of(body, ds.zeros((256, 64)))
+    strides = loads(kernel, VECTOR)
+    assert strides and set(strides) == {ONE}
+
+
+def test_sums_over_rows_are_swept_in_the_order_of_memory():
+    (kernel,) = kernels_of(lambda x: ds.sum(x, axis=0), ds.zeros((1000, 600)))
+    vector = [s for s in statements(kernel.body) if isinstance(s, Loop) and s.axis.kind == VECTOR]
+    sums = [s for s in vector if any(isinstance(inner, Fold) for inner in s.body)]
+    (fold,) = [s for s in statements(sums[0].body) if isinstance(s, Fold)]
+    assert bounds(fold.axes[-1].extent)[1] == SWEPT
+
+
+def test_a_costly_value_is_computed_once_for_all_passes_over_a_row():
+    for body in (lambda x: ds.softmax(x, -1), lambda x: ds.layer_norm(ds.gelu(x), (600,))):
+        (kernel,) = kernels_of(body, ds.zeros((10, 600)))
+        uses = [
+            e.args[0]
+            for s in statements(kernel.body)
+            for e in walk(expressions(s))
+            if e.fn in ("exp", "erf")
+        ]
+        assert len(uses) == 1
+
+
+def test_cross_entropy_and_its_gradient_go_over_the_logits_once():
+    def loss(x, t):
+        return ds.value_and_grad(lambda x: ds.cross_entropy(x, t))(x)
+
+    x, t = ds.zeros((64, 600)), ds.zeros((64,), dtype=ds.int64)
+    kernels = kernels_of(loss, x, t)
+    large = [k for k in kernels if k.grid() and k.grid()[0].extent is const(64)]
+    assert len(kernels) == 3 and len(large) == 1
+
+
+@pytest.mark.parametrize(
+    "body, pieces",
+    [
+        (lambda x: ds.concat([x, x + 1], axis=1), 2),
+        (lambda x: ds.pad(x, (3, 5)), 3),
+        (lambda x: ds.concat([x[:, :7] * 2, x[:, 7:]], axis=1), 1),  # may lie on x
+    ],
+    ids=["concat", "pad", "in place"],
+)
+def test_loops_are_cut_where_conditions_on_their_axis_turn(body, pieces):
+    (kernel,) = kernels_of(body, ds.ones((30, 40)))
+    inner = [s for s in statements(kernel.body) if isinstance(s, Loop) and s.axis.kind == VECTOR]
+    assert len(inner) == pieces
+    conditions = [e for s in statements(kernel.body) for e in walk(expressions(s)) if e.fn == "lt"]
+    assert bool(conditions) == (pieces == 1)

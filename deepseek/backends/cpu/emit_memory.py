@@ -208,7 +208,7 @@ class Memory(Builder):
             pointer = self.ins(f"select i1 {select}, ptr {pointer}, ptr {self.dummy()}", level)
         if place.stride in (1, -1):
             found = self._load_row(buffer, pointer, place.stride == -1, copy, mask, level)
-        elif place.stride in (2, 3, 4) and mask is None and select is None:
+        elif self._is_spread(place.stride) and mask is None and select is None:
             found = self._load_spread(buffer, pointer, int(place.stride), copy, level)
         else:
             if select is not None:
@@ -279,6 +279,11 @@ class Memory(Builder):
                 level,
             )
         return self._reverse(memory, found, level) if backwards else found
+
+    def _is_spread(self, stride: int | str | None) -> bool:
+        """Whether whole vectors, shuffled, are faster than a gather."""
+        assert self.vector is not None
+        return isinstance(stride, int) and 1 < stride <= max(4, self.vector.lanes // 2)
 
     def _load_spread(self, buffer: str, pointer: str, stride: int, copy: int, level: int) -> str:
         """Every stride-th element: whole vectors, shuffled; the last ends with the lanes."""
