@@ -12,6 +12,7 @@ import numpy as np
 
 from deepseek._runtime import Buffer
 from deepseek.errors import TraceError
+from deepseek.frontend.gradient_hooks import Hook, HookHandle
 from deepseek.ir.dtype import DType
 from deepseek.ir.graph import Attrs, Value
 from deepseek.ir.op import Op
@@ -714,6 +715,8 @@ class Tensor:
         >>> ds.cross(ds.asarray([1, 0, 0]), ds.asarray([0, 1, 0])).tolist()
         [0, 0, 1]
         """
+    def cuda(self, *_: Any, **__: Any) -> Tensor:
+        """PyTorch's name for a move that there is no device for. Always raises ArgumentError."""
     def cummax(self, dim: builtins.int) -> tuple[Tensor, Tensor]:
         """(values, indices) of the largest element so far along an axis, the last of equals.
 
@@ -1824,7 +1827,8 @@ class Tensor:
         """The quantiles q of x's elements, or along an axis; of several q the first axis.
 
         Between two elements by `interpolation`: "linear", "lower", "higher", "nearest",
-        "midpoint". NaN where there is one.
+        "midpoint". NaN where there is one. Raises ArgumentError for no elements or a q beyond
+        [0, 1].
 
         >>> ds.quantile(ds.asarray([1.0, 2.0, 4.0]), [0.5, 0.75]) tensor([2., 3.])
         """
@@ -1845,6 +1849,17 @@ class Tensor:
 
         >>> ds.reciprocal(ds.asarray([2.0, -4.0]))
         tensor([ 0.5 , -0.25])
+        """
+    def register_hook(self, hook: Hook) -> HookHandle:
+        """Call `hook(gradient)` whenever the gradient of this tensor is computed.
+
+        Where it returns a tensor, of the gradient's type, that takes the gradient's place.
+        Inside `@ds.jit` hooks are called while it traces. Returns a handle whose `remove()`
+        takes the hook away. Raises ArgumentError for a tensor that does not require
+        gradients.
+
+        >>> x = ds.asarray([1.0, 2.0], requires_grad=True) >>> handle = x.register_hook(lambda
+        g: g * 10) >>> (x * x).sum().backward() >>> x.grad tensor([20., 40.])
         """
     def relu(self) -> Tensor:
         """max(x, 0); its derivative at 0 is 0.
@@ -2461,7 +2476,9 @@ def _restore(
 ) -> Tensor: ...
 class GradientDropped:
     """Stands in for a gradient that a compiled step consumed."""
-def value_needed(tensor: Tensor) -> TraceError:
+INSTEAD: str
+OUTSIDE: str
+def value_needed(tensor: Tensor, remedy: str) -> TraceError:
     """The error for looking at a value while tracing."""
 def record(op: Op, *tensors: Tensor, **attrs: Any) -> Any:
     """Record a node; returns its output, or a tuple of them if the op has several."""
