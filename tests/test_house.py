@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).parents[1] / "deepseek"
 # that starts with a folder the names are the folder's modules, `*` stands for those not named, and
 # `__init__` comes last unless it is named.
 TREE = """
-errors config logs
+errors late config logs
 _runtime
 ir/ recent dtype expr integer scalar shape op graph text verify rewrite interpret access
 frontend/ tensor gradient_hooks precision number guards reads explore tracer
@@ -59,7 +59,9 @@ LAZY = {
 
 # Where modules are found by a name that is known only at run time: backends and entry points, and
 # the parts of the package that not every program needs, and public modules by their `__all__`.
-FINDS_MODULES = {"deepseek", "deepseek.backends", "deepseek.ops", "deepseek.reference"}
+FINDS_MODULES = {
+    "deepseek", "deepseek.backends", "deepseek.late", "deepseek.ops", "deepseek.reference",
+}  # fmt: skip
 
 # Folders that decide by kind, trait and type. Rewrite rules and claims may name ops.
 NAMELESS = ("passes", "kernel", "program", "backends", "compiler")
@@ -107,6 +109,10 @@ class House:
                     inner = f"{package}.{alias.name}"
                     is_module = inner in self.modules or inner == "deepseek._runtime"
                     yield node, inner if is_module else package
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "late":
+                (module,) = node.args
+                assert isinstance(module, ast.Constant), "its name is written out"
+                yield node, module.value
 
 
 def parse_tree() -> dict[str, tuple[int, int]]:

@@ -16,16 +16,18 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepseek._runtime import Code
 from deepseek.errors import BackendError, unknown
 from deepseek.ir.graph import Node
 from deepseek.ir.scalar import Expr
-from deepseek.kernel.ir import Kernel
-from deepseek.program.ir import Row
-from deepseek.program.load import Loader
-from deepseek.program.tape import TapeBlock
+
+if TYPE_CHECKING:
+    from deepseek.kernel.ir import Kernel
+    from deepseek.program.ir import Row
+    from deepseek.program.load import Loader
+    from deepseek.program.tape import TapeBlock
 
 ENTRY_POINT = "deepseek.backends"
 

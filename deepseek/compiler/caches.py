@@ -20,9 +20,8 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepseek import _runtime
 from deepseek._runtime import Buffer
@@ -35,12 +34,16 @@ from deepseek.ir.op import INTERNAL, REGISTRY, Kind, Op, resolve
 from deepseek.ir.recent import Recent
 from deepseek.ir.scalar import Expr
 from deepseek.ir.text import expr_text, print_graph
-from deepseek.kernel.ir import Kernel
-from deepseek.kernel.text import print_kernel
-from deepseek.passes.prepare import Split
-from deepseek.program.ir import Program
+from deepseek.late import late
 from deepseek.program.tape import Tape, play
-from deepseek.program.text import content_hash, parse_program, print_program
+
+if TYPE_CHECKING:
+    from deepseek.kernel.ir import Kernel
+    from deepseek.passes.prepare import Split
+    from deepseek.program.ir import Program
+
+kernel_text = late("deepseek.kernel.text")
+program_text = late("deepseek.program.text")
 
 # What a kernel's machine code and a graph's Program depend on, beside the backend's own folder.
 KERNEL_SOURCES = ("ir/", "kernel/", "errors.py")
@@ -199,7 +202,7 @@ def kernel_key(backend: Backend, kernel: Kernel) -> Key:
         "target": backend.target(),
         "compiler": version(KERNEL_SOURCES),
         "backend": backend.version(),
-        "kernel": print_kernel(replace(kernel, name="kernel", lines=())),
+        "kernel": kernel_text.print_kernel(replace(kernel, name="kernel", lines=())),
     }
     return make_key("kernels", kernel.name, fields)
 
@@ -306,8 +309,9 @@ def revived_program(body: Any, backend: Backend) -> Kept | None:
         play(data, codes, (), buffers),
         outputs,
         split,
-        lambda: parse_program(
-            zlib.decompress(text).decode(), {content_hash(data): data for data in constants}
+        lambda: program_text.parse_program(
+            zlib.decompress(text).decode(),
+            {program_text.content_hash(data): data for data in constants},
         ),
     )
 
@@ -339,7 +343,7 @@ def keep_program(
         [bytes(constant) for constant in tape.constants],
         outputs,
         beforehand,
-        zlib.compress(print_program(program).encode(), 1),
+        zlib.compress(program_text.print_program(program).encode(), 1),
     )
     store.write("programs", key.hash, {"name": key.name, **key.fields}, body)
 
@@ -398,6 +402,8 @@ VERSIONS = {
 def first_difference(old: str, new: str) -> str:
     """Where two texts differ first."""
     before, after = old.splitlines() or [""], new.splitlines() or [""]
+    from difflib import SequenceMatcher
+
     for _, i, i2, j, j2 in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if before[i:i2] != after[j:j2]:
             left = before[i].strip() if i < len(before) else "(nothing)"

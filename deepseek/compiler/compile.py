@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,13 +39,19 @@ from deepseek.ir.rewrite import specialized
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import TensorType
 from deepseek.ir.text import parse_graph
-from deepseek.kernel.verify import verify as verify_kernel
+from deepseek.late import late
 from deepseek.logs import logger
-from deepseek.passes import PassContext, run_passes
-from deepseek.program import ir
-from deepseek.program.build import build
-from deepseek.program.load import record
-from deepseek.program.verify import verify
+
+if TYPE_CHECKING:
+    from deepseek.passes import PassContext
+    from deepseek.program.ir import Program
+
+passes = late("deepseek.passes")
+kernel_verifier = late("deepseek.kernel.verify")
+programs = late("deepseek.program.ir")
+building = late("deepseek.program.build")
+loading = late("deepseek.program.load")
+program_verifier = late("deepseek.program.verify")
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Watch:
     def after_pass(self, name: str, before: Graph, after: Graph) -> None:
         """A pass changed the graph."""
 
-    def built(self, program: ir.Program) -> None:
+    def built(self, program: Program) -> None:
         """The Program is complete."""
 
 
@@ -147,7 +153,7 @@ class Compiled(Executable):
         self,
         graph: Graph,
         symbols: Sequence[Expr],
-        program: Callable[[], ir.Program],
+        program: Callable[[], Program],
         loaded: _runtime.Program,
         outputs: Sequence[int],
         prepared: Prepared | None = None,
@@ -160,7 +166,7 @@ class Compiled(Executable):
         _recent.appendleft(weakref.ref(self))
 
     @cached_property
-    def program(self) -> ir.Program:
+    def program(self) -> Program:
         """What is run; of a Program from the disk its text is read only here."""
         return self.read_program()
 
@@ -211,7 +217,7 @@ def largest_tensor(
     recorded = [(nbytes(v.type, env), n) for n in graph.nodes for v in n.outputs]
     most = max([size for size, _ in recorded], default=0)
     if isinstance(executable, Compiled):
-        made = (ir.OUTPUT, ir.TEMP)
+        made = (programs.OUTPUT, programs.TEMP)
         slots = [nbytes(s.type, env) for s in executable.program.slots if s.kind in made]
         most = max(slots, default=most)
     nodes = [n for size, n in recorded if size == most]
@@ -288,26 +294,26 @@ def compile_graph(
         return revived(kept, graph, backend, symbols)
     counters.programs += 1
     start = time.perf_counter()
-    context = context or PassContext()
+    context = context or passes.PassContext()
     context.stable = stable
     if backend.claims:
         context.claim = claimed_by(backend)
     watch = Watch()
     if options.dump is not None or options.verify > 1:
         watch = hooks.watch(name, graph, backend, symbols, context, example)
-    fused = run_passes(graph, context, watch.after_pass)
+    fused = passes.run_passes(graph, context, watch.after_pass)
 
     def optimize(body: Graph) -> Graph:
-        return run_passes(body, PassContext(context.claim))
+        return passes.run_passes(body, passes.PassContext(context.claim))
 
-    program = build(fused, symbols, backend.lanes(), takes, labels, optimize, name)
+    program = building.build(fused, symbols, backend.lanes(), takes, labels, optimize, name)
     watch.built(program)
     if options.verify:
-        verify(program)
+        program_verifier.verify(program)
         for kernel in program.kernels:
-            verify_kernel(kernel)
+            kernel_verifier.verify(kernel)
     kernels = held_kernels(backend, program.kernels)
-    tape = record(program, [kernel.launchable for kernel in kernels])
+    tape = loading.record(program, [kernel.launchable for kernel in kernels])
     outputs = output_sources(program)
     prepared = None
     if context.split is not None:
@@ -333,10 +339,10 @@ def revived(kept: Kept, graph: Graph, backend: Backend, symbols: Sequence[Expr])
     return made(graph, symbols, kept.program, kept.loaded, kept.outputs, prepared)
 
 
-def output_sources(program: ir.Program) -> list[int]:
+def output_sources(program: Program) -> list[int]:
     """For each output: which of the runtime's outputs it is, or ~i for input i itself."""
-    made = [i for i, s in enumerate(program.slots) if s.kind == ir.OUTPUT]
-    given = [i for i, s in enumerate(program.slots) if s.kind == ir.INPUT]
+    made = [i for i, s in enumerate(program.slots) if s.kind == programs.OUTPUT]
+    given = [i for i, s in enumerate(program.slots) if s.kind == programs.INPUT]
     return [made.index(o) if o in made else ~given.index(o) for o in program.outputs]
 
 

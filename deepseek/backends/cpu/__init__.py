@@ -10,18 +10,23 @@ import functools
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deepseek import _runtime
 from deepseek.backends import Backend, Launchable, sources_hash
-from deepseek.backends.cpu.compile import compile_kernels
-from deepseek.backends.cpu.emit import emit, scratch_bytes
 from deepseek.backends.cpu.target import best_level, current_target
 from deepseek.errors import BackendError
 from deepseek.ir import scalar
-from deepseek.kernel.ir import Kernel
-from deepseek.program.ir import Row
-from deepseek.program.load import Loader
-from deepseek.program.tape import TapeBlock
+from deepseek.late import late
+
+if TYPE_CHECKING:
+    from deepseek.kernel.ir import Kernel
+    from deepseek.program.ir import Row
+    from deepseek.program.load import Loader
+    from deepseek.program.tape import TapeBlock
+
+emitter = late("deepseek.backends.cpu.emit")
+compiler = late("deepseek.backends.cpu.compile")
 
 
 @functools.cache
@@ -49,7 +54,8 @@ class NativeKernel(Launchable):
         scratch = scalar.ZERO
         for row in rows:
             arguments = dict(zip(kernel.sizes, row.sizes, strict=True))
-            scratch = scalar.maximum(scratch, scalar.substitute(scratch_bytes(kernel), arguments))
+            needed = scalar.substitute(emitter.scratch_bytes(kernel), arguments)
+            scratch = scalar.maximum(scratch, needed)
         block.launch(
             self.code,
             self.symbol,
@@ -82,11 +88,13 @@ class Cpu(Backend):
         return current_target().width
 
     def emit(self, kernel: Kernel, symbol: str = "kernel") -> str:
-        return emit(kernel, current_target()).replace("@kernel(", f"@{symbol}(", 1)
+        return emitter.emit(kernel, current_target()).replace("@kernel(", f"@{symbol}(", 1)
 
     def compile(self, kernels: Sequence[tuple[str, Kernel]]) -> bytes:
         target = current_target()
-        return compile_kernels([(symbol, emit(k, target)) for symbol, k in kernels], target)
+        texts = [(symbol, emitter.emit(kernel, target)) for symbol, kernel in kernels]
+        data: bytes = compiler.compile_kernels(texts, target)
+        return data
 
     def load(self, data: bytes, symbols: Sequence[str]) -> list[Launchable]:
         code = _runtime.Code(data)
