@@ -16,6 +16,7 @@ from deepseek.nn import (
     functional,
     fusion,
     init,
+    lazy,
     loss,
     many_classes,
     module,
@@ -38,6 +39,7 @@ from deepseek.nn.distance import *
 from deepseek.nn.dropouts import *
 from deepseek.nn.embeddings import *
 from deepseek.nn.fusion import *
+from deepseek.nn.lazy import *
 from deepseek.nn.loss import *
 from deepseek.nn.many_classes import *
 from deepseek.nn.module import *
@@ -60,6 +62,7 @@ __all__ += distance.__all__
 __all__ += dropouts.__all__
 __all__ += embeddings.__all__
 __all__ += fusion.__all__
+__all__ += lazy.__all__
 __all__ += loss.__all__
 __all__ += many_classes.__all__
 __all__ += module.__all__

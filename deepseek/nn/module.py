@@ -394,6 +394,8 @@ class Module(Hooked):
         Raises ArgumentError, and changes nothing, where a shape differs and, if `strict`, where
         keys are missing or unexpected.
         """
+        for name, module in tuple(self.named_modules()):
+            module.take_size_of_state(state_dict, join(name, ""))
         own = self._state()
         missing = [key for key in own if key not in state_dict]
         unexpected = [key for key in state_dict if key not in own]
@@ -420,6 +422,9 @@ class Module(Hooked):
         for key, value in fitting.items():
             assign(own[key], value)
         return LoadResult(missing, unexpected)
+
+    def take_size_of_state(self, given: Mapping[str, Any], prefix: str) -> None:
+        """What a layer that has no sizes yet does with a state dict; `prefix` is its own there."""
 
     # ----------------------------------------------------------------------------------- text
 

@@ -17,6 +17,7 @@ from compare import difference
 from ops import Result, described, failure, refused_by_signature, spread
 from reference import SEED
 from table import DIFFERENT, ERRORS
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.testing._internal.common_modules import ModuleErrorEnum, module_db
 from torch.testing._internal.opinfo.core import SampleInput
 
@@ -99,6 +100,8 @@ def run_case(info: Any, case: Any, training: bool) -> Iterator[Result]:
     made, call = case.constructor_input, case.forward_input
     torch.manual_seed(SEED)
     narrow = info.module_cls(*made.args, **made.kwargs).train(training)
+    if isinstance(narrow, LazyModuleMixin):  # which is copied once it has its sizes
+        narrow(*(mapped(v, Wide(False)) for v in call.args), **call.kwargs)
     wide = copy.deepcopy(narrow).double()
     state = {k: as_numpy(v).copy() for k, v in narrow.state_dict().items()}
 

@@ -22,14 +22,7 @@ from table import (
 )
 
 # Layers and optimizers have PyTorch's names; a text is the reason why one is not there.
-LAZY = "takes sizes from its first input; deepseek's layers are complete when made"
-MODULES: dict[str, Any] = {
-    name: LAZY
-    for name in (
-        "LazyConv1d", "LazyConv2d", "LazyConv3d",
-        "LazyConvTranspose1d", "LazyConvTranspose2d", "LazyConvTranspose3d",
-    )
-}  # fmt: skip
+MODULES: dict[str, Any] = {}
 OPTIMIZERS: dict[str, str] = {"SparseAdam": "sparse gradients: deepseek's are dense"}
 
 TABLE: dict[str, Entry] = {}
