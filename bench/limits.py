@@ -8,6 +8,7 @@ A worker runs them in the same rounds as the frameworks, with as many threads.
 from __future__ import annotations
 
 import ctypes
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,14 @@ import workloads
 
 VARIANTS = {"limits": {"label": "limit", "environment": {}, "peer": False}}
 
-LANES = 16  # floats in a vector; narrower machines split it in two
+# The probes keep to the instructions that deepseek is told to keep to.
+LEVEL = os.environ.get("DS_CPU_LEVEL", "auto")
+CPU = {"v3": "x86-64-v3", "v2": "x86-64-v2"}.get(LEVEL) or llvm.get_host_cpu_name()
+WIDE = LEVEL in ("auto", "v4") and bool(llvm.get_host_cpu_features().get("avx512f"))
+LANES = 16 if WIDE else 8  # floats in a vector
 UNROLL = 4  # vectors of each stream in one turn
-CHAINS = 24  # multiply-adds under way at once, enough for any latency
+# Multiply-adds under way at once: enough for any latency, few enough for the registers.
+CHAINS = 24 if WIDE else 12
 MOST_STREAMS = 8
 PASS_SECONDS = 5e-3  # a probe that takes less is repeated inside the kernel
 VECTOR = f"<{LANES} x float>"
@@ -86,11 +92,11 @@ def stream_ir(inputs: int, stores: str) -> str:
 
 # By type: of the accumulator, of the factors, the instruction, and operations in one of it.
 MULTIPLY_ADDS = {
-    "float32": (VECTOR, VECTOR, "llvm.fma.v16f32", 2 * LANES),
+    "float32": (VECTOR, VECTOR, f"llvm.fma.v{LANES}f32", 2 * LANES),
     "bfloat16": (VECTOR, "<32 x bfloat>", "llvm.x86.avx512bf16.dpbf16ps.512", 64),
     "int8": ("<16 x i32>", "<64 x i8>", "llvm.x86.avx512.vpdpbusd.512", 128),
 }
-NEEDS = {"float32": "sse2", "bfloat16": "avx512bf16", "int8": "avx512vnni"}
+NEEDS = {"float32": "fma", "bfloat16": "avx512bf16", "int8": "avx512vnni"}
 
 
 def peak_ir(dtype: str) -> str:
@@ -134,8 +140,9 @@ class Compiled:
     def __init__(self, text: str, pointers: int) -> None:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
+        features = llvm.get_host_cpu_features().flatten() if WIDE else ""
         machine = llvm.Target.from_default_triple().create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2
+            cpu=CPU, features=features, opt=2
         )
         module = llvm.parse_assembly(text)
         module.verify()
@@ -188,14 +195,21 @@ class Probe:
         return once
 
 
-def stream(inputs: int, nbytes: int, stores: str, threads: int) -> Callable[[], float]:
-    """Reading `inputs` arrays of nbytes each, and writing one of that size or nothing."""
-    turns = max(threads, nbytes // (UNROLL * LANES * 4))
-    floats = turns * UNROLL * LANES
-    arrays = [aligned(floats) for _ in range(inputs)]
-    # Threads that write nothing else leave their sums in parts of one line's distance.
-    out = aligned(floats if stores != "none" else UNROLL * LANES * threads)
-    return Probe(stream_ir(inputs, stores), [out, *arrays], turns, threads, True).sample()
+class Streams:
+    """Arrays of nbytes each, and probes that go over them."""
+
+    def __init__(self, most: int, nbytes: int, threads: int) -> None:
+        self.turns = max(threads, nbytes // (UNROLL * LANES * 4))
+        self.arrays = [aligned(self.turns * UNROLL * LANES) for _ in range(most)]
+        # Threads that only read leave their sums in places of their own.
+        self.sums = aligned(UNROLL * LANES * threads)
+        self.threads = threads
+
+    def probe(self, inputs: int, stores: str) -> Callable[[], float]:
+        """Reads so many of the arrays, and writes the last one or nothing."""
+        out = self.sums if stores == "none" else self.arrays[-1]
+        arrays = [out, *self.arrays[:inputs]]
+        return Probe(stream_ir(inputs, stores), arrays, self.turns, self.threads, True).sample()
 
 
 def aligned(floats: int) -> Any:
@@ -221,9 +235,10 @@ def peak(dtype: str, threads: int) -> Callable[[], float]:
 
 
 def dtypes() -> list[str]:
-    """The types that this processor multiplies in vectors."""
+    """The types that are multiplied and added in one instruction, at the level in force."""
     features = llvm.get_host_cpu_features()
-    return [dtype for dtype, feature in NEEDS.items() if features.get(feature)]
+    narrow = ["float32"] if LEVEL != "v2" else []
+    return [d for d, feature in NEEDS.items() if features.get(feature) and (WIDE or d in narrow)]
 
 
 class Limits:
@@ -239,26 +254,28 @@ class Limits:
         """The streams that move as many bytes as the row, and the peak if it multiplies."""
         self.probes = {}
         workload = workloads.find(name)
-        if workload.flops:
+        if workload.flops and "float32" in dtypes():
             self.probes["float32"] = peak("float32", self.threads)
         inputs = round(read / write) if write else MOST_STREAMS + 1
         if inputs > MOST_STREAMS:
-            self.probes["read"] = stream(1, read + write, "none", self.threads)
+            streams = Streams(1, read + write, self.threads)
+            self.probes["read"] = streams.probe(1, "none")
         else:
-            each = (read + write) // (max(inputs, 1) + 1)
+            inputs = max(inputs, 1)
+            streams = Streams(inputs + 1, (read + write) // (inputs + 1), self.threads)
             for stores in ("plain", "streaming"):
-                self.probes[stores] = stream(max(inputs, 1), each, stores, self.threads)
+                self.probes[stores] = streams.probe(inputs, stores)
         return {}
 
-    def machine(self, nbytes: int = 1 << 28) -> dict[str, Any]:
+    def machine(self, nbytes: int = 1 << 27) -> dict[str, Any]:
         """Prepare the probes of the table of limits, on arrays that no cache holds."""
         self.probes = {f"peak {dtype}": peak(dtype, self.threads) for dtype in dtypes()}
-        self.probes["read"] = stream(1, nbytes, "none", self.threads)
+        streams = Streams(3, nbytes, self.threads)
+        self.probes["read"] = streams.probe(1, "none")
         for kind, inputs in (("copy", 1), ("triad", 2)):
             for stores in ("plain", "streaming"):
-                probe = stream(inputs, nbytes // 2, stores, self.threads)
-                self.probes[f"{kind} {stores}"] = probe
-        moved = {"read": nbytes, "copy": nbytes, "triad": nbytes * 3 // 2}
+                self.probes[f"{kind} {stores}"] = streams.probe(inputs, stores)
+        moved = {"read": nbytes, "copy": 2 * nbytes, "triad": 3 * nbytes}
         return {"bytes": {p: moved[p.split()[0]] for p in self.probes if p.split()[0] in moved}}
 
     def time(self, seconds: float) -> dict[str, Any]:

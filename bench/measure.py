@@ -201,7 +201,8 @@ class Bench:
             try:
                 worker.answer(PATIENCE)
                 moved = worker.ask("machine", PATIENCE)["bytes"]
-                probes = worker.ask("time", PATIENCE, seconds=1.0)["probes"]
+                seconds = 10 * self.effort.seconds
+                probes = worker.ask("time", PATIENCE, seconds=seconds)["probes"]
             finally:
                 worker.close()
             found[str(threads)] = {

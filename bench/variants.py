@@ -120,6 +120,8 @@ class Worker:
             for key, value in variant.environment.items()
         }
         command = [sys.executable, HERE / "worker.py", variant.module, variant.base, str(threads)]
+        # Where a script lies is not searched for modules where the environment says so.
+        filled["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
         self.log = log.open("w")
         self.process = subprocess.Popen(
             command, env={**os.environ, **filled}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
