@@ -297,7 +297,9 @@ class Grouping:
                 last = waiting[-1]
                 missing = last.parents - closed
                 waiting += missing
-                if not missing:
+                if last in closed:
+                    waiting.pop()
+                elif not missing:
                     closed.add(last)
                     waiting.pop()
                     last.before = 0
