@@ -166,8 +166,6 @@ class Explorer:
                 self.number_rows[number] = row
                 return row
             return add(EQUAL, obj)
-        if reads.is_frozen(obj) and not isinstance(obj, types.ModuleType):
-            raise reads.frozen(text, self.reader(text))
         known = self.known.get(id(obj))
         if isinstance(obj, Tensor):
             if known is not None:
@@ -175,6 +173,8 @@ class Explorer:
             row = add(IS, obj) if self.writes else add(TYPE, type(obj))
             self.tensor(obj, row, text)
             return row
+        if reads.is_frozen(obj) and not isinstance(obj, types.ModuleType):
+            raise reads.frozen(text, self.reader(text))
         if id(obj) in self.by_type:
             return add(SAME, known) if known is not None else add(TYPE, type(obj))
         if isinstance(obj, np.ndarray):

@@ -182,8 +182,13 @@ def frozen_source(steps: tuple[dis.Instruction, ...], at: int, obj: Any) -> str 
     return None
 
 
+CONTAINERS = (dict, list, tuple, set)
+
+
 def is_frozen(obj: Any) -> bool:
     """Whether an object gives another answer each time it is asked."""
+    if type(obj) in CONTAINERS:
+        return False
     bound = isinstance(obj, (types.BuiltinMethodType, types.MethodType))
     loaded = sys.modules
     frozen_types = [getattr(loaded[m], name) for m, name in FROZEN_TYPES if m in loaded]

@@ -7,6 +7,7 @@ rule. Nothing in this file knows an op by name, except the two leaves it defines
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -86,26 +87,25 @@ def make_node(
     return made
 
 
-_inferred: dict[Any, tuple[TensorType, ...]] = {}
-
-
 def node(op: Op, inputs: tuple[Value, ...], attrs: Attrs, line: Line | None = None) -> Node:
     """A node, its types inferred by the op's rule (remembered where no trace asks about sizes)."""
-    return make_node(op, inputs, attrs, infer(op, tuple(v.type for v in inputs), attrs), line)
+    return make_node(op, inputs, attrs, infer(op, tuple([v.type for v in inputs]), attrs), line)
 
 
 def infer(op: Op, types: tuple[TensorType, ...], attrs: Attrs) -> tuple[TensorType, ...]:
     """The output types of an op for the given input types."""
-    if current_sizes() is not None:  # the rule may have to leave guards each time
-        return tuple(op.infer(*types, **attrs))
-    try:
-        key = (op, types, tuple(attrs.items()))
-        found = _inferred.get(key)
-    except TypeError:  # an attribute that cannot be hashed
-        return tuple(op.infer(*types, **attrs))
-    if found is None:
-        found = _inferred[key] = tuple(op.infer(*types, **attrs))
-    return found
+    sizes = current_sizes()
+    if sizes is None or not sizes.current:  # else the rule may have to leave guards each time
+        try:
+            return _inferred(op, types, tuple(attrs.items()))
+        except TypeError:  # an attribute that cannot be hashed, or the rule's own error
+            pass
+    return tuple(op.infer(*types, **attrs))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _inferred(op: Op, types: tuple[TensorType, ...], attrs: Any) -> tuple[TensorType, ...]:
+    return tuple(op.infer(*types, **dict(attrs)))
 
 
 def _leaf(*_: Any, type: TensorType, **__: Any) -> tuple[TensorType, ...]:  # noqa: A002
@@ -152,6 +152,18 @@ def constant(array: np.ndarray[Any, Any], dtype: DType) -> Value:
     return make_node(CONSTANT, (), {"array": held}, (held.type,)).outputs[0]
 
 
+def exact(attrs: Attrs) -> tuple[Any, ...]:
+    """Attributes as a key that tells -0.0 from 0.0, and True and 1.0 from 1."""
+    return tuple([(name, _exact(value)) for name, value in attrs.items()])
+
+
+def _exact(value: Any) -> Any:
+    kind = type(value)
+    if kind is float or kind is bool:
+        return repr(value)
+    return tuple(map(_exact, value)) if kind is tuple else value
+
+
 class Graph:
     """A function from `inputs` to `outputs`: everything between is reached from the outputs."""
 
@@ -188,9 +200,8 @@ class Graph:
         number: dict[Value, int] = {v: i for i, v in enumerate(self.inputs)}
         parts: list[Any] = [tuple(v.type for v in self.inputs)]
         for n in self.nodes:
-            attrs = tuple(n.attrs.items())
-            types = tuple(v.type for v in n.outputs)
-            parts.append((n.op, tuple(number[v] for v in n.inputs), attrs, types))
+            types = tuple([v.type for v in n.outputs])
+            parts.append((n.op, tuple([number[v] for v in n.inputs]), exact(n.attrs), types))
             for v in n.outputs:
                 number[v] = len(number)
         parts.append(tuple(number[v] for v in self.outputs))

@@ -53,18 +53,17 @@ class Kind(Enum):
     COLLECTIVE = "collective"
     REGION = "region"  # a group of nodes that the fuse pass made one kernel of
 
-    @property
-    def pointwise(self) -> bool:
-        """Each output element is a scalar expression of its own index."""
-        return self in _POINTWISE
+    pointwise: bool
+    """Each output element is a scalar expression of its own index."""
 
-    @property
-    def ordered(self) -> bool:
-        """Has an effect outside the graph, so its place among its like matters."""
-        return self in (Kind.HOST, Kind.COLLECTIVE)
+    ordered: bool
+    """Has an effect outside the graph, so its place among its like matters."""
 
 
-_POINTWISE = {Kind.ELEMENTWISE, Kind.CREATE, Kind.VIEW, Kind.INDEX, Kind.RANDOM}
+_POINTWISE = (Kind.ELEMENTWISE, Kind.CREATE, Kind.VIEW, Kind.INDEX, Kind.RANDOM)
+for _kind in Kind:  # set once, since passes ask for these more often than for anything else
+    _kind.pointwise = _kind in _POINTWISE
+    _kind.ordered = _kind in (Kind.HOST, Kind.COLLECTIVE)
 
 
 class Folding(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any
 
 from deepseek.errors import CompileError
 from deepseek.ir import scalar
-from deepseek.ir.graph import Graph, Node, Value, input_value, make_node
+from deepseek.ir.graph import Graph, Node, Value, exact, input_value, make_node
 from deepseek.ir.op import Kind, Op
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Size, TensorType, simplify, tensor_type
@@ -149,7 +149,7 @@ def merge(node: Node, unique: dict[Any, Node]) -> Node:
         return node
     try:
         types = tuple([v.type for v in node.outputs])
-        key = (node.op, node.inputs, types, tuple(node.attrs.items()))
+        key = (node.op, node.inputs, types, exact(node.attrs))
         return unique.setdefault(key, node)
     except TypeError:  # an attribute that cannot be hashed
         return node

@@ -272,7 +272,8 @@ class Fuser(Grouping):
             loops = exprs(group.shape), group.folded
             others = {o for v in reads[group] for o in map(live, readers[(v, *loops)])}
             for other in sorted(others, key=lambda g: g.number):
-                if other.number > group.number and not (group.needs(other) or other.needs(group)):
+                apart = not self.needs(group, other) and not self.needs(other, group)
+                if other.number > group.number and apart:
                     self.unite(group, other)
                     reads[other] |= reads[group]
                     break

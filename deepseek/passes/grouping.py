@@ -1,9 +1,9 @@
 """Groups of nodes: who is in which, what depends on what, who reads what where.
 
 The bookkeeping under `fuse`, which makes the decisions. A group's `before` is the set of groups it
-depends on, directly or not, as bits; every change walks from the group that changed to those that
-depend on it, so that it stays closed. Bits of groups that were united with others stay where they
-are, since nobody asks for them.
+depends on, directly or not, as bits. Where a group that others depend on comes to depend on few
+more, they are not all told: it is noted who `gained` them, and whoever asks looks there too. Bits
+of groups that were united with others stay where they are, since nobody asks for them.
 """
 
 from __future__ import annotations
@@ -70,10 +70,6 @@ class Group:
     def bit(self) -> int:
         return 1 << self.number
 
-    def needs(self, other: Group) -> bool:
-        """Whether it depends on the other, directly or not."""
-        return bool(self.before >> other.number & 1)
-
     def place(self, type_: TensorType) -> list[Index]:
         """The indices at which a value of this type could be computed here."""
         places: list[Index] = []
@@ -90,6 +86,9 @@ class Group:
         if value.node.op.kind is Kind.REDUCE:
             return True
         return self.at[value] in self.place(value.type)
+
+
+FEW = 8  # groups that are not worth telling all dependents of
 
 
 class Parts(NamedTuple):
@@ -120,6 +119,7 @@ class Grouping:
                     self.uses[value].remove(node)
         self._reads: dict[tuple[Node, Index], list[Access]] = {}
         self._behind: dict[Node, set[Group]] = {}
+        self.gained: dict[int, list[Group]] = {}  # by a group's number: who depends on it since
         self._behind_values: Behind = {}
         self.must_store = self.values_needed_in_memory()
 
@@ -201,7 +201,20 @@ class Grouping:
 
     def later(self, sources: Iterable[Group], group: Group) -> bool:
         """Whether one of these groups comes after the group."""
-        return any(g is not group and g.needs(group) for g in sources)
+        return any(g is not group and self.needs(g, group) for g in sources)
+
+    def needs(self, group: Group, other: Group) -> bool:
+        """Whether a group depends on the other, directly or not."""
+        waiting, seen = [other], {other}
+        while waiting:
+            reached = waiting.pop()
+            if group.before >> reached.number & 1:
+                return True
+            for gainer in map(live, self.gained.get(reached.number, ())):
+                if gainer not in seen:
+                    seen.add(gainer)
+                    waiting.append(gainer)
+        return False
 
     def add(self, node: Node, group: Group, index: Index, sources: Iterable[Group]) -> None:
         """Make a node a member of a group, which then depends on these too."""
@@ -217,11 +230,17 @@ class Grouping:
 
     def depend(self, group: Group, bits: int) -> None:
         """Let the group, and all that depend on it, depend on more."""
-        waiting = [group]
+        extra = bits & ~group.before
+        group.before |= extra
+        if extra and group.children and extra.bit_count() <= FEW:
+            for number in positions(extra):
+                self.gained.setdefault(number, []).append(group)
+            return
+        waiting = list(group.children) if extra else []
         while waiting:
             reached = waiting.pop()
-            if bits & ~reached.before:
-                reached.before |= bits
+            if extra & ~reached.before:
+                reached.before |= extra
                 waiting += reached.children
 
     def unite(self, source: Group, target: Group) -> None:
@@ -231,6 +250,7 @@ class Grouping:
         target.nodes = sorted(source.nodes + target.nodes, key=lambda n: n.sequence)
         target.at.update(source.at)
         source.united_with = target
+        self.gained.setdefault(target.number, []).extend(self.gained.pop(source.number, ()))
         for parent in source.parents:
             parent.children.discard(source)
             if parent is not target:
@@ -251,6 +271,7 @@ class Grouping:
 
     def with_regions(self) -> Graph:
         """The graph with one REGION node per group."""
+        self.close()
         stored = self.stored()
         parts = {g: self.parts(g, stored) for g in self.groups if g.nodes}
         done: dict[Value, Value] = {}
@@ -267,15 +288,33 @@ class Grouping:
             done.update(zip(node.outputs, copy.outputs, strict=True))
         return Graph(self.graph.inputs, [done.get(v, v) for v in self.graph.outputs])
 
+    def close(self) -> None:
+        """Let `before` say all, by asking those that a group directly depends on."""
+        closed: set[Group] = set()
+        for group in self.groups:
+            waiting = [group]
+            while waiting:
+                last = waiting[-1]
+                missing = last.parents - closed
+                waiting += missing
+                if last in closed:
+                    waiting.pop()
+                elif not missing:
+                    closed.add(last)
+                    waiting.pop()
+                    last.before = 0
+                    for parent in last.parents:
+                        last.before |= parent.before | parent.bit
+
     def in_order(self) -> list[Group]:
         """The groups in recorded order as far as dependencies allow."""
         order: list[Group] = []
-        missing = everything = sum(g.bit for g in self.groups if g.nodes)
+        missing = sum(g.bit for g in self.groups if g.nodes)
         for group in sorted((g for g in self.groups if g.nodes), key=_last_recorded):
             if not missing & group.bit:
                 continue
             needed = [self.groups[i] for i in positions(group.before & missing)]
-            needed.sort(key=lambda g: (g.before & everything).bit_count())
+            needed.sort(key=lambda g: g.before.bit_count())
             order += (*needed, group)
             missing &= ~(group.before | group.bit)
         return order
@@ -374,7 +413,7 @@ class Grouping:
                 continue
             seen.add(value)
             source = self.group_of.get(value.node)
-            if source is not None and group.needs(source):
+            if source is not None and group.before >> source.number & 1:
                 found[source] = None
             else:
                 stack.extend(value.node.inputs)

@@ -7,6 +7,7 @@ groups keep their order, so that launches of one kernel still find each other.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, TypeVar
 
@@ -49,35 +50,51 @@ def without_waiting(
         for value in reads[group]:
             readers.setdefault(value, set()).add(group)
     gains = {g: -sum(map(nbytes, writes[g])) for g in order}
-    for value, waiting in readers.items():
-        if len(waiting) == 1:
-            gains[next(iter(waiting))] += nbytes(value)
-    freeing = [g for g in order if gains[g] >= MUCH]
+    for value, those in readers.items():
+        if len(those) == 1:
+            gains[next(iter(those))] += nbytes(value)
     done: dict[G, None] = {}
     missing = sum(1 << g.number for g in order)
+    freeing: dict[G, int] = {}  # what frees much memory, and its rank: the first goes first
+    waiting: dict[int, list[G]] = {}  # such groups, by one that each depends on and that is missing
+    ready: list[tuple[int, int, G]] = []
+
+    def watch(group: G) -> None:
+        """Let a group that frees much be ready, or wait for one of those that it depends on."""
+        blocked = group.before & missing
+        if blocked:
+            waiting.setdefault(blocked.bit_length() - 1, []).append(group)
+        else:
+            heapq.heappush(ready, (freeing[group], group.number, group))
+
+    def free(group: G) -> None:
+        freeing[group] = len(freeing)
+        watch(group)
 
     def take(group: G) -> None:
         nonlocal missing
         done[group] = None
         missing &= ~(1 << group.number)
         for value in reads[group]:
-            waiting = readers[value]
-            waiting.discard(group)
-            if len(waiting) == 1:
-                (last,) = waiting
+            readers[value].discard(group)
+            if len(readers[value]) == 1:
+                (last,) = readers[value]
                 before = gains[last]
                 gains[last] += nbytes(value)
                 if before < MUCH <= gains[last]:
-                    freeing.append(last)
+                    free(last)
+        for other in waiting.pop(group.number, ()):
+            watch(other)
 
+    for group in order:
+        if gains[group] >= MUCH:
+            free(group)
     for group in order:
         if group in done:
             continue
         take(group)
-        while True:
-            freeing = [g for g in freeing if g not in done]
-            ready = next((g for g in freeing if not g.before & missing), None)
-            if ready is None:
-                break
-            take(ready)
+        while ready:
+            _, _, first = heapq.heappop(ready)
+            if first not in done:
+                take(first)
     return list(done)

@@ -41,8 +41,8 @@ def module_text(kernels: Sequence[tuple[str, str]]) -> str:
     for symbol, text in kernels:
         own, *called = text.split(DEFINED)
         parts.append(own.replace(f"{SYMBOL}(", f"@{symbol}(", 1))
-        shared |= dict.fromkeys(called)
-    return "\n".join([*parts, *(DEFINED + function for function in shared), METADATA, ""])
+        shared |= dict.fromkeys(function.strip() for function in called)
+    return "\n".join([*parts, *(f"{DEFINED}{function}\n" for function in shared), METADATA, ""])
 
 
 def assembly(kernels: Sequence[tuple[str, str]], target: Target) -> str:
