@@ -17,7 +17,7 @@ from deepseek.ir.op import Kind
 from deepseek.ir.recent import Recent
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Shape
-from deepseek.kernel import contraction, loops
+from deepseek.kernel import contraction, loops, polyfill
 from deepseek.kernel.evaluate import Evaluator
 from deepseek.kernel.ir import (
     GRID,
@@ -34,7 +34,7 @@ from deepseek.kernel.ir import (
 )
 from deepseek.kernel.pointwise import pointwise
 from deepseek.kernel.reduction import reduce_region
-from deepseek.kernel.streaming import streamed
+from deepseek.kernel.streaming import HEAVY, streamed
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,11 @@ def assemble(
     loaded = {e.name for e in nodes if e.fn == "load"}
     used = [(i, b) for i, b in enumerate(sources) if b.name in loaded]
     types = [body.inputs[i].type for i, _ in used] + [v.type for v in body.outputs]
-    outputs = [
-        replace(b, streamed=streamed(types, v.type, nest.lengths))
-        for b, v in zip(outputs, body.outputs, strict=True)
-    ]
+    if polyfill.instructions(exprs) < HEAVY:
+        outputs = [
+            replace(b, streamed=streamed(types, v.type, nest.lengths))
+            for b, v in zip(outputs, body.outputs, strict=True)
+        ]
     found = {*nodes, *scalar.walk([b.streamed for b in outputs])}
     symbols = sorted(
         (e for e in found if e.fn == "var" and e.attr[1:] == (2, None)), key=lambda e: e.text

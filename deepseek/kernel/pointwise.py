@@ -54,6 +54,8 @@ def pointwise(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer], lanes: 
     across = _crossing(spans, stores)
     if across is not None:
         return _turned(spans, across, stores, lanes)
+    if len(stores) == 1 and is_small(spans[-1].extent, NARROW) and spans[-1].extent.fn == "const":
+        return _interleaved(spans, stores[0])
     wide = 1 if len(spans) == 2 or not is_small(spans[0].extent, 15) else 2
     body: list[Stmt] = []
     for piece, change in _pieces(spans[-1], stores):
@@ -68,6 +70,14 @@ def _flat(span: Span, stores: list[Store]) -> Nest:
     outer, inner, split = blocks(flat, BLOCK)
     stores = [substituted(substituted(s, change), split) for s in stores]
     return Nest(grid([outer], nest([inner], together(stores))), lengths=lengths)
+
+
+def _interleaved(spans: list[Span], store: Store) -> Nest:
+    """A very short last axis is written out, and lanes run along the one before it."""
+    *outer, row, last = spans
+    block, inside, split = blocks(row, BLOCK // 4)
+    body: Stmt = Loop(Axis(last.var, last.extent, UNROLL), (substituted(store, split),))
+    return Nest(grid([*outer, block], nest([inside], (body,))))
 
 
 def _pieces(span: Span, stores: list[Store]) -> list[tuple[Span, dict[Expr, Expr]]]:

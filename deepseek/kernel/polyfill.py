@@ -10,11 +10,11 @@ backend may jump over where none of its lanes needs it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from deepseek.ir.dtype import DType, float32, float64
+from deepseek.ir.dtype import DType, float32, float64, int64
 from deepseek.ir.scalar import Expr, call, var, walk
 from deepseek.kernel.polyfill_angle import cos, cos_of_large, sin, sin_of_large, unusual
 from deepseek.kernel.polyfill_exp import erf, exp, expm1, tanh
@@ -101,3 +101,9 @@ def cost(fn: str, dtype: DType) -> int:
     """Instructions of one function, about."""
     found = program(fn, dtype)
     return 1 if found is None else found.cost
+
+
+def instructions(roots: Sequence[Expr]) -> int:
+    """Instructions to compute some values, about; indices and what is read are free."""
+    nodes = [e for e in walk(roots) if e.args and e.fn != "load" and e.dtype is not int64]
+    return sum(cost(e.fn, e.args[0].dtype) for e in nodes)

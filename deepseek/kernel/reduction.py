@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from deepseek.ir import scalar
 from deepseek.ir.access import axes_of, linear, row_index, row_position
-from deepseek.ir.dtype import bool_, int64
+from deepseek.ir.dtype import bool_
 from deepseek.ir.graph import Node, Value
 from deepseek.ir.op import Kind
 from deepseek.ir.scalar import Expr
@@ -227,17 +227,11 @@ def kept_in_scratch(
         uses = set(scalar.variables(e))
         value = scalar.substitute(e, held)
         varies = any(s.var in uses for s in inside) and uses.isdisjoint(carries)
-        if varies and e.dtype is not bool_ and cost_of(value) >= COSTLY:
+        if varies and e.dtype is not bool_ and polyfill.instructions([value]) >= COSTLY:
             buffer = Buffer(f"k{len(kept)}", e.dtype, SHARED, scalar.const(size))
             kept[e] = Kept(value, buffer, place, first)
             held[e] = kept[e].held
     return kept
-
-
-def cost_of(e: Expr) -> int:
-    """Instructions to compute a value, about; indices and what is read are free."""
-    nodes = [n for n in scalar.walk([e]) if n.args and n.fn != "load" and n.dtype is not int64]
-    return sum(polyfill.cost(n.fn, n.args[0].dtype) for n in nodes)
 
 
 def folded_columns(

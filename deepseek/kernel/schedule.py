@@ -142,11 +142,19 @@ def _form(p: Problem) -> str:
         return ROWS
     if along and long and p.right_along_columns != 1 and k >= 32 and m <= 8:
         return ROWS
+    if p.left_along_folded == 1 and long and k >= 64 and n <= _shuffled(p):
+        return ROWS  # the few columns of the right operand are picked out of whole vectors
     if _sweeps(p, m, n, k):
         return SWEEP
     if p.right_along_columns == 1 and (m <= 4 or k <= 4 or _in_place(p, m, n, k)):
         return COLUMNS
     return PACKED
+
+
+def _shuffled(p: Problem) -> int:
+    """The columns that a right operand whose rows are columns may have to be read along the sum."""
+    dense = p.right_along_columns == 1 and p.right_along_folded in range(2, 9)
+    return max(4, p.machine.lanes // 2) if dense else 0
 
 
 def _sweeps(p: Problem, m: int, n: int, k: int) -> bool:

@@ -15,6 +15,7 @@ from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import TensorType, exprs
 
 CACHED_BYTES = 1 << 25  # what a last-level cache holds for one program, about
+HEAVY = 64  # instructions for an element that take longer than any way of writing it
 
 
 def streamed(

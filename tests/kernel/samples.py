@@ -572,6 +572,16 @@ def streamed() -> Sample:
     return Sample(kernel, SHORT, lambda n: (64 * n, 64 * n))
 
 
+def interleaved(number: int) -> Sample:
+    """A few values for each element, one beside the other."""
+    k = var("k", low=0, extent=const(number))
+    place = add(mul(I, const(number)), k)
+    value = call("add", call("mul", at("x", place), f32(3)), at("w", k))
+    body = loop(I, N, VECTOR, loop(k, const(number), UNROLL, Store("o", place, value)))
+    kernel = Kernel(f"interleaved_{number}", (inp("x"), inp("w"), out("o")), (N,), (body,))
+    return Sample(kernel, SHORT, lambda n: (number * n, number, number * n))
+
+
 def all_samples() -> Iterator[Sample]:
     yield from (elementwise(), blocked(), strided(), guarded(), scalar_guards(), gather())
     yield divided()
@@ -581,6 +591,7 @@ def all_samples() -> Iterator[Sample]:
     yield from (registers(), scalars(), grids(), halves(float16), halves(bfloat16), empty())
     yield doubles()
     yield streamed()
+    yield from (interleaved(2), interleaved(3), interleaved(7))
     yield matrix("mma_6x32", 6, 32, float32, float32, M)
     yield matrix("mma_3x20_rows", 3, 20, float32, float32, M, 9, 1)
     yield matrix("mma_4x16_f64", 4, 16, float64, float64, const(5))

@@ -76,7 +76,7 @@ def test_emitted_code_does_what_the_interpreter_says(name: str, level: str) -> N
             assert_same(got, exact, sample.tolerance, f"{buffer.name} at {sizes}")
 
 
-@pytest.mark.parametrize("name", ["silu", "softmax64_m", "softmax16_m", "columns"])
+@pytest.mark.parametrize("name", ["silu", "softmax64_m", "softmax16_m", "columns", "interleaved_3"])
 def test_an_output_may_lie_on_its_input(name: str) -> None:
     sample = SAMPLES[name]
     sizes = sample.sizes[-1]

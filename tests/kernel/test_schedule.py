@@ -54,6 +54,11 @@ def test_a_register_tile_fits_the_registers(lanes: int) -> None:
                 assert 1 <= plan.block <= DEPTH
 
 
+def test_a_few_columns_are_summed_along_memory() -> None:
+    assert schedule_of(matmul(2000, 2000, 3)).form == ROWS
+    assert schedule_of(matmul(2000, 2000, 3, right_along_columns=None)).form == PACKED
+
+
 @pytest.mark.parametrize("m, n", [(1000, 1000), (64, 5000), (5000, 100), (2000, 300)])
 def test_large_products_have_tasks_to_share_out(m: int, n: int) -> None:
     plan = schedule_of(matmul(m, 1000, n))

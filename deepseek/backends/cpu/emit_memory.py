@@ -208,8 +208,8 @@ class Memory(Builder):
             pointer = self.ins(f"select i1 {select}, ptr {pointer}, ptr {self.dummy()}", level)
         if place.stride in (1, -1):
             found = self._load_row(buffer, pointer, place.stride == -1, copy, mask, level)
-        elif self._is_spread(place.stride) and mask is None and select is None:
-            found = self._load_spread(buffer, pointer, int(place.stride), copy, level)
+        elif self._shuffled_stride(place) and mask is None and select is None:
+            found = self._load_spread(buffer, pointer, self._shuffled_stride(place), copy, level)
         else:
             if select is not None:
                 mask = self.both(mask, self.splat("i1", select, lanes, level), level)
@@ -280,10 +280,11 @@ class Memory(Builder):
             )
         return self._reverse(memory, found, level) if backwards else found
 
-    def _is_spread(self, stride: int | str | None) -> bool:
-        """Whether whole vectors, shuffled, are faster than a gather."""
+    def _shuffled_stride(self, place: Place) -> int:
+        """The stride, where whole vectors, shuffled, are faster than a gather; else 0."""
         assert self.vector is not None
-        return isinstance(stride, int) and 1 < stride <= max(4, self.vector.lanes // 2)
+        stride = place.stride if isinstance(place.stride, int) else 0
+        return stride if 1 < stride <= max(4, self.vector.lanes // 2) else 0
 
     def _load_spread(self, buffer: str, pointer: str, stride: int, copy: int, level: int) -> str:
         """Every stride-th element: whole vectors, shuffled; the last ends with the lanes."""

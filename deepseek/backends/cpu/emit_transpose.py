@@ -3,7 +3,8 @@
     vector k: unroll q to W: store b[k * stride + q] = x[q * other + k]
 
 Each of the W values is a vector along k, but what belongs together in memory runs along q. Lane by
-lane this takes W * W stores; as a network of shuffles log2(W) * W of them and W whole stores.
+lane this takes W * W stores; as a network of shuffles log2(W) * W of them and W whole stores. A few
+values whose stride is their number, as the channels of a pixel, are interleaved likewise.
 """
 
 from __future__ import annotations
@@ -23,26 +24,29 @@ class Transposes(Mmas):
     def unrolled_loop(self, stmt: Loop) -> None:
         vector = self.vector
         store = square_store(stmt)
-        if vector is None or store is None or stmt.axis.extent.value != vector.lanes:
+        if vector is None or store is None or self.buffers[store.buffer].space == REGISTER:
             super().unrolled_loop(stmt)
             return
-        if self.buffers[store.buffer].space == REGISTER:
-            super().unrolled_loop(stmt)
-            return
+        number: int = stmt.axis.extent.value
         place = self.place(store.buffer, substitute(store.index, {stmt.axis.var: ZERO}))
-        if place.stride is None or place.stride == 0:
+        square = number == vector.lanes and place.stride is not None and place.stride != 0
+        dense = 1 < number < vector.lanes and place.stride == number and not vector.masks
+        if not square and not dense:
             super().unrolled_loop(stmt)
             return
         self.flush()
         values: list[Value] = []
-        for i in range(vector.lanes):
+        for i in range(number):
             (one,) = substitute_body((store,), stmt.axis.var, i)
             assert isinstance(one, Store)
             found = self.value(one.value)
             values.append(self.widen(found, register_type(store.value.dtype), vector.lanes))
         for copy in range(vector.copies):
             rows = [value.op(copy) for value in values]
-            self._store_rows(store, place, vector, copy, self._transposed(store, rows))
+            if square:
+                self._store_rows(store, place, vector, copy, self._transposed(store, rows))
+            else:
+                self._store_interleaved(store, place, vector, copy, rows)
         self.forget_reads(frozenset((store.buffer,)))
 
     def _shape(self, stmt: Loop) -> tuple[int, int]:
@@ -93,6 +97,28 @@ class Transposes(Mmas):
             bit = None if mask is None else self._bit(mask, lane, vector.lanes)
             if bit != "false":
                 self.branch(None if bit in (None, "true") else bit, [], [], one)
+
+    def _store_interleaved(
+        self, store: Store, place: Place, vector: Vector, copy: int, rows: list[str]
+    ) -> None:
+        """Lane l of row i is element l * rows + i: as many whole vectors as there are rows."""
+        dtype = self.buffers[store.buffer].dtype
+        whole = vector_type(memory_type(dtype), vector.lanes)
+        lanes, number = vector.lanes, len(rows)
+        for part in range(number):
+            elements = range(part * lanes, (part + 1) * lanes)
+            found = rows[0]
+            taken = [e // number if e % number == 0 else 0 for e in elements]
+            for i, row in enumerate(rows[1:], start=1):
+                kept = taken if i == 1 else list(range(lanes))
+                picked = [
+                    lanes + e // number if e % number == i else kept[at]
+                    for at, e in enumerate(elements)
+                ]
+                found = self._shuffle(whole, found, row, picked)
+            offset = copy * lanes * number + part * lanes
+            at = self.step(store.buffer, place.pointer, str(offset), self.level)
+            self.do(f"store {whole} {found}, ptr {at}, align {dtype.itemsize}")
 
     def _bit(self, mask: str, lane: int, lanes: int) -> str:
         """One lane of a mask, known where the mask is a constant."""
