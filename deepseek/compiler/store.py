@@ -202,7 +202,10 @@ def pack(path: str | os.PathLike[str], kinds: Sequence[str] = KINDS) -> int:
 
     `add` takes them into another folder: of another user, another machine, another time. Programs
     for several CPU levels lie side by side; those for other versions of deepseek are never found.
-    Raises OSError.
+
+    >>> packed = ds.cache.pack("programs.pack")
+    >>> ds.cache.add("programs.pack")  # they are all here
+    0
     """
     root = folder()
     return write_pack(Path(path), () if root is None else whole_entries(root, kinds))
@@ -221,7 +224,7 @@ def add(path: str | os.PathLike[str]) -> int:
     """Take the entries of a file that `pack` wrote into the folder; returns how many were new.
 
     Machine code is run as it is: add files of people whom you would let run programs. Raises
-    FormatError for a file that is no pack or is cut, OSError where it cannot be read.
+    FormatError for a file that is no pack or is cut. See `pack`.
     """
     given, root = Pack(Path(path)), folder()
     if root is None:
