@@ -129,7 +129,7 @@ def transformer(layers: int) -> Workload:
     parameters = (matrix(VOCABULARY, WIDTH, 0.3), *LAYER * layers)
     batch = (Spec((BATCH, TIME), below=VOCABULARY), Spec((BATCH * TIME,), below=VOCABULARY))
     return Workload(
-        f"transformer {layers} layers, step", (*parameters, *batch), transformer_loss,
+        f"transformer {layers} layers step", (*parameters, *batch), transformer_loss,
         kind="training", parameters=len(parameters), tolerance=1e-2, limited=False, warm=True,
         without=frozenset({"numpy", "ours-reference", "torch-tuned", "ours-eager"}),
         about=f"width {WIDTH}, {BATCH} rows of {TIME}: for how long it takes to compile",
@@ -184,12 +184,12 @@ def update(name: str, shapes: Sequence[tuple[int, ...]], **more: Any) -> Workloa
 def mlp_inference(batch: int, **more: Any) -> Workload:
     inputs = (*MLP, matrix(batch, WIDTHS[0]))
     return Workload(
-        f"mlp, batch {batch}", inputs, mlp, parameters=len(MLP), flops=batch * MLP_FLOPS, **more
+        f"mlp batch {batch}", inputs, mlp, parameters=len(MLP), flops=batch * MLP_FLOPS, **more
     )
 
 
 MLP_STEP = Workload(
-    "mlp training step, batch 128", (*MLP, matrix(128, WIDTHS[0]), Spec((128,), below=WIDTHS[-1])),
+    "mlp training step batch 128", (*MLP, matrix(128, WIDTHS[0]), Spec((128,), below=WIDTHS[-1])),
     mlp_loss, kind="training", parameters=len(MLP), tolerance=1e-2, quick=True, warm=True,
     # Backward multiplies twice, but not for the images' gradient.
     flops=128 * (3 * MLP_FLOPS - 2 * WIDTHS[0] * WIDTHS[1]),
@@ -211,11 +211,11 @@ WORKLOADS = [
         "cross-entropy and gradient 4096x1024", (matrix(N, 1024), Spec((N,), below=1024)),
         cross_entropy, kind="gradient", parameters=1, flops=2 * (EXP + 4) * N * 1024,
     ),
-    Workload("sum 4096², axis 0", (matrix(N, N),), summed(0)),
-    Workload("sum 4096², axis 1", (matrix(N, N),), summed(1), quick=True),
+    Workload("sum 4096² axis 0", (matrix(N, N),), summed(0)),
+    Workload("sum 4096² axis 1", (matrix(N, N),), summed(1), quick=True),
     Workload("transpose 4096²", (matrix(N, N),), transposed(1, 0)),
     Workload("transpose 16x256x12x64 to heads", (Spec((16, 256, 12, 64)),), transposed(0, 2, 1, 3)),
-    Workload("concat of 3 1024x2048, axis 1", (matrix(1024, 2048),) * 3, joined(1)),
+    Workload("concat of 3 1024x2048 on axis 1", (matrix(1024, 2048),) * 3, joined(1)),
     Workload(
         "gather 65536 rows of 50000x64", (matrix(50000, 64), Spec((65536,), below=50000)), gather,
         read=65536 * (64 * 4 + 8),
@@ -225,14 +225,14 @@ WORKLOADS = [
     product(1024, 1024, 1024, without=INTERPRETED),
     product(2048, 2048, 2048, without=INTERPRETED),
     Workload(
-        "matmul 1024³, bias, gelu", (matrix(1024, 1024, 1 / 32), Spec((1024,)), matrix(1024, 1024)),
+        "matmul 1024³ bias gelu", (matrix(1024, 1024, 1 / 32), Spec((1024,)), matrix(1024, 1024)),
         matmul_bias_gelu, parameters=2, flops=2.0 * 1024**3, without=INTERPRETED,
     ),
     mlp_inference(1, quick=True),
     mlp_inference(64),
     mlp_inference(1024),
     MLP_STEP,
-    update("AdamW alone, 50 tensors of 10 M", parameter_shapes(50, 10_000_000)),
+    update("AdamW alone over 50 tensors of 10 M", parameter_shapes(50, 10_000_000)),
     Workload("call: add of 2 vectors of 4", (Spec((4,)),) * 2, add, limited=False, quick=True),
     Workload("call: sum of 20 vectors of 4", (Spec((4,)),) * 20, add_all, limited=False),
     update("call: AdamW over 50 vectors of 4", [(4,)] * 50, limited=False),
@@ -266,7 +266,7 @@ SWEEPS = [
         Spec((-1, 784)), without=frozenset({"ours-reference", "torch-tuned"}),
     ),
     Sweep(
-        "sizes: block at 500 (batch, sequence)", BLOCK,
+        "sizes: block at 500 batch x sequence", BLOCK,
         tuple((*shape, BLOCK_WIDTH) for shape in some_shapes(500, 8, 96)), block,
         Spec((-1, -1, BLOCK_WIDTH)), without=frozenset({"ours-reference", "torch-tuned"}),
         about="softmax(x + gelu(layer_norm(x) @ w1 + b1) @ w2 + b2)",
@@ -290,5 +290,8 @@ def chosen_sweeps(patterns: str, quick: bool = False) -> list[Sweep]:
 
 
 def matches(name: str, patterns: str) -> bool:
+    """By its whole name, by a pattern, or else by a part of it; no pattern is for all."""
     wanted = [p.strip() for p in patterns.split(",") if p.strip()]
-    return not wanted or any(p in name or fnmatch.fnmatchcase(name, p) for p in wanted)
+    return not wanted or any(
+        name == p if p in BY_NAME else p in name or fnmatch.fnmatchcase(name, p) for p in wanted
+    )
