@@ -288,5 +288,5 @@ def test_a_run_from_end_to_end(tmp_path):
             cell = measured[name]["cells"][variant]
             assert cell["trouble"] == "" and min(cell["wall"]["1"]) > 0
             assert cell["error"] <= measured[name]["tolerance"] and cell["peak"] > 0
-    assert set(measured["mlp batch 1"]["limits"]["1"]) == {"float32", "read"}
+    assert set(measured["mlp batch 1"]["limits"]["1"]) == {"float32", "read 1", "read 4"}
     assert (out / "bench.html").read_text().count("<rect") == 3 * len(measured)
