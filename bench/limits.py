@@ -29,7 +29,7 @@ LANES = 16 if WIDE else 8  # floats in a vector
 UNROLL = 4  # vectors of each stream in one turn
 # Multiply-adds under way at once: enough for any latency, few enough for the registers.
 CHAINS = 24 if WIDE else 12
-MOST_STREAMS = 8
+MOST_STREAMS, READ_STREAMS = 8, 4
 PASS_SECONDS = 5e-3  # a probe that takes less is repeated inside the kernel
 VECTOR = f"<{LANES} x float>"
 
@@ -258,8 +258,10 @@ class Limits:
             self.probes["float32"] = peak("float32", self.threads)
         inputs = round(read / write) if write else MOST_STREAMS + 1
         if inputs > MOST_STREAMS:
-            streams = Streams(1, read + write, self.threads)
-            self.probes["read"] = streams.probe(1, "none")
+            # One stream, or several that memory serves side by side: whichever is faster counts.
+            for count in (1, READ_STREAMS):
+                streams = Streams(count, (read + write) // count, self.threads)
+                self.probes[f"read {count}"] = streams.probe(count, "none")
         else:
             inputs = max(inputs, 1)
             streams = Streams(inputs + 1, (read + write) // (inputs + 1), self.threads)

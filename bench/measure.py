@@ -28,8 +28,8 @@ PATIENCE = 60.0  # seconds to import a library
 class Effort:
     """How much time a row may take."""
 
-    rounds: int = 6
-    seconds: float = 0.08  # of a variant's turn in a round; one call at least
+    rounds: int = 5
+    seconds: float = 0.06  # of a variant's turn in a round; one call at least
     patience: float = 120.0  # for a first call
     sweep: float = 20.0  # for new sizes; the rest are left out
 
@@ -242,7 +242,9 @@ class Team:
             moved = {"read": row.read, "write": row.write}
             self.workers["limits"].ask("prepare", PATIENCE, name=row.name, folder="", **moved)
         ready = [v for v in wanted if v.name == "limits" or not row.cells[v.name].trouble]
-        for turn in range(self.bench.effort.rounds):
+        # Rows that share their processes are many, and small.
+        rounds = self.bench.effort.rounds
+        for turn in range(rounds if workload.cold else -(-rounds // 2)):
             # Each goes first as often, should the first have it better.
             start = turn % max(len(ready), 1)
             for variant in ready[start:] + ready[:start]:

@@ -45,7 +45,7 @@ class Variant:
     peer: bool = True
     allocator: bool = False  # whether it is worth measuring with a tuned allocator too
     keeping: bool = False  # whether this is that
-    once: bool = False  # whether threads make no difference to it
+    once: bool = False  # whether it is measured with one thread only
 
     @property
     def base(self) -> str:

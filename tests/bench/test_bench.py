@@ -134,12 +134,14 @@ def test_markers_are_filled_and_needed(tmp_path):
 
 
 def test_rows_are_chosen_by_name_part_or_pattern():
-    named = [w.name for w in workloads.chosen("softmax,mlp, *512x512x512")]
+    named = [w.name for w in workloads.chosen("softmax,mlp b, *512x512x512")]
     assert "softmax 4096²" in named and "matmul 512x512x512" in named
     assert "matmul 256x256x256" not in named
+    assert [w.name for w in workloads.chosen("mlp batch 1")] == ["mlp batch 1"]
     assert len(workloads.chosen("", quick=True)) < 10 < len(workloads.chosen(""))
     assert len({w.name for w in workloads.WORKLOADS}) == len(workloads.WORKLOADS)
     assert len([w for w in workloads.WORKLOADS if not w.cold]) == 40
+    assert not [name for name in workloads.BY_NAME if "," in name]  # which separates them
 
 
 def test_every_framework_declares_its_variants():
@@ -152,7 +154,7 @@ def test_every_framework_declares_its_variants():
     assert tuned.base in names and "GLIBC_TUNABLES" in tuned.environment
 
 
-@pytest.mark.parametrize("loss", ["mlp training step, batch 128", "transformer 2 layers, step"])
+@pytest.mark.parametrize("loss", ["mlp training step batch 128", "transformer 2 layers step"])
 def test_the_tape_agrees_with_differences(loss):
     workload = workloads.find(loss)
     inputs = [x.astype(np.float64) if x.dtype == np.float32 else x for x in workload.arrays()]
@@ -271,7 +273,7 @@ def test_specs_and_sweeps_make_the_same_arrays_each_time():
 @pytest.mark.slow
 def test_a_run_from_end_to_end(tmp_path):
     out = tmp_path / "out"
-    chosen = ["--rows", "call: add*,mlp, batch 1", "--frameworks", "ours,ours-eager,numpy"]
+    chosen = ["--rows", "call: add*,mlp batch 1", "--frameworks", "ours,ours-eager,numpy"]
     done = subprocess.run(
         [sys.executable, ROOT / "bench", *chosen, "--rounds", "1", "--threads", "1", "--out", out],
         capture_output=True, text=True, env=os.environ, check=False,
@@ -281,10 +283,10 @@ def test_a_run_from_end_to_end(tmp_path):
     said = json.loads((out / "bench.json").read_text())
     assert {"date", "cpu", "commit", "versions"} < set(said["about"])
     measured = {r["name"]: r for r in said["rows"]}
-    for name in ("call: add of 2 vectors of 4", "mlp, batch 1"):
+    for name in ("call: add of 2 vectors of 4", "mlp batch 1"):
         for variant in ("ours", "ours-eager", "numpy"):
             cell = measured[name]["cells"][variant]
             assert cell["trouble"] == "" and min(cell["wall"]["1"]) > 0
             assert cell["error"] <= measured[name]["tolerance"] and cell["peak"] > 0
-    assert set(measured["mlp, batch 1"]["limits"]["1"]) == {"float32", "read"}
+    assert set(measured["mlp batch 1"]["limits"]["1"]) == {"float32", "read 1", "read 4"}
     assert (out / "bench.html").read_text().count("<rect") == 3 * len(measured)
