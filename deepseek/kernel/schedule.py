@@ -159,7 +159,8 @@ def _shuffled(p: Problem) -> int:
 
 def _sweeps(p: Problem, m: int, n: int, k: int) -> bool:
     plain = not p.right_guarded and len(p.folded) == 1 and None not in p.rows
-    return plain and p.right_along_columns == 1 and m <= 4 and n * k > FAR and n >= 64
+    few = m <= p.machine.registers // 4
+    return plain and p.right_along_columns == 1 and few and n * k > FAR and n >= 64
 
 
 def _in_place(p: Problem, m: int, n: int, k: int) -> bool:
