@@ -1,4 +1,4 @@
-"""What compiling costs, in counts: regions lowered, kernels and modules compiled, calls per layer."""
+"""What compiling costs, in counts: regions lowered, kernels and modules compiled, calls a layer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def training_step(layers):
     """A step of a stack of transformer layers, and arguments for it."""
     ds.manual_seed(0)
     stack = nn.ModuleList(
-        [nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True) for _ in range(layers)]
+        [
+            nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True)
+            for _ in range(layers)
+        ]
     )
     head = nn.Linear(32, 5)
     optimizer = ds.optim.AdamW([*stack.parameters(), *head.parameters()], lr=1e-3)
@@ -55,8 +58,7 @@ def recorded(monkeypatch, owner, name):
 
 
 def work(layers):
-    """Of a step compiled with nothing remembered: regions, those lowered, kernels of each module.
-    """
+    """Of a step compiled with nothing remembered: regions, those lowered, kernels by module."""
     step, args = training_step(layers)
     for x in args:
         x.evaluate()
