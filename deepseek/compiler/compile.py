@@ -306,23 +306,27 @@ def compile_graph(
     def optimize(body: Graph) -> Graph:
         return passes.run_passes(body, passes.PassContext(context.claim))
 
-    program = building.build(fused, symbols, backend.lanes(), takes, labels, optimize, name)
+    with context.timing("lower"):
+        program = building.build(fused, symbols, backend.lanes(), takes, labels, optimize, name)
     watch.built(program)
     if options.verify:
         program_verifier.verify(program)
         for kernel in program.kernels:
             kernel_verifier.verify(kernel)
-    kernels = held_kernels(backend, program.kernels)
+    with context.timing("kernels"):
+        kernels = held_kernels(backend, program.kernels)
     tape = loading.record(program, [kernel.launchable for kernel in kernels])
     outputs = output_sources(program)
     prepared = None
     if context.split is not None:
         inner = compile_graph(context.split.prepared, backend, symbols, name=f"{name} (prepared)")
         prepared = Prepared(inner, context.split.sources)
+    stages = {stage: f"{spent * 1e3:.1f}" for stage, spent in context.seconds.items()}
     logger().info(
-        "compiled %s for %s: %d nodes to %d kernels in %.1f ms",
+        "compiled %s for %s: %d nodes to %d kernels in %.1f ms (%s)",
         name, backend.target(), len(graph.nodes), len(program.kernels),
         (time.perf_counter() - start) * 1e3,
+        ", ".join(f"{stage} {spent}" for stage, spent in stages.items() if spent != "0.0"),
     )  # fmt: skip
     keep_program(key, program, tape, kernels, outputs, context.split)
     made = Compiled if backend.runs else Unrun

@@ -5,7 +5,8 @@ something.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from deepseek.config import options
@@ -32,6 +33,16 @@ class PassContext:
     stages: list[tuple[str, Graph]] = field(default_factory=list)
     keep_stages: bool = False
     fuel: Fuel = field(default_factory=lambda: Fuel(options.fuel))
+
+    @contextmanager
+    def timing(self, stage: str) -> Iterator[None]:
+        """Add what is done inside to the seconds of a stage of compiling."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
     def split_off(self, graph: Graph) -> Graph:
         """The main part of the graph; the rest is kept in `split`."""
@@ -60,9 +71,9 @@ def run_passes(
     if options.verify:
         verify(graph)
     for name, run in PIPELINE:
-        start = time.perf_counter()
         try:
-            after = run(graph, context)
+            with context.timing(name):
+                after = run(graph, context)
         except DeepseekError:
             raise
         except Exception as error:
@@ -70,7 +81,6 @@ def run_passes(
                 f"pass '{name}' failed: {error!r}\n"
                 "  help: this is a bug in deepseek; DS_DUMP=folder writes the graph it failed on"
             ) from error
-        context.seconds[name] = context.seconds.get(name, 0.0) + time.perf_counter() - start
         if after is not graph:
             if options.verify:
                 verify(after)
