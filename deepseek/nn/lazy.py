@@ -145,7 +145,7 @@ class _LazyConv(Lazy):
 
 
 class LazyConv1d(_LazyConv, Conv1d):
-    """A `Conv1d` that takes in_channels from the first input."""
+    """A `Conv1d` that takes in_channels from the first input; see `LazyConv2d`."""
 
     becomes = Conv1d
 
@@ -162,7 +162,7 @@ class LazyConv2d(_LazyConv, Conv2d):
 
 
 class LazyConv3d(_LazyConv, Conv3d):
-    """A `Conv3d` that takes in_channels from the first input."""
+    """A `Conv3d` that takes in_channels from the first input; see `LazyConv2d`."""
 
     becomes = Conv3d
 
@@ -182,19 +182,19 @@ class _LazyConvTranspose(_LazyConv):
 
 
 class LazyConvTranspose1d(_LazyConvTranspose, ConvTranspose1d):
-    """A `ConvTranspose1d` that takes in_channels from the first input."""
+    """A `ConvTranspose1d` that takes in_channels from the first input; see `LazyConv2d`."""
 
     becomes = ConvTranspose1d
 
 
 class LazyConvTranspose2d(_LazyConvTranspose, ConvTranspose2d):
-    """A `ConvTranspose2d` that takes in_channels from the first input."""
+    """A `ConvTranspose2d` that takes in_channels from the first input; see `LazyConv2d`."""
 
     becomes = ConvTranspose2d
 
 
 class LazyConvTranspose3d(_LazyConvTranspose, ConvTranspose3d):
-    """A `ConvTranspose3d` that takes in_channels from the first input."""
+    """A `ConvTranspose3d` that takes in_channels from the first input; see `LazyConv2d`."""
 
     becomes = ConvTranspose3d
 
@@ -215,7 +215,7 @@ class _LazyNorm(Lazy):
 
 
 class LazyBatchNorm1d(_LazyNorm, BatchNorm1d):
-    """A `BatchNorm1d` that takes num_features from the first input."""
+    """A `BatchNorm1d` that takes num_features from the first input; see `LazyLinear`."""
 
     becomes = BatchNorm1d
 
@@ -232,24 +232,24 @@ class LazyBatchNorm2d(_LazyNorm, BatchNorm2d):
 
 
 class LazyBatchNorm3d(_LazyNorm, BatchNorm3d):
-    """A `BatchNorm3d` that takes num_features from the first input."""
+    """A `BatchNorm3d` that takes num_features from the first input; see `LazyLinear`."""
 
     becomes = BatchNorm3d
 
 
 class LazyInstanceNorm1d(_LazyNorm, InstanceNorm1d):
-    """An `InstanceNorm1d` that takes num_features from the first input."""
+    """An `InstanceNorm1d` that takes num_features from the first input; see `LazyLinear`."""
 
     becomes = InstanceNorm1d
 
 
 class LazyInstanceNorm2d(_LazyNorm, InstanceNorm2d):
-    """An `InstanceNorm2d` that takes num_features from the first input."""
+    """An `InstanceNorm2d` that takes num_features from the first input; see `LazyLinear`."""
 
     becomes = InstanceNorm2d
 
 
 class LazyInstanceNorm3d(_LazyNorm, InstanceNorm3d):
-    """An `InstanceNorm3d` that takes num_features from the first input."""
+    """An `InstanceNorm3d` that takes num_features from the first input; see `LazyLinear`."""
 
     becomes = InstanceNorm3d

@@ -65,7 +65,7 @@ def work(layers):
     with pytest.MonkeyPatch.context() as patch, ds.config.override(cache_size=0):
         caches.forget()
         patch.setattr(lowering, "_lowered", Recent(4096))
-        built = recorded(patch, compiling, "build")
+        built = recorded(patch, compiling.building, "build")
         lowered = recorded(patch, lowering, "lower_region")
         modules = recorded(patch, BACKEND, "compile")
         step.entry_for(*args)
