@@ -16,6 +16,7 @@ from deepseek.ir.dtype import bool_, int64
 from deepseek.ir.graph import Value
 from deepseek.ir.scalar import ONE, Expr, const
 from deepseek.ir.shape import Shape
+from deepseek.kernel import polyfill
 from deepseek.kernel.evaluate import Evaluator
 from deepseek.kernel.ir import SHARED, UNROLL, VECTOR, Axis, Buffer, Loop, Stmt, Store
 from deepseek.kernel.loops import (
@@ -38,6 +39,7 @@ TILE_ALONG = 128  # of a tile, places along the memory of the operands that are 
 TILE_ACROSS = 64  # and along the output's
 NARROW = 8  # an axis of fewer places fills no tile
 MOST_PIECES = 5  # that an axis is cut into
+MOST_TEXT = 256  # instructions of an element, written out for all pieces or places
 
 
 def pointwise(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer], lanes: int) -> Nest:
@@ -54,7 +56,7 @@ def pointwise(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer], lanes: 
     across = _crossing(spans, stores)
     if across is not None:
         return _turned(spans, across, stores, lanes)
-    if len(stores) == 1 and is_small(spans[-1].extent, NARROW) and spans[-1].extent.fn == "const":
+    if len(stores) == 1 and _is_written_out(spans[-1], stores[0]):
         return _interleaved(spans, stores[0])
     wide = 1 if len(spans) == 2 or not is_small(spans[0].extent, 15) else 2
     body: list[Stmt] = []
@@ -70,6 +72,14 @@ def _flat(span: Span, stores: list[Store]) -> Nest:
     outer, inner, split = blocks(flat, BLOCK)
     stores = [substituted(substituted(s, change), split) for s in stores]
     return Nest(grid([outer], nest([inner], together(stores))), lengths=lengths)
+
+
+def _is_written_out(last: Span, store: Store) -> bool:
+    """Whether an axis is so short, and what is computed so little, that each place has its text."""
+    if last.extent.fn != "const" or not is_small(last.extent, NARROW):
+        return False
+    places: int = last.extent.value
+    return polyfill.instructions([store.value]) * places <= MOST_TEXT
 
 
 def _interleaved(spans: list[Span], store: Store) -> Nest:
@@ -97,7 +107,8 @@ def _pieces(span: Span, stores: list[Store]) -> list[tuple[Span, dict[Expr, Expr
             cut = _turning_point(e, span)
             if cut is not None and 0 < cut < size:
                 cuts.add(cut)
-    if not 2 < len(cuts) <= MOST_PIECES + 1:
+    text = polyfill.instructions([s.value for s in stores]) * (len(cuts) - 1)
+    if not 2 < len(cuts) <= MOST_PIECES + 1 or text > MOST_TEXT:
         return [(span, {})]
     out = []
     for number, (start, end) in enumerate(itertools.pairwise(sorted(cuts))):

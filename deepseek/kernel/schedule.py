@@ -21,7 +21,7 @@ PACKED, COLUMNS, SWEEP, ROWS = "packed", "columns", "sweep", "rows"
 
 Sizes = tuple[int | None, ...]  # None: known at run time only
 
-DEPTH = 1024  # the longest sum whose panels are packed at once
+DEPTH = 1600  # the longest sum whose panels are packed at once
 SUPPOSED = 512  # what a size is taken for that is known at run time only
 FMAS = 2  # multiply-adds of whole vectors in a cycle
 TASK_CYCLES = 4000  # what starting a task costs
@@ -363,8 +363,12 @@ def _task(
         for column_panels in _shares(column_count, column_count):
             row_pieces = math.ceil(row_count / row_panels)
             tasks = batch * row_pieces * math.ceil(column_count / column_panels)
-            one = row_panels * (column_panels * step + pack_left) + column_panels * pack_right
-            cost = sum(w * math.ceil(tasks / t) * (one + TASK_CYCLES) for t, w in THREADS)
+            one = row_panels * column_panels * step + column_panels * pack_right + TASK_CYCLES
+            cost = 0.0
+            for threads, weight in THREADS:
+                mine = math.ceil(tasks / threads)
+                packed = math.ceil(mine * row_pieces * batch / tasks) if panel >= depth else mine
+                cost += weight * (mine * one + packed * row_panels * pack_left)
             if best is None or cost < best[0]:
                 best = cost, row_panels, column_panels
     assert best is not None

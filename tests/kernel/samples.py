@@ -582,6 +582,20 @@ def interleaved(number: int) -> Sample:
     return Sample(kernel, SHORT, lambda n: (number * n, number, number * n))
 
 
+def shared_scratch() -> Sample:
+    """Tasks of one row that all fill scratch with the same."""
+    j, k = var("j", low=0, extent=const(5)), var("k", low=0, extent=const(20))
+    e = var("e", low=0, extent=const(20))
+    twice = call("mul", at("x", add(mul(I, const(20)), k)), f32(2))
+    fill = loop(k, const(20), VECTOR, Store("t", k, twice))
+    place = add(mul(add(mul(I, const(5)), j), const(20)), e)
+    use = loop(e, const(20), VECTOR, Store("o", place, call("add", at("t", e), cast(j, float32))))
+    body = loop(I, N, GRID, loop(j, const(5), GRID, fill, use))
+    scratch = Buffer("t", float32, SHARED, const(20))
+    kernel = Kernel("shared_scratch", (inp("x"), out("o"), scratch), (N,), (body,))
+    return Sample(kernel, SHORT, lambda n: (20 * n, 100 * n))
+
+
 def all_samples() -> Iterator[Sample]:
     yield from (elementwise(), blocked(), strided(), guarded(), scalar_guards(), gather())
     yield divided()
@@ -591,6 +605,7 @@ def all_samples() -> Iterator[Sample]:
     yield from (registers(), scalars(), grids(), halves(float16), halves(bfloat16), empty())
     yield doubles()
     yield streamed()
+    yield shared_scratch()
     yield from (interleaved(2), interleaved(3), interleaved(7))
     yield matrix("mma_6x32", 6, 32, float32, float32, M)
     yield matrix("mma_3x20_rows", 3, 20, float32, float32, M, 9, 1)

@@ -10,7 +10,7 @@ from samples import SAMPLES, Array, Sample
 
 from deepseek import _runtime
 from deepseek.backends.cpu.compile import assembly, compile_kernels
-from deepseek.backends.cpu.emit import emit, grid_extent, scratch_bytes
+from deepseek.backends.cpu.emit import emit, grid_extent, scratch_bytes, shared_by_tasks
 from deepseek.backends.cpu.target import TARGETS, Target, runs_here
 from deepseek.config import override
 from deepseek.errors import ArgumentError, CompileError
@@ -166,3 +166,16 @@ def test_constant_kernels_have_constant_scratch() -> None:
     assert scratch_bytes(kernel) is const(128)
     assert grid_extent(kernel) is const(1)
     assert load("t", float32, const(0)).dtype is float32
+
+
+def test_what_all_tasks_of_a_row_need_is_done_once() -> None:
+    """Scratch that depends on the outer grid axis alone is filled in front of the inner tasks."""
+    sample = SAMPLES["shared_scratch"]
+    body = sample.kernel.body
+    for _ in sample.kernel.grid():
+        assert isinstance(body[0], Loop)
+        body = body[0].body
+    common, rest = shared_by_tasks(body, sample.kernel.grid()[-1].var)
+    assert common == body[:1] and rest == body[1:]
+    alone, both = shared_by_tasks(body, sample.kernel.grid()[0].var)
+    assert alone == () and both == body

@@ -18,21 +18,24 @@ from deepseek.backends.cpu.emit_statements import stored
 from deepseek.backends.cpu.emit_transpose import Transposes
 from deepseek.backends.cpu.emit_types import Value, memory_type
 from deepseek.backends.cpu.target import Target
-from deepseek.ir.scalar import FALSE, ZERO, Expr, add, const, floordiv, mul, product, walk
+from deepseek.ir.scalar import FALSE, ZERO, Expr, add, const, floordiv, free_of, mul, product, walk
 from deepseek.kernel.ir import GLOBAL as GLOBAL_SPACE
 from deepseek.kernel.ir import (
     REGISTER,
     SHARED,
     Axis,
     Kernel,
+    Let,
     Loop,
     Stmt,
+    Store,
     expressions,
     statements,
 )
 
 SYMBOL = "@kernel"  # replaced by the function's own name when it is compiled
 ALIGNMENT = 64
+FILLS = (Loop, Let, Store)  # what statements that fill scratch are made of
 
 
 def grid_extent(kernel: Kernel) -> Expr:
@@ -154,12 +157,23 @@ class Function(Transposes):
             self.branch(some, [], [], once, certain=True)
             return
         last = grid[-1]
+        common, body = shared_by_tasks(body, last.var)
+        stores = stored(body)
 
         def task(index: str, _: list[str]) -> list[str]:
             self.bind(last.var, Value((index,), 0, self.level))
             self.body(body)
             return []
 
+        if len(grid) == 1 and common:
+            some = self.ins("icmp slt i64 %begin, %end", self.level)
+
+            def all_tasks() -> list[str]:
+                self.body(common)
+                return self.loop("%begin", "%end", 1, [], [], task, nonempty=True, stores=stores)
+
+            self.branch(some, [], [], all_tasks, certain=True)
+            return
         if len(grid) == 1:
             self.loop("%begin", "%end", 1, [], [], task, nonempty=False, certain=True,
                       stores=stores)  # fmt: skip
@@ -177,6 +191,7 @@ class Function(Transposes):
                 self.bind(axis.var, Value((at,), 0, level))
                 rest = self.ins(f"udiv i64 {rest}, {size}", level)
             self.bind(grid[0].var, Value((rest,), 0, level))
+            self.body(common)
             left = self.ins(f"sub i64 %end, {first}", level)
             reach = self.ins(f"add i64 {start}, {left}", level)
             stop = self.ins(f"call i64 @llvm.smin.i64(i64 {extent}, i64 {reach})", level)
@@ -184,7 +199,7 @@ class Function(Transposes):
             done = self.ins(f"sub i64 {stop}, {start}", level)
             return [self.ins(f"add i64 {first}, {done}", level)]
 
-        self.run_loop(run, stores)
+        self.run_loop(run, stored((*common, *body)))
 
     def run_loop(self, run: object, stores: frozenset[str]) -> None:
         """`first = begin; while first < end: first = run(first)`."""
@@ -212,3 +227,29 @@ class Function(Transposes):
             return []
 
         self.branch(some, [], [], inside, certain=True)
+
+
+def shared_by_tasks(
+    body: tuple[Stmt, ...], task: Expr
+) -> tuple[tuple[Stmt, ...], tuple[Stmt, ...]]:
+    """The statements that do the same for all tasks along the last grid axis, and the others.
+
+    They fill scratch that nothing else writes, from memory that nothing writes: a panel that
+    neighbouring tasks share is packed once for all of them that a thread runs.
+    """
+    common: list[Stmt] = []
+    for stmt in body:
+        others = tuple(s for s in body if s is not stmt)
+        written, read = stored((stmt,)), loaded((stmt,))
+        fills = isinstance(stmt, Loop) and all(isinstance(s, FILLS) for s in statements((stmt,)))
+        inside = all(free_of(e, task) for s in statements((stmt,)) for e in expressions(s))
+        alone = written.isdisjoint(stored(others)) and read.isdisjoint(stored(body))
+        if fills and inside and alone and written:
+            common.append(stmt)
+    return tuple(common), tuple(s for s in body if s not in common)
+
+
+def loaded(body: tuple[Stmt, ...]) -> frozenset[str]:
+    """The buffers that statements read."""
+    nodes = walk([e for s in statements(body) for e in expressions(s)])
+    return frozenset(e.name for e in nodes if e.fn == "load")
