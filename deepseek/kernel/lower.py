@@ -45,8 +45,8 @@ class Lowered:
 
     `inputs` are the positions of the region's inputs that it reads, in the order of its buffers;
     then come all outputs. `sizes` are the expressions of the run-time sizes, `grid` that of the
-    number of tasks. `grain` is how many tasks are worth a thread. `in_place[o]` are the inputs whose memory
-    output o may take.
+    number of tasks. `grain` is how many tasks are worth a thread. `in_place[o]` are the inputs
+    whose memory output o may take.
     """
 
     kernel: Kernel
