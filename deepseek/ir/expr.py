@@ -9,6 +9,7 @@ use.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import math
 import sys
@@ -151,7 +152,7 @@ class Expr:
 SWEEP_AT = 1 << 16
 
 _interned: dict[Any, Expr] = {}
-_interning = threading.Lock()
+_interning = threading.RLock()  # a finalizer may run inside, and intern too
 _sweep_at = SWEEP_AT
 _NONE: frozenset[Expr] = frozenset()
 
@@ -196,6 +197,8 @@ def _sweep() -> None:
     A lookup that misses meanwhile waits for the lock, and finds what was put back.
     """
     global _sweep_at
+    collecting = gc.isenabled()
+    gc.disable()  # a finalizer must not find the table half empty
     keys = list(_interned)  # arguments before users, since they are made so
     kept: list[tuple[Any, Expr]] = []
     while keys:
@@ -206,6 +209,8 @@ def _sweep() -> None:
     kept.reverse()
     _interned.update(kept)
     _sweep_at = max(SWEEP_AT, 2 * len(kept))
+    if collecting:
+        gc.enable()
 
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%",

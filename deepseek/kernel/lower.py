@@ -6,17 +6,19 @@ run-time sizes. What cannot be lowered is an error that names the op.
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deepseek.errors import CompileError, format_line
+from deepseek.errors import CompileError, Line, format_line
 from deepseek.ir import scalar
 from deepseek.ir.graph import Graph, Node
 from deepseek.ir.op import Kind
 from deepseek.ir.recent import Recent
 from deepseek.ir.scalar import Expr
-from deepseek.ir.shape import Shape
+from deepseek.ir.shape import Shape, current_sizes
 from deepseek.kernel import contraction, loops, polyfill
 from deepseek.kernel.evaluate import Evaluator
 from deepseek.kernel.ir import (
@@ -42,13 +44,15 @@ class Lowered:
     """A kernel and how to call it.
 
     `inputs` are the positions of the region's inputs that it reads, in the order of its buffers;
-    then come all outputs. `sizes` are the expressions of the run-time sizes. `grain` is how many
-    grid tasks are worth a thread. `in_place[o]` are the inputs whose memory output o may take.
+    then come all outputs. `sizes` are the expressions of the run-time sizes, `grid` that of the
+    number of tasks. `grain` is how many tasks are worth a thread. `in_place[o]` are the inputs
+    whose memory output o may take.
     """
 
     kernel: Kernel
     inputs: tuple[int, ...]
     sizes: tuple[Expr, ...]
+    grid: Expr
     grain: Expr
     in_place: tuple[tuple[int, ...], ...]
 
@@ -62,7 +66,9 @@ def lower(region: Node, lanes: int = 16) -> Lowered:
     body: Graph = region.attrs["body"]
     lines = lines_of(body)
     about = {name: value for name, value in region.attrs.items() if name != "body"}
-    key = lanes, tuple(about.items()), body.key()
+    sizes = current_sizes()
+    asked = sizes if sizes is not None and sizes.current else None  # each trace leaves its guards
+    key = lanes, tuple(about.items()), body.key(), asked
     try:
         known = _lowered.get(key)
     except TypeError:  # an attribute that cannot be hashed
@@ -124,9 +130,10 @@ def assemble(
     arguments = {s: nest.lengths.get(s, s) for s in symbols}
     buffers = (*(b for _, b in used), *outputs, *nest.scratch)
     kernel = Kernel(name_of(body), buffers, tuple(symbols), nest.body)
+    grid = scalar.substitute(scalar.product(a.extent for a in kernel.grid()), arguments)
     return Lowered(
-        kernel, tuple(i for i, _ in used), tuple(arguments.values()), grain_of(kernel, arguments),
-        in_place(kernel, used, outputs),
+        kernel, tuple(i for i, _ in used), tuple(arguments.values()), grid,
+        grain_of(kernel, arguments), in_place(kernel, used, outputs),
     )  # fmt: skip
 
 
@@ -149,7 +156,12 @@ def name_of(body: Graph) -> str:
 
 def lines_of(body: Graph) -> tuple[str, ...]:
     """The user's lines a kernel computes, each once."""
-    lines = dict.fromkeys(n.line for n in body.nodes if n.line is not None)
+    return formatted(tuple({n.line: None for n in body.nodes if n.line is not None}), os.getcwd())
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def formatted(lines: tuple[Line, ...], folder: str) -> tuple[str, ...]:
+    """Lines as text; `folder` is what their paths are relative to."""
     return tuple(dict.fromkeys(map(format_line, lines)))
 
 

@@ -102,15 +102,13 @@ class Builder:
         refs = tuple(env[node.inputs[i]] for i in lowered.inputs) + tuple(
             env[v] for v in node.outputs
         )
-        arguments = dict(zip(lowered.kernel.sizes, lowered.sizes, strict=True))
-        grid = scalar.substitute(scalar.product(a.extent for a in lowered.kernel.grid()), arguments)
         unread = {env[v].slot for i, v in enumerate(node.inputs) if i not in lowered.inputs}
         self.waits.update((env[v].slot, unread) for v in node.outputs if unread)
         for value, inputs in zip(node.outputs, lowered.in_place, strict=True):
             self.in_place.setdefault(env[value].slot, set()).update(
                 env[node.inputs[i]].slot for i in inputs
             )
-        return [Launch(number, (Row(refs, lowered.sizes, grid),), lowered.grain, label)]
+        return [Launch(number, (Row(refs, lowered.sizes, lowered.grid),), lowered.grain, label)]
 
     def extern(self, node: Node, env: Env, label: str) -> list[Step]:
         op = node.op

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepseek.ir import integer, scalar
+from deepseek.ir import expr, integer, scalar
 from deepseek.ir.dtype import DTYPES, bool_, float32, int8, int32, int64, uint8, uint32
 from deepseek.ir.scalar import FUNCTIONS, ONE, TRUE, ZERO, Expr, call, const, var
 
@@ -336,3 +336,38 @@ def test_walk_puts_arguments_first() -> None:
 def test_the_face_and_its_parts_agree() -> None:
     assert scalar.bounds is integer.bounds
     assert all(hasattr(scalar, name) for name in scalar.__all__)
+
+
+def test_nodes_that_nobody_holds_are_swept() -> None:
+    x = scalar.var("swept_x", low=0, extent=1000)
+    kept = scalar.add(scalar.mul(x, x), scalar.const(7))
+    for n in range(50):
+        expr.make("floordiv", (expr.make("mod", (x, scalar.const(n + 3)), int64), kept), int64)
+    before = len(expr._interned)
+    with expr._interning:
+        expr._sweep()
+    assert len(expr._interned) <= before - 100
+    assert scalar.add(scalar.mul(x, x), scalar.const(7)) is kept
+    assert scalar.var("swept_x", low=0, extent=1000) is x
+    assert all(expr._interned[key].args == key[1] for key in expr._interned)
+
+
+def test_sort_keys_of_shared_parts_stay_short() -> None:
+    x = scalar.var("n0", low=2)
+    assert scalar.add(x, scalar.ONE).key == scalar.add(x, scalar.ONE).text == "n0 + 1"
+    deep = scalar.load("x0", int64, x)
+    for _ in range(200):  # the text would have 2 ** 200 parts
+        deep = expr.make("bitxor", (deep, deep), int64)
+    assert len(deep.key) <= expr.LONGEST_KEY
+    total = scalar.add(scalar.mul(deep, x), deep)
+    assert scalar.sub(total, deep) is scalar.mul(x, deep)
+
+
+def test_free_variables() -> None:
+    x, y = scalar.var("n0", low=2), scalar.var("n1", low=2)
+    e = scalar.add(scalar.mul(x, y), scalar.load("x0", int64, y))
+    assert e.free == {x, y}
+    assert x.free == {x}
+    assert scalar.const(3).free == frozenset()
+    assert scalar.substitute(e, {x: y}).free == {y}
+    assert scalar.substitute(e, {scalar.var("n2", low=2): x}) is e
