@@ -19,7 +19,7 @@ from deepseek.ops.define import FLOATS, as_tensor, axes_of, describe, promoted, 
 from deepseek.ops.diagonals import diagonal as _diagonal
 from deepseek.ops.diagonals import trace
 from deepseek.ops.elementwise import where
-from deepseek.ops.host import inv, solve
+from deepseek.ops.host import inv, matrix_exp, solve
 from deepseek.ops.products import cross, matrix_chain, outer, tensordot, vecdot
 from deepseek.ops.vector_norms import matrix_norm as _matrix_norm
 from deepseek.ops.vector_norms import vector_norm
@@ -27,9 +27,10 @@ from deepseek.ops.view import expand_dims, matrix_transpose, moveaxis
 
 __all__ = [
     "cholesky", "cholesky_solve", "cond", "cross", "det", "diagonal", "eigh", "eigvalsh", "inv",
-    "lstsq", "matmul", "matrix_norm", "matrix_power", "matrix_rank", "matrix_transpose",
-    "multi_dot", "norm", "outer", "pinv", "qr", "slogdet", "solve", "solve_triangular", "svd",
-    "svdvals", "tensordot", "tensorinv", "tensorsolve", "trace", "vecdot", "vector_norm",
+    "lstsq", "matmul", "matrix_exp", "matrix_norm", "matrix_power", "matrix_rank",
+    "matrix_transpose", "multi_dot", "norm", "outer", "pinv", "qr", "slogdet", "solve",
+    "solve_triangular", "svd", "svdvals", "tensordot", "tensorinv", "tensorsolve", "trace",
+    "vecdot", "vector_norm",
 ]  # fmt: skip
 
 

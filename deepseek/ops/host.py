@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,16 @@ from deepseek.ops.define import (
     FLOATS,
     converted,
     expanded,
+    filled,
     op_of,
     primitive,
     promoted,
     shape_of,
 )
+from deepseek.ops.slicing import narrow
+from deepseek.ops.view import concat
 
-__all__ = ["inv", "solve"]
+__all__ = ["inv", "matrix_exp", "solve"]
 
 LAPACK = (float32, float64)
 
@@ -121,3 +125,77 @@ def solve(a: Tensor, b: Tensor, /) -> Tensor:
         right = expanded(right, (*lead, *shape_of(right)[-2:]))
     out: Tensor = record(op_of(solve), converted(a, carried), converted(right, carried))
     return converted(out.reshape(shape_of(out)[:-1]) if column else out, a.dtype)
+
+
+# ------------------------------------------------------------------------------ the exponential
+
+# The Pade approximant of degree 13, and the norm up to which it is exact to the last bit (Higham,
+# The scaling and squaring method for the matrix exponential revisited, 2005).
+_PADE = (
+    64764752532480000, 32382376266240000, 7771770303897600, 1187353796428800, 129060195264000,
+    10559470521600, 670442572800, 33522128640, 1323241920, 40840800, 960960, 16380, 182, 1,
+)  # fmt: skip
+_PADE_NORM = 5.371920351148152
+
+
+def _exp_reference(a: Any) -> Any:
+    """Scaled by a power of two, approximated, and squared as often; all in float64."""
+    x = a.astype(np.float64)
+    norm = float(np.abs(x).sum(axis=-2).max(initial=0))
+    if not math.isfinite(norm):
+        return np.full_like(a, np.nan)
+    halvings = max(0, math.ceil(math.log2(norm / _PADE_NORM))) if norm else 0
+    x = x / 2.0**halvings
+    square = x @ x
+    even = odd = np.zeros_like(x)
+    power = np.broadcast_to(np.eye(x.shape[-1]), x.shape)
+    for i in range(0, len(_PADE), 2):
+        even, odd = even + _PADE[i] * power, odd + _PADE[i + 1] * power
+        power = power @ square
+    odd = x @ odd
+    out = np.linalg.solve(even - odd, even + odd)
+    for _ in range(halvings):
+        out = out @ out
+    return out.astype(a.dtype)
+
+
+def _exp_infer(a: TensorType) -> tuple[TensorType, ...]:
+    refuse_others("matrix_exp", a)
+    return (a,)
+
+
+def _exp_vjp(g: Tensor, y: Tensor, a: Tensor) -> tuple[Tensor]:
+    # The exponential of [[A, G], [0, A]] has the derivative of exp at A along G in its corner.
+    n = shape_of(a)[-1]
+    nothing = expanded(filled((), 0, a.dtype), shape_of(a))
+    rows = concat([a.mT, g], axis=-1), concat([nothing, a.mT], axis=-1)
+    out: Tensor = matrix_exp(concat(rows, axis=-2))
+    return (narrow(narrow(out, -2, 0, n), -1, n, n),)
+
+
+@primitive(
+    Kind.HOST,
+    infer=_exp_infer,
+    reference=_exp_reference,
+    vjp=_exp_vjp,
+    takes=LAPACK,
+    samples=lambda: [
+        Sample(((4, 4),)),
+        Sample(((2, 3, 3),), low=-9, high=9),
+        Sample((np.zeros((0, 3, 3), np.float32),)),
+    ],
+    tolerance=256,
+    precision="high",
+)
+def matrix_exp(a: Tensor, /) -> Tensor:
+    """The exponential of each square matrix: 1 + a + a @ a / 2 + ...
+
+    Raises ShapeError for others.
+
+    >>> ds.matrix_exp(ds.asarray([[0.0, 1.0], [0.0, 0.0]]))
+    tensor([[1., 1.],
+            [0., 1.]])
+    """
+    (a,) = promoted("matrix_exp", (a,), FLOATS)
+    out: Tensor = record(op_of(matrix_exp), converted(a, a.dtype.accumulator))
+    return converted(out, a.dtype)

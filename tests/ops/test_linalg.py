@@ -174,3 +174,18 @@ def test_an_error_of_numpy_names_the_op() -> None:
     with pytest.raises(np.linalg.LinAlgError) as caught:
         ds.inv(ds.ones(2, 2)).numpy()
     assert caught.value.__notes__ == ["in op 'inv'"]
+
+
+def test_the_exponential_of_matrices_is_their_series_and_that_of_their_eigenvalues() -> None:
+    a = np.random.default_rng(0).normal(size=(2, 4, 4))
+    term = total = np.broadcast_to(np.eye(4), a.shape)
+    for k in range(1, 60):
+        term = term @ a / k
+        total = total + term
+    np.testing.assert_allclose(ds.matrix_exp(ds.asarray(a)).numpy(), total, rtol=1e-12, atol=1e-12)
+    large = (a + np.swapaxes(a, -1, -2)) * 20
+    values, vectors = np.linalg.eigh(large)
+    wanted = (vectors * np.exp(values)[:, None]) @ np.swapaxes(vectors, -1, -2)
+    found = ds.linalg.matrix_exp(ds.asarray(large)).numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9 * wanted.max())
+    assert np.isnan(ds.matrix_exp(ds.asarray([[np.inf, 0.0], [0.0, 1.0]])).numpy()).all()

@@ -2,7 +2,7 @@
 
 In flows the name of an example; out flows one result for each batch of sentences, with the largest
 difference of any element as its note. The weights are the real ones; where their package is not
-installed, the batches are left out.
+installed, or the tokenizer's is not, the batches are left out.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ def run(batches: dict[str, list[str]], most: int, start: int) -> Iterator[Result
     example = ours_of("embed")
     try:
         folder = example.find_weights()
-    except SystemExit:
-        yield {"kind": "left_out", "sample": "", "why": "the model's weights are not installed"}
+        tokens = {sample: example.tokenize(folder, given) for sample, given in batches.items()}
+    except SystemExit as missing:  # the weights or the tokenizer
+        yield {"kind": "left_out", "sample": "", "why": str(missing.code)}
         return
     model = example.load(folder)
     config = json.loads((folder / "config.json").read_text())
@@ -58,11 +59,10 @@ def run(batches: dict[str, list[str]], most: int, start: int) -> Iterator[Result
         k: torch.from_numpy(v.numpy().copy()).double() for k, v in model.state_dict().items()
     }
     compiled = ds.jit(model)
-    for number, (sample, sentences) in enumerate(batches.items(), 1):
+    for number, (sample, (pieces, mask)) in enumerate(tokens.items(), 1):
         if number <= start:
             continue
         yield {"kind": "begin", "number": number, "sample": sample}
-        pieces, mask = example.tokenize(folder, sentences)
         wanted = embedded(
             weights, config, *(torch.from_numpy(t.numpy().copy()) for t in (pieces, mask))
         )

@@ -118,8 +118,7 @@ Nothing of PyTorch is needed to use deepseek.
   shapes and dtypes are compared.
 - **Error inputs** are calls that PyTorch refuses. deepseek has to refuse them with an error of its
   own; a crash, an error from deep inside, or a result counts as wrong. They run with
-  `DS_VERIFY=1`, where indices in tensors are looked at; otherwise those out of range are not an
-  error, as looking would wait for the values.
+  `DS_VERIFY=1`, where indices that are still to be computed are looked at as well.
 - Of every op {samples} samples are run. Layers load PyTorch's state dict,
   and their buffers are compared too; optimizers take five steps from the start, and again from
   PyTorch's state dict loaded half way.

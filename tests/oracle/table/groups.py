@@ -16,7 +16,6 @@ DEVICE = "a tool for one device of PyTorch's"
 SIGNAL = "windows of signal processing: made once, with NumPy as well as with anything"
 HISTOGRAM = "a histogram over several dims"
 MEDIAN = "the median of what a mask lets through"
-POWERS = "a table of powers: `x[:, None] ** arange(n)` as a function"
 LAYER = "a function of twenty arguments: nn.MultiheadAttention is held against PyTorch's instead"
 
 GROUPS: dict[str, str] = {
@@ -28,15 +27,15 @@ GROUPS: dict[str, str] = {
         as_strided as_strided.partial_views as_strided_copy as_strided_scatter resize_
         resize_as_ new_empty_strided empty_strided empty_permuted
     """,
-    IN_PLACE: "cauchy geometric log_normal zero_",
+    IN_PLACE: "cauchy geometric log_normal",
     FACTORS: """
-        cholesky_inverse geqrf lu_unpack lu ormqr triangular_solve svd_lowrank pca_lowrank
+        geqrf lu_unpack lu ormqr svd_lowrank pca_lowrank
         linalg.householder_product linalg.ldl_factor linalg.ldl_factor_ex linalg.ldl_solve
         linalg.lu_factor linalg.lu_factor_ex linalg.lu_solve lu_solve linalg.pinv.singular
-        matrix_exp norm.nuc linalg.lu
+        linalg.lu
     """,
     SPECIAL: """
-        igamma igammac mvlgamma.mvlgamma_p_1 mvlgamma.mvlgamma_p_3 mvlgamma.mvlgamma_p_5
+        igamma igammac
         special.i0e special.i1e special.zeta special.airy_ai special.bessel_j0
         special.bessel_j1 special.bessel_y0 special.bessel_y1 special.chebyshev_polynomial_t
         special.chebyshev_polynomial_u special.chebyshev_polynomial_v
@@ -73,7 +72,6 @@ GROUPS: dict[str, str] = {
     """,
     HISTOGRAM: "histogramdd",
     MEDIAN: "masked.median",
-    POWERS: "linalg.vander",
     LAYER: "nn.functional.multi_head_attention_forward",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from adapt import Entry, LeftOut, same, via
@@ -82,6 +83,22 @@ def fitted(a: Any, b: Any, **_: Any) -> Any:
     return ds.linalg.lstsq(a, b)[0]
 
 
+def triangle(b: Any, a: Any, upper: bool = True, transpose: bool = False,
+             unitriangular: bool = False) -> Any:  # fmt: skip
+    a, upper = (a.mT, not upper) if transpose else (a, upper)
+    return ds.linalg.solve_triangular(a, b, upper=upper, unitriangular=unitriangular)
+
+
+def powers(x: Any, N: int | None = None) -> Any:  # noqa: N803
+    x = x if x.ndim else x.reshape((1,))
+    return x[..., None] ** ds.arange(x.shape[-1] if N is None else N)
+
+
+def multivariate(x: Any, p: int) -> Any:
+    parts = [ds.lgamma(x - i / 2) for i in range(p)]
+    return sum(parts) + p * (p - 1) / 4 * math.log(math.pi)
+
+
 ENTRIES: dict[str, Entry] = {
     "mm": same("matmul"),
     "bmm": same("matmul"),
@@ -113,6 +130,13 @@ ENTRIES: dict[str, Entry] = {
     "linalg.eigvalsh": via(
         "linalg.eigvalsh", lambda x, **_: ds.linalg.eigvalsh(symmetric(x)), wrapped=True
     ),
+    "cholesky_inverse": via("linalg.cholesky_solve", lambda a, upper=False: (
+        ds.linalg.cholesky_solve(ds.broadcast_to(ds.eye(a.shape[-1]), a.shape), a, upper=upper)),
+        gradients=False),  # PyTorch's reach the triangle that is not read
+    "triangular_solve": via("linalg.solve_triangular", triangle, outputs=lambda out: out[0]),
+    "linalg.vander": via("pow arange", powers),
+    "matrix_exp": same("matrix_exp"),
+    **{f"mvlgamma.mvlgamma_p_{p}": via("lgamma", multivariate) for p in (1, 3, 5)},
     "linalg.matrix_rank": via("linalg.matrix_rank", rank),
     "linalg.matrix_rank.hermitian": via("linalg.matrix_rank", rank),
     "linalg.pinv": via("pinv", inverted),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adapt import Entry, LeftOut, same, via
+from adapt import Entry, same, via
 
 import deepseek as ds
 
@@ -80,10 +80,8 @@ def every_axis_of(name: str) -> Any:
 
 def matrix_norm(x: Any, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False,  # noqa: A002
                 dtype: Any = None) -> Any:  # fmt: skip
-    if ord in ("nuc", 2, -2):
-        raise LeftOut("norms of singular values")
     x = x if dtype is None else x.astype(dtype)
-    return ds.matrix_norm(x, ord, dim, keepdim)
+    return ds.linalg.matrix_norm(x, ord=ord, axis=dim, keepdims=keepdim)
 
 
 def any_norm(x: Any, ord: Any = None, dim: Any = None, keepdim: bool = False,  # noqa: A002
@@ -137,9 +135,15 @@ ENTRIES: dict[str, Entry] = {
     "trace": same("trace", lenient={"expected a matrix": "takes stacks of matrices too"}),
     "cdist": via("cdist", lambda x, y, p=2.0, compute_mode=None: ds.cdist(x, y, p)),
     "count_nonzero": via("count_nonzero", every_axis_of("count_nonzero")),
-    "linalg.norm": via("vector_norm matrix_norm", any_norm),
-    "linalg.norm.subgradients_at_zero": via("vector_norm matrix_norm", any_norm),
-    "linalg.matrix_norm": via("matrix_norm", matrix_norm),
+    "linalg.norm": via("vector_norm linalg.matrix_norm", any_norm),
+    "linalg.norm.subgradients_at_zero": via("vector_norm linalg.matrix_norm", any_norm),
+    "linalg.matrix_norm": via("linalg.matrix_norm", matrix_norm),
+    "norm.nuc": via(
+        "linalg.matrix_norm",
+        lambda x, p, dim=None, keepdim=False: matrix_norm(
+            x, p, (0, 1) if dim is None else dim, keepdim
+        ),
+    ),
     "trapz": same("trapezoid"),
     "histogram": via(
         "histogram",
