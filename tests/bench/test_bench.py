@@ -95,6 +95,9 @@ def test_first_calls_peaks_and_sweeps():
     first = summary.first_calls(columns, [measured])
     assert cells_of(first)["deepseek"] == "100 ms"
     assert cells_of(first, 1)["deepseek"] == "500 ms / 2 ms"
+    measured.cells["ours"].first |= {"cold cpu": 0.25, "warm cpu": 0.001}
+    busy = summary.first_calls(Summary([OURS, OTHER], "min"), [measured])
+    assert cells_of(busy, 1)["deepseek"] == "250 ms / 1 ms"
     leanest = "ours / leanest of torch and JAX"
     assert cells_of(summary.peaks(columns, [measured]))[leanest] == "50%"
     cell = {"done": 3, "new": 2.0, "again": 1.0, "compiles": {"traces": 2}, "general": 1.1}
