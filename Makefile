@@ -95,7 +95,7 @@ $(ORACLE_VENV)/.installed: $(sources)
 # 25 minutes on an idle machine of two processors. A full run writes into docs/performance.md.
 #   make ROWS='softmax,matmul*' FRAMEWORKS='ours,jax' bench     a part; `python bench --list` has all
 #   make RESUME=1 bench                                         go on with an unfinished run
-#   make THREADS=1 STATISTIC=min bench                          on a busy machine
+#   make THREADS=1 STATISTIC=cpu bench                          on a busy machine
 BENCH_VENV ?= .venv-bench
 bench_python := $(BENCH_VENV)/bin/python -P
 bench: $(BENCH_VENV)/.installed

@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a few rows, within a minute")
     parser.add_argument("--resume", action="store_true", help="keep the rows of an unfinished run")
     parser.add_argument("--rounds", type=int, help="of all variants in turn, for each row")
-    parser.add_argument("--statistic", choices=["median", "min"], default="median")
+    parser.add_argument("--statistic", choices=["median", "min", "cpu"], default="median")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench")
     parser.add_argument("--list", action="store_true", help="the rows and frameworks there are")
     return report.main(parser.parse_args())

@@ -179,20 +179,18 @@ class Probe:
         for part in waiting:
             part.result()
 
+    def seconds(self, times: int) -> float:
+        """How long it takes to go over all so often. One thread counts its own time only."""
+        clock = time.process_time if len(self.parts) == 1 else time.perf_counter
+        began = clock()
+        self.run(times)
+        return clock() - began
+
     def sample(self) -> Callable[[], float]:
         """A function that gives the seconds of one pass; short passes are repeated in it."""
         self.run(1)
-        began = time.perf_counter()
-        self.run(1)
-        took = time.perf_counter() - began
-        times = max(1, round(PASS_SECONDS / max(took, 1e-7)))
-
-        def once() -> float:
-            began = time.perf_counter()
-            self.run(times)
-            return (time.perf_counter() - began) / times
-
-        return once
+        times = max(1, round(PASS_SECONDS / max(self.seconds(1), 1e-7)))
+        return lambda: self.seconds(times) / times
 
 
 class Streams:
@@ -226,12 +224,7 @@ def peak(dtype: str, threads: int) -> Callable[[], float]:
     arrays = [aligned(CHAINS * 16), aligned(LANES)]
     probe = Probe(peak_ir(dtype), arrays, turns, threads, False)
 
-    def once() -> float:
-        began = time.perf_counter()
-        probe.run(1)
-        return (time.perf_counter() - began) / operations
-
-    return once
+    return lambda: probe.seconds(1) / operations
 
 
 def dtypes() -> list[str]:

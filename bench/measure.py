@@ -275,7 +275,7 @@ class Team:
             return str(trouble)
         cell.start = cell.start or prepared["imported"]
         if workload.cold:
-            cell.first.setdefault("cold", first["seconds"])
+            keep_first(cell, "cold", first)
             cell.peak = cell.peak or checked["peak"]
         cell.error = max(cell.error or 0.0, checked["error"])
         too_far = checked["error"] > workload.tolerance
@@ -310,10 +310,16 @@ class Team:
             self.start([variant])
             worker, patience = self.workers[variant.name], self.bench.effort.patience
             worker.ask("prepare", patience, name=workload.name, folder=str(folder))
-            cell.first["warm"] = worker.ask("first", patience)["seconds"]
+            keep_first(cell, "warm", worker.ask("first", patience))
 
     def dismiss(self, variant: Variant) -> None:
         self.workers.pop(variant.name).close()
+
+
+def keep_first(cell: Cell, cache: str, said: dict[str, Any]) -> None:
+    """Wall and CPU seconds of a first call, unless they are known."""
+    cell.first.setdefault(cache, said["seconds"])
+    cell.first.setdefault(f"{cache} cpu", said["cpu"])
 
 
 def blank(workload: Workload) -> Row:

@@ -84,7 +84,8 @@ def measured(
     load, began = os.getloadavg()[0], time.monotonic()
     limits = bench.machine()
     kept = given.out / "rows"
-    done = {w.name: kept / f"{measure.slug(w.name)}.json" for w in [*chosen, *sweeps]}
+    names = [*(w.name for w in chosen), *(s.name for s in sweeps)]
+    done = {name: kept / f"{measure.slug(name)}.json" for name in names}
     rows: dict[str, Any] = {n: measure.load(path) for n, path in done.items() if path.exists()}
     left = [w for w in chosen if w.name not in rows], [s for s in sweeps if s.name not in rows]
     working = itertools.chain(bench.rows(left[0]), bench.sweeps(left[1]))

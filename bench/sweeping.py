@@ -26,9 +26,9 @@ def sweep(framework: Framework, row: Sweep, folder: Path, seconds: float) -> dic
     weights = [framework.tensor(data[f"weight{i}"]) for i in range(len(row.weights))]
     inputs = [framework.tensor(data[f"input{i}"]) for i in range(len(row.shapes))]
     run = framework.function(row.body, weights, [row.varying])
-    count = getattr(framework, "compiles", dict)
-    before, began, done, error = count(), time.perf_counter(), 0, 0.0
-    took = 0.0
+    count: Callable[[], dict[str, int]] = getattr(framework, "compiles", dict)
+    before = count()
+    took, error, done = 0.0, 0.0, 0
     for i, x in enumerate(inputs):
         began = time.perf_counter()
         out = run(x)
@@ -42,7 +42,12 @@ def sweep(framework: Framework, row: Sweep, folder: Path, seconds: float) -> dic
     began = time.perf_counter()
     for x in inputs[:done]:
         run(x)
-    said = {"done": done, "new": took, "again": time.perf_counter() - began, "error": error}
+    said: dict[str, Any] = {
+        "done": done,
+        "new": took,
+        "again": time.perf_counter() - began,
+        "error": error,
+    }
     if after:
         said["compiles"] = {name: after[name] - before[name] for name in after}
         said["general"] = beside_specialised(framework, row, weights, run, inputs)

@@ -27,6 +27,8 @@ Message = dict[str, Any]
 # A sample is a batch of calls that takes about so long, so that reading the clock costs nothing.
 SAMPLE_SECONDS = 2e-3
 
+IDLE = Case(lambda: None, lambda _: [])
+
 
 class Session:
     """One variant and, from `prepare` on, one workload."""
@@ -35,7 +37,7 @@ class Session:
         self.framework = framework
         self.imported = imported
         self.workload: Workload
-        self.case: Case | None = None
+        self.case: Case
         self.folder: Path
         self.last: Any = None
         self.batch = 0
@@ -45,7 +47,7 @@ class Session:
         self.workload = workloads.find(name)
         self.folder = Path(folder)
         self.batch = 0
-        self.last = self.case = None
+        self.case, self.last = IDLE, None  # what the last row held is free
         inputs = []
         for i in range(len(self.workload.inputs)):
             inputs.append(self.framework.tensor(np.load(self.folder / f"input{i}.npy")))

@@ -155,7 +155,7 @@ def product(m: int, k: int, n: int, batch: int = 0, **more: Any) -> Workload:
 def odd_products() -> list[Workload]:
     """Forty shapes that no library was tuned for; the same forty each time."""
     rng = random.Random(0)
-    odd = lambda low, high: rng.randint(low, high)  # noqa: E731
+    odd = rng.randint
     shapes = [(1000, 1537, 333)]
     shapes += [(odd(65, 700), odd(65, 700), odd(65, 700)) for _ in range(11)]
     shapes += [(odd(1500, 6000), odd(17, 200), odd(17, 200)) for _ in range(7)]  # tall

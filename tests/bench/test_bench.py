@@ -53,6 +53,10 @@ def test_comparison_shows_ratios_and_the_limit():
     assert (said["limit"], said["reached"], said[""]) == ("1 s memory", "50%", "")
     by_minimum = summary.comparison(Summary([OURS, PEER, OTHER], "min"), [measured], "1")
     assert cells_of(by_minimum)["ratio"] == "1.50x"
+    for name, seconds in {"ours": 1.5, "jax": 2.0}.items():
+        measured.cells[name].cpu["1"] = [seconds, 9.0]
+    by_cpu = cells_of(summary.comparison(Summary([OURS, OTHER], "cpu"), [measured], "1"))
+    assert (by_cpu["deepseek"], by_cpu["its time"]) == ("1.5 s", "2 s")
 
 
 def test_comparison_ends_in_geometric_means():
@@ -95,6 +99,9 @@ def test_first_calls_peaks_and_sweeps():
     first = summary.first_calls(columns, [measured])
     assert cells_of(first)["deepseek"] == "100 ms"
     assert cells_of(first, 1)["deepseek"] == "500 ms / 2 ms"
+    measured.cells["ours"].first |= {"cold cpu": 0.25, "warm cpu": 0.001}
+    busy = summary.first_calls(Summary([OURS, OTHER], "cpu"), [measured])
+    assert cells_of(busy, 1)["deepseek"] == "250 ms / 1 ms"
     leanest = "ours / leanest of torch and JAX"
     assert cells_of(summary.peaks(columns, [measured]))[leanest] == "50%"
     cell = {"done": 3, "new": 2.0, "again": 1.0, "compiles": {"traces": 2}, "general": 1.1}
