@@ -105,7 +105,7 @@ exponentials: cbrt exp2 log10 log2 logaddexp2 reciprocal
 float_parts: copysign frac frexp ldexp nan_to_num nextafter signbit
 grid_sampling: affine_grid grid_sample
 grids: logspace meshgrid tri tril_indices triu_indices
-host: inv solve
+host: inv matrix_exp solve
 index: gather scatter_add take take_along_axis
 indexing: getitem index_put select select_scatter setitem slice_scatter
 joining: atleast_1d atleast_2d atleast_3d block_diag cartesian_prod cat column_stack combinations
@@ -185,7 +185,7 @@ elementwise: subtract where
 exponentials: cbrt exp2 log10 log2 logaddexp2 reciprocal
 float_parts: copysign frac frexp_exponent frexp_mantissa ldexp nan_to_num nextafter signbit
 grid_sampling: affine_grid grid_sample
-host: inv solve
+host: inv matrix_exp solve
 index: scatter_add take take_along_axis
 logic: all any isclose
 loss: binary_cross_entropy binary_cross_entropy_with_logits cross_entropy nll_loss
