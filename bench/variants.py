@@ -121,7 +121,8 @@ class Worker:
         }
         command = [sys.executable, HERE / "worker.py", variant.module, variant.base, str(threads)]
         # Where a script lies is not searched for modules where the environment says so.
-        filled["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+        paths = filter(None, (str(HERE), os.environ.get("PYTHONPATH")))  # an empty one is the cwd
+        filled["PYTHONPATH"] = os.pathsep.join(paths)
         self.log = log.open("w")
         self.process = subprocess.Popen(
             command, env={**os.environ, **filled}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -37,7 +37,7 @@ from deepseek.compiler.entry import (
 )
 from deepseek.compiler.tree import result_structure, statics, unflatten
 from deepseek.config import options
-from deepseek.errors import INSTALLED_DIRS, PACKAGE_DIR, STDLIB_DIR, TraceError
+from deepseek.errors import INSTALLED_DIRS, PACKAGE_DIR, STDLIB_DIR, TraceError, is_internal
 from deepseek.frontend import reads
 from deepseek.frontend.explore import Explorer, Record, code_of, reachable_codes
 from deepseek.frontend.gradient_hooks import registry
@@ -272,7 +272,9 @@ class Function(_runtime.Dispatcher):
     ) -> Explorer:  # fmt: skip
         """What the codes could have read, from the function and its arguments."""
         own = code_of(self.function)
-        explorer = Explorer(codes if own is None else {own, *codes}, leaves, **what)
+        if own is not None and not is_internal(own.co_filename):
+            codes = {own, *codes}
+        explorer = Explorer(codes, leaves, **what)
         for obj in statics(form):
             explorer.hold(obj, f"argument of type {type(obj).__name__}")
         explorer.hold(self.function, self.name)

@@ -362,7 +362,7 @@ def _task(
     for row_panels in _shares(row_count, most):
         for column_panels in _shares(column_count, column_count):
             row_pieces = math.ceil(row_count / row_panels)
-            tasks = batch * row_pieces * math.ceil(column_count / column_panels)
+            tasks = max(1, batch * row_pieces * math.ceil(column_count / column_panels))
             one = row_panels * column_panels * step + column_panels * pack_right + TASK_CYCLES
             cost = 0.0
             for threads, weight in THREADS:

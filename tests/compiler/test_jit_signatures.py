@@ -496,3 +496,13 @@ def test_backends_agree_and_have_entries_of_their_own(work):
     with work() as done:
         assert f(a, 3)[0].numpy() == 18
     assert done.traces == 0
+
+
+def test_our_own_functions_are_jitted_as_they_are(work):
+    for function in (ds.exp, ds.sum, ds.nn.functional.gelu, ds.ones_like):
+        compiled = ds.jit(function)
+        x = vec(0.5, 2)
+        assert compiled(x).tolist() == function(x).tolist()
+        with work() as done:
+            compiled(x + 1)
+        assert done.traces == 0
