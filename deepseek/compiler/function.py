@@ -122,6 +122,11 @@ class Seen:
             self.differ.update((i, a) for a in range(len(old)) if old[a] != new[a])
 
 
+def is_ours(function: Any) -> bool:
+    """Whether a function is one of deepseek's own, and none made around something of the user's."""
+    return is_internal(function.__code__.co_filename) and "<" not in function.__qualname__
+
+
 class Function(_runtime.Dispatcher):
     """A jitted function. Calling it gives what the plain function would.
 
@@ -272,7 +277,7 @@ class Function(_runtime.Dispatcher):
     ) -> Explorer:  # fmt: skip
         """What the codes could have read, from the function and its arguments."""
         own = code_of(self.function)
-        if own is not None and not is_internal(own.co_filename):
+        if own is not None and not is_ours(self.function):
             codes = {own, *codes}
         explorer = Explorer(codes, leaves, **what)
         for obj in statics(form):
