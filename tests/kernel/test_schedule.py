@@ -78,6 +78,11 @@ def test_sums_that_wait_for_more_panels_fit_into_memory(k: int | None) -> None:
     assert plan.height * plan.width * panels <= SUM_ELEMENTS
 
 
+@pytest.mark.parametrize("batch, rows, columns", [(0, 64, 300), (3, 0, 300), (3, 64, 0)])
+def test_empty_products_have_a_schedule(batch: int, rows: int, columns: int) -> None:
+    schedule_of(Problem((batch,), (rows,), (columns,), (None,), machine_of(16, 4), True))
+
+
 def test_little_of_a_tile_is_wasted() -> None:
     for m in (64, 100, 1000, 1024):
         for n in (100, 130, 768, 1000, 1024):
