@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import deepseek as ds
+from deepseek.config import override
 from deepseek.errors import ShapeError
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir import scalar
@@ -116,3 +117,9 @@ def test_a_window_that_does_not_fit_is_an_error_of_open_sizes_too(name: str) -> 
         assert compiled(ds.ones((1, 1, size, size))).size > 0
     with pytest.raises(ShapeError, match="fit|at least as large"):
         compiled(ds.ones((1, 1, 19, small)))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_positions_beside_an_empty_axis(backend: str) -> None:
+    with override(backend=backend):
+        assert ds.argmax(ds.zeros((3, 0)), axis=0).numpy().shape == (0,)
