@@ -82,6 +82,8 @@ class Pack:
 
     def _entry(self, number: int) -> Entry:
         kind, key, at, size = ROW.unpack_from(self.data, self._row(number))
+        if kind >= len(KINDS):
+            raise FormatError(f"a pack of cache entries is damaged: entry {number} is of no kind")
         return KINDS[kind], key.hex(), self.data[at : at + size]
 
     def __iter__(self) -> Iterator[Entry]:

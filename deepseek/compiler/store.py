@@ -91,7 +91,8 @@ def read(kind: str, key: str) -> tuple[Any | None, str]:
         with suppress(OSError):
             unpacked = unpack(path.read_bytes())
             if unpacked is not None:
-                os.utime(path)
+                with suppress(OSError):  # a folder that can only be read is of use, too
+                    os.utime(path)
                 return unpacked[1], ""
             drop(path)
             reason = "its file was damaged"

@@ -136,6 +136,16 @@ def is_true(condition: Expr) -> bool:
     return _active.sizes.ask(condition)
 
 
+def is_positive(size: Size) -> bool:
+    """Whether a size is 1 or more; asks the active trace, and takes it for granted without one."""
+    if isinstance(size, int):
+        return size > 0
+    sizes = _active.sizes
+    if sizes is None or not sizes.current:
+        return True
+    return sizes.ask(scalar.call("lt", scalar.ZERO, size))
+
+
 def size_of(dim: Any) -> Size:
     """A Dim's expression, or anything else with `__index__` as an int."""
     if type(dim) is Dim:  # asked first, since a Dim passes for an int

@@ -27,6 +27,7 @@ from deepseek.kernel.polyfill_form import (
     lt,
     mul,
     neg,
+    signed_as,
     sub,
     where,
 )
@@ -68,7 +69,7 @@ def _odd_sine(form: Form, r64: Expr, parity: Expr) -> Expr:
     # Only angles beyond the usual ones need the limits.
     r = at_least(at_most(r, form.c(1.6)), form.c(-1.6))
     z = mul(r, r)
-    sine = fma(mul(r, z), horner(form, z, form.sin), r)
+    sine = signed_as(form, fma(mul(r, z), horner(form, z, form.sin), r), r)
     bits = cast(parity, uint32) if form.dtype is float32 else parity
     sign = call("shl", bits, form.u(form.dtype.bits - 1))
     return form.number(call("bitxor", form.ubits(sine), sign))

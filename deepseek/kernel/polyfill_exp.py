@@ -19,6 +19,7 @@ from deepseek.kernel.polyfill_form import (
     horner,
     lt,
     mul,
+    signed_as,
     sub,
     where,
 )
@@ -62,20 +63,20 @@ def expm1(form: Form, x: Expr) -> Expr:
     # 2**n (q + 1) - 1, halved on the way so that 2**n may be the largest power.
     power, q = _expm1_parts(form, x, form.bias - 1)
     half = fma(power, q, sub(power, form.c(0.5)))
-    return add(half, half)
+    return signed_as(form, add(half, half), x)
 
 
 def tanh(form: Form, x: Expr) -> Expr:
     """An odd polynomial up to 0.6, 1 - 2 / (exp(2|x|) + 1) beyond."""
     z = mul(x, x)
-    near = fma(mul(x, z), horner(form, z, form.tanh), x)
     size = call("abs", x)
+    near = fma(mul(size, z), horner(form, z, form.tanh), size)
     twice = at_most(add(size, size), form.c(form.tanh_high))
     bits, r = _reduce(form, twice, form.bias)
     power = form.number(call("shl", bits, form.i(form.mantissa)))
     below = fma(power, exp_polynomial(form, r), form.one)
-    far = _with_sign(form, sub(form.one, div(form.c(2.0), below)), x)
-    return where(lt(size, form.c(0.6)), near, far)
+    far = sub(form.one, div(form.c(2.0), below))
+    return signed_as(form, where(lt(size, form.c(0.6)), near, far), x)
 
 
 def erf(form: Form, x: Expr) -> Expr:

@@ -137,6 +137,12 @@ def at_least(x: Expr, limit: Expr) -> Expr:
     return where(lt(x, limit), limit, x)
 
 
+def signed_as(form: Form, result: Expr, x: Expr) -> Expr:
+    """A result that has x's sign unless it is 0: of -0.0 it is -0.0."""
+    sign = both(form.ubits(x), form.u(form.sign_bit))
+    return form.number(either(form.ubits(result), sign))
+
+
 def horner(form: Form, x: Expr, coefficients: Sequence[float]) -> Expr:
     """c[0] + x * (c[1] + x * (…))."""
     total = form.c(coefficients[-1])

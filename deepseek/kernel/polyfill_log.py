@@ -29,6 +29,7 @@ from deepseek.kernel.polyfill_form import (
     horner,
     lt,
     mul,
+    signed_as,
     sub,
     where,
 )
@@ -57,7 +58,7 @@ def log1p(form: Form, x: Expr) -> Expr:
     power = form.number(call("maximum", sub(form.i(ones), exponent), form.i(0)))
     f = add(scaled, sub(power, form.one))
     e = _exponent(form, bitcast(add(exponent, form.i(ones)), form.unsigned), form.bias)
-    return _special(form, u, _log_of_parts(form, e, f))
+    return _special(form, u, signed_as(form, _log_of_parts(form, e, f), x))
 
 
 def _special(form: Form, x: Expr, result: Expr) -> Expr:

@@ -28,6 +28,7 @@ TASK_CYCLES = 4000  # what starting a task costs
 # Numbers of threads that a schedule should suit, with weights: what a task packs, others pack too.
 THREADS = ((1, 4), (2, 2), (4, 2), (16, 2))
 PANEL_ELEMENTS = 1 << 18  # of the left operand that a task keeps packed
+SUM_ELEMENTS = 1 << 22  # that wait in a task's scratch for the next panels of their sums
 DIRECT_ELEMENTS = 1 << 16  # a right operand of at most so many is read in place
 SWEPT = 8  # places of the sum for which a right operand in memory is read at once
 FAR = 1 << 18  # elements that hardly stay in a core's own caches
@@ -358,9 +359,12 @@ def _task(
     pack_left = height * depth * _pack_left(p)
     pack_right = depth * columns.pack
     step = height * columns.vectors / FMAS * depth
+    in_parts = panel < depth or None in p.folded
+    sums = height * columns.vectors * p.machine.lanes
     best: tuple[float, int, int] | None = None
     for row_panels in _shares(row_count, most):
-        for column_panels in _shares(column_count, column_count):
+        most_columns = max(1, SUM_ELEMENTS // (sums * row_panels)) if in_parts else column_count
+        for column_panels in _shares(column_count, most_columns):
             row_pieces = math.ceil(row_count / row_panels)
             tasks = max(1, batch * row_pieces * math.ceil(column_count / column_panels))
             one = row_panels * column_panels * step + column_panels * pack_right + TASK_CYCLES

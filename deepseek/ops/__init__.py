@@ -72,7 +72,7 @@ def __dir__() -> list[str]:
 
 def _late(self: Tensor, name: str) -> Any:
     """What Tensor has no attribute for: a method that the contents lack, or an error."""
-    if not name.startswith("_"):
+    if not name.startswith("_") and name not in vars(Tensor):  # else the property itself failed
         load_all()
         if name in vars(Tensor):
             return getattr(self, name)

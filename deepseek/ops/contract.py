@@ -17,7 +17,16 @@ from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir import scalar
 from deepseek.ir.op import Contraction, Kind, Operand, Sample
 from deepseek.ir.scalar import TRUE, ZERO, Expr, as_expr, call, const, var
-from deepseek.ir.shape import Shape, Size, TensorType, is_true, numel, same, tensor_type
+from deepseek.ir.shape import (
+    Shape,
+    Size,
+    TensorType,
+    is_positive,
+    is_true,
+    numel,
+    same,
+    tensor_type,
+)
 from deepseek.ir.shape import broadcast as broadcast_shapes
 from deepseek.ops import forms
 from deepseek.ops.define import (
@@ -184,7 +193,7 @@ def _convolution_infer(
             user_line(),
         )  # fmt: skip
     sizes = tuple(map(output_size, x.shape[2:], _window(w), stride, padding, dilation))
-    if any(isinstance(s, int) and s < 1 for s in sizes):
+    if not all(map(is_positive, sizes)):
         raise op_error(
             ShapeError, "convolution", f"{x}, weight {w} and padding {padding}",
             "an input at least as large as the dilated window", user_line(),

@@ -7,6 +7,7 @@ float32.
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -411,7 +412,8 @@ def _position(better: str, neutral: Callable[[DType], Any]) -> Callable[..., Fol
 def _position_reference(find: Callable[..., Any]) -> Callable[..., Any]:
     def reference(x: Any, *, axes: tuple[int, ...]) -> Any:
         last = np.moveaxis(x, axes, range(-len(axes), 0))
-        flat = last.reshape(*last.shape[: x.ndim - len(axes)], -1)
+        outer = x.ndim - len(axes)
+        flat = last.reshape(*last.shape[:outer], math.prod(last.shape[outer:]))
         return find(flat, axis=-1).astype(np.int64)
 
     return reference

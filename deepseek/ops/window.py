@@ -15,10 +15,9 @@ from deepseek.frontend.tensor import Tensor, record
 from deepseek.ir import scalar
 from deepseek.ir.op import Kind, Sample
 from deepseek.ir.scalar import TRUE, Expr, call, const
-from deepseek.ir.shape import Shape, Size, TensorType, exprs, tensor_type
+from deepseek.ir.shape import Shape, Size, TensorType, exprs, is_positive, tensor_type
 from deepseek.ops.define import (
     as_tensor,
-    is_size,
     minus,
     op_of,
     plus,
@@ -50,7 +49,7 @@ def _windows_infer(
     end = x.rank - spatial if apart else x.rank
     sizes = x.shape[end - spatial : end]
     counts = tuple(map(window_count, sizes, window, stride, dilation))
-    if any(is_size(c, 0) for c in counts):
+    if not all(map(is_positive, counts)):
         raise op_error(
             ShapeError, "windows", f"{x}, windows {window}, dilation {dilation}",
             "windows that fit into the last axes", user_line(),

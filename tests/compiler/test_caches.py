@@ -309,6 +309,21 @@ def test_a_folder_that_others_can_write_is_not_used(
     assert not list(folder.iterdir())
 
 
+def test_a_folder_that_can_only_be_read_is_used(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*args: Any) -> None:
+        raise PermissionError(30, "Read-only file system")
+
+    graph = graph_of(two_kernels, (20, 30))
+    made = run(compiled(graph), RAMP)
+    assert files(folder)
+    monkeypatch.setattr(os, "utime", refused)
+    with counted() as count:
+        assert run(compiled(graph), RAMP) == made
+    assert count() == (0, 0)
+
+
 def test_a_full_disk_is_no_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any) -> int:
         raise OSError(28, "No space left on device")

@@ -10,7 +10,7 @@ import pytest
 import deepseek as ds
 from deepseek import cli
 from deepseek.compiler import caches, store, tiers
-from deepseek.compiler.pack import Pack, write_pack
+from deepseek.compiler.pack import COUNT, MAGIC, Pack, write_pack
 from deepseek.config import override
 from deepseek.errors import FormatError
 
@@ -104,6 +104,15 @@ def test_a_damaged_entry_is_not_added(tmp_path: Path) -> None:
     write_pack(tmp_path / "p", [("kernels", "0" * 64, b"not an entry")])
     with override(cache=tmp_path / "cache"):
         assert ds.cache.add(tmp_path / "p") == 0
+
+
+def test_an_entry_of_no_kind_is_an_error(tmp_path: Path) -> None:
+    write_pack(tmp_path / "p", [("kernels", "0" * 64, b"an entry")])
+    data = bytearray((tmp_path / "p").read_bytes())
+    data[len(MAGIC) + COUNT.size] = 99
+    (tmp_path / "p").write_bytes(data)
+    with override(cache=tmp_path / "cache"), pytest.raises(FormatError, match="of no kind"):
+        ds.cache.add(tmp_path / "p")
 
 
 @pytest.mark.usefixtures("fresh")

@@ -153,6 +153,15 @@ def test_errors_are_small(fn: str, dtype: DType) -> None:
 
 
 @pytest.mark.parametrize("dtype", [float32, float64], ids=str)
+@pytest.mark.parametrize("fn", ["expm1", "log1p", "sin", "tanh", "atan", "erf"])
+def test_zeros_keep_their_sign(fn: str, dtype: DType) -> None:
+    (x,) = inputs(fn, dtype)
+    for got in (interpreted(fn, dtype), *(emitted(fn, dtype, level) for level in LEVELS)):
+        np.testing.assert_array_equal(np.signbit(got[x == 0]), np.signbit(x[x == 0]))
+        assert np.signbit(x[x == 0]).any()
+
+
+@pytest.mark.parametrize("dtype", [float32, float64], ids=str)
 def test_remainders_are_exact(dtype: DType) -> None:
     x, y = inputs("mod", dtype)
     with np.errstate(all="ignore"):

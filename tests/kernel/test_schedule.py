@@ -12,6 +12,7 @@ from deepseek.kernel.schedule import (
     DEPTH,
     PACKED,
     ROWS,
+    SUM_ELEMENTS,
     SWEEP,
     Problem,
     Schedule,
@@ -66,6 +67,20 @@ def test_large_products_have_tasks_to_share_out(m: int, n: int) -> None:
     columns = pieces(n, plan.column_tile[-1] * plan.column_panels)
     assert plan.form == PACKED
     assert rows * columns >= 4
+
+
+@pytest.mark.parametrize("k", [None, 25, 10_000])
+def test_sums_that_wait_for_more_panels_fit_into_memory(k: int | None) -> None:
+    images = None, None, None  # a batch of pictures, as the columns of a convolution
+    plan = schedule_of(Problem((), (None,), images, (None, k), machine_of(16, 4), True))
+    assert plan.form == PACKED
+    panels = plan.row_panels * plan.column_panels
+    assert plan.height * plan.width * panels <= SUM_ELEMENTS
+
+
+@pytest.mark.parametrize("batch, rows, columns", [(0, 64, 300), (3, 0, 300), (3, 64, 0)])
+def test_empty_products_have_a_schedule(batch: int, rows: int, columns: int) -> None:
+    schedule_of(Problem((batch,), (rows,), (columns,), (None,), machine_of(16, 4), True))
 
 
 def test_little_of_a_tile_is_wasted() -> None:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from deepseek import ops
+from deepseek.frontend.tensor import Tensor
 
 
 def run(code: str) -> list[str]:
@@ -67,3 +68,10 @@ def test_a_name_that_nobody_has() -> None:
     with pytest.raises(AttributeError, match="'Tensor' object has no attribute 'exq'"):
         _ = ops.zeros(3).exq
     assert not hasattr(ops.zeros(3), "__array_function__")
+
+
+@pytest.mark.parametrize("name", ["shape", "dtype", "grad"])
+def test_a_property_that_fails_is_no_missing_method(name: str) -> None:
+    without_value = Tensor.__new__(Tensor)
+    with pytest.raises(AttributeError):
+        getattr(without_value, name)

@@ -197,3 +197,11 @@ def test_bad_arguments_are_refused(case: int) -> None:
         call()
     text = str(error.value)
     assert text.startswith(f"op '{op}'") and said in text and "test_products.py" in text
+
+
+@pytest.mark.parametrize("dtype", [ds.bfloat16, ds.float16, ds.int8], ids=str)
+@pytest.mark.parametrize("columns", [17, 33, 65])
+def test_one_column_behind_whole_registers(columns: int, dtype: ds.DType) -> None:
+    a, b = numbers(8, 5), numbers(5, columns)
+    product = ds.jit(lambda x, y: x @ y)(ds.asarray(a).astype(dtype), ds.asarray(b).astype(dtype))
+    np.testing.assert_array_equal(product.astype(ds.float64).numpy(), a @ b)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import deepseek as ds
+from deepseek.config import override
+from deepseek.errors import ShapeError
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir import scalar
 from deepseek.ir.scalar import Expr
@@ -98,3 +100,26 @@ def test_one_trace_serves_every_size(name: str) -> None:
         assert got.shape == wanted.shape
         assert np.allclose(got, wanted, rtol=1e-4, atol=1e-5)
     assert ds.counters.traces == traces, "traced again for the fourth size"
+
+
+NO_ROOM = {
+    "conv2d": (lambda x: ds.conv2d(x, ds.ones((1, 1, 3, 3))), 2),
+    "max_pool2d": (lambda x: ds.max_pool2d(ds.max_pool2d(x, 2), 2), 3),
+    "avg_pool2d": (lambda x: ds.avg_pool2d(x[..., ::3], 2, 1), 3),
+}
+
+
+@pytest.mark.parametrize("name", NO_ROOM)
+def test_a_window_that_does_not_fit_is_an_error_of_open_sizes_too(name: str) -> None:
+    function, small = NO_ROOM[name]
+    compiled = ds.jit(function)
+    for size in (19, 14):  # from the second on sizes are open
+        assert compiled(ds.ones((1, 1, size, size))).size > 0
+    with pytest.raises(ShapeError, match="fit|at least as large"):
+        compiled(ds.ones((1, 1, 19, small)))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_positions_beside_an_empty_axis(backend: str) -> None:
+    with override(backend=backend):
+        assert ds.argmax(ds.zeros((3, 0)), axis=0).numpy().shape == (0,)

@@ -20,6 +20,7 @@ from deepseek.backends.cpu.target import Target
 from deepseek.ir.dtype import DType, bool_
 
 PAST_CACHES = ", !nontemporal !0"  # a module with such stores ends with the line METADATA
+FIRST_LANE = "<i1 true, i1 false"  # how a constant mask of just one lane begins
 METADATA = "!0 = !{i32 1}"
 
 
@@ -99,6 +100,15 @@ class Stores(Memory):
         dtype = self.buffers[buffer].dtype
         memory = memory_type(dtype)
         level = self.level
+        type_ = register_type(dtype)
+        stride = place.offsets if place.stride is None else place.stride
+        assert stride is not None
+        if mask is not None and mask.startswith(FIRST_LANE):
+            # LLVM 22 writes one lane that it narrowed before in the width it had.
+            at = self._lane_pointer(buffer, place.pointer, stride, copy, 0, level)
+            one = self.ins(f"extractelement {vector_type(type_, lanes)} {op}, i32 0", level)
+            self._store_one(dtype, at, one, atomic)
+            return
         whole = vector_type(memory, lanes)
         if atomic is None and place.stride in (1, -1):
             backwards = place.stride == -1
@@ -117,9 +127,6 @@ class Stores(Memory):
                     f"align {dtype.itemsize} {at}, {vector_type('i1', lanes)} {mask})"
                 )
             return
-        type_ = register_type(dtype)
-        stride = place.offsets if place.stride is None else place.stride
-        assert stride is not None
         # Storing lane by lane is faster, but needs a branch for each where there is a mask.
         if atomic is None and mask and self.target.level == "v4" and dtype.itemsize >= 4:
             places = self._lane_places(buffer, place.pointer, stride, copy, level)
