@@ -186,7 +186,7 @@ def pad(
     pairs = padding_pairs(x, padding)
     low, high = (tuple(size_of(p[side]) for p in pairs) for side in (0, 1))
     if mode == "constant":
-        return padded(x, low, high, tuple(interior or (0,) * x.ndim), value or 0)
+        return padded(x, low, high, tuple(interior or (0,) * x.ndim), 0 if value is None else value)
     if mode not in MODES:
         raise unknown("mode of pad", mode, ["constant", *MODES])
     if value or interior:

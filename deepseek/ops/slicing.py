@@ -243,9 +243,10 @@ def _pad_meaning(
         at.append(place)
         inside = scalar.and_(inside, guard)
     element = read(0, tuple(at), inside)
-    if value == 0 or inside is TRUE:
+    filling = const(value, element.dtype)
+    if inside is TRUE or filling is const(0, element.dtype):  # which -0.0 is not
         return element  # type: ignore[no-any-return]
-    return scalar.where(inside, element, const(value, element.dtype))
+    return scalar.where(inside, element, filling)
 
 
 def _pad_reference(x: Any, *, low: Ints, high: Ints, interior: Ints, value: float) -> Any:
