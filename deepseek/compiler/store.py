@@ -104,10 +104,13 @@ def read(kind: str, key: str) -> tuple[Any | None, str]:
 
 @functools.cache
 def seed() -> Pack | None:
-    """What the build compiled for everybody, if it did."""
+    """What the build compiled for everybody, if it did; a warning says so where it is damaged."""
     try:
         return Pack(SEED)
-    except (OSError, FormatError):
+    except FileNotFoundError:
+        return None
+    except (OSError, FormatError) as error:
+        logger().warning("the seed is not used: %s", error)
         return None
 
 

@@ -70,7 +70,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def _late(self: Tensor, name: str) -> Any:
+def _found_late(self: Tensor, name: str) -> Any:
     """What Tensor has no attribute for: a method that the contents lack, or an error."""
     if not name.startswith("_") and name not in vars(Tensor):  # else the property itself failed
         load_all()
@@ -80,6 +80,6 @@ def _late(self: Tensor, name: str) -> Any:
 
 
 REGISTRY.load = _load_record
-Tensor.__getattr__ = _late  # type: ignore[attr-defined]
+Tensor.__getattr__ = _found_late  # type: ignore[attr-defined]
 for _name, _file in _METHODS.items():
     setattr(Tensor, _name, OnDemand(_name, functools.partial(_load, _file)))

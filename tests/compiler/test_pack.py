@@ -127,3 +127,16 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert f"entries added from {file}" in capsys.readouterr().out
         assert cli.main(["cache", "add", f"{file}-not"]) == 1
     assert "No such file" in capsys.readouterr().err
+
+
+def test_a_damaged_seed_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "seed.pack").write_bytes(b"x" * 100)
+    monkeypatch.setattr(store, "SEED", tmp_path / "seed.pack")
+    store.seed.cache_clear()
+    try:
+        assert store.seed() is None
+    finally:
+        store.seed.cache_clear()
+    assert "the seed is not used" in caplog.text
