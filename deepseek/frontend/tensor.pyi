@@ -2350,6 +2350,24 @@ class Tensor:
         >>> x = ds.zeros(2, 3, 4) >>> ds.transpose(x, 0, 1).shape, ds.transpose(x, (2, 0,
         1)).shape, ds.transpose(x).shape ((3, 2, 4), (4, 2, 3), (4, 3, 2))
         """
+    def tril(self, diagonal: builtins.int = 0) -> Tensor:
+        """The lower triangles of x's matrices, up to a diagonal; zeros above.
+
+        Raises ShapeError for fewer than two axes.
+
+        >>> ds.tril(ds.ones(2, 3))
+        tensor([[1., 0., 0.],
+                [1., 1., 0.]])
+        """
+    def triu(self, diagonal: builtins.int = 0) -> Tensor:
+        """The upper triangles of x's matrices, from a diagonal on; zeros below.
+
+        Raises ShapeError for fewer than two axes.
+
+        >>> ds.triu(ds.ones(2, 3), 1)
+        tensor([[0., 1., 1.],
+                [0., 0., 1.]])
+        """
     def true_divide(self, b: Tensor | builtins.float, /) -> Tensor:
         """a / b; integers are divided as float32.
 
