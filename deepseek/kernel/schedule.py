@@ -83,6 +83,13 @@ class Schedule:
     split: int = 0
     block: int = 1
     turned: bool = False
+    rest: int = 0
+    left_in_place: bool = False
+    right_in_place: bool = False
+
+    @property
+    def rest_width(self) -> int:
+        return _filled(self.rest, self.lanes)
 
     @property
     def layout(self) -> list[tuple[int, int]]:
