@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from deepseek.ir.dtype import DType
-from deepseek.ir.scalar import FALSE, TRUE, Expr
+from deepseek.ir.scalar import FALSE, TRUE, Expr, walk
 
 GLOBAL = "global"  # a kernel argument
 SHARED = "shared"  # scratch of one grid task (one thread's stack or cache on a CPU)
@@ -201,6 +201,16 @@ def statements(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
         elif isinstance(stmt, Fold):
             yield from stmt.body
             yield from stmt.prefix
+
+
+def buffers_read(body: tuple[Stmt, ...]) -> set[str]:
+    """The buffers that statements read, accumulators of an Mma left out."""
+    found = set()
+    for stmt in statements(body):
+        found |= {e.name for e in walk(expressions(stmt)) if e.fn == "load"}
+        if isinstance(stmt, Mma):
+            found |= {stmt.a, stmt.b}
+    return found
 
 
 def expressions(stmt: Stmt) -> tuple[Expr, ...]:
