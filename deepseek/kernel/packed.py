@@ -42,7 +42,7 @@ from deepseek.kernel.ir import (
     Store,
 )
 from deepseek.kernel.loops import Nest, Span, ceil_div, coalesce, grid, substituted
-from deepseek.kernel.schedule import Schedule
+from deepseek.kernel.problem import Schedule
 from deepseek.kernel.tiling import Panel, Tiling, depth_of, divides
 
 LINE = 16  # elements that rows of a panel are padded to
@@ -172,9 +172,7 @@ class _Packed:
 
     def _scratch(self, parts: list[Part]) -> list[Buffer]:
         plan, dtype = self.plan, self.dtype
-        out = [
-            Buffer(part.acc, dtype, REGISTER, const(plan.height * part.width)) for part in parts
-        ]
+        out = [Buffer(part.acc, dtype, REGISTER, const(plan.height * part.width)) for part in parts]
         if not plan.left_in_place:
             out.append(Buffer("a", dtype, SHARED, const(self.panel * plan.row_panels)))
         if not plan.right_in_place:
@@ -258,9 +256,7 @@ class _Packed:
 
     # ----------------------------------------------------------------------------- a register tile
 
-    def _tile(
-        self, part: Part, row_panel: Expr, slot: Expr, rows: Panel
-    ) -> tuple[Stmt, ...]:
+    def _tile(self, part: Part, row_panel: Expr, slot: Expr, rows: Panel) -> tuple[Stmt, ...]:
         plan, depth = self.plan, self.depth
         size = plan.height * part.width
         e = scalar.var("e", low=0, extent=size)
@@ -317,18 +313,16 @@ class _Packed:
         light = all(_size(s.value) <= SIMPLE for s in self.equation.stores)
         simple = simple and rows.whole and light and runs <= MOST_RUNS
         columns = part.own.stored()
-        if simple:
-            inside = [(q, q.var) for q in rows.places()]
-        else:
-            inside = rows.stored()
+        inside = [(q, q.var) for q in rows.places()] if simple else rows.stored()
         row_places, column_places = [p for _, p in inside], [p for _, p in columns]
         change = rows.at(row_places) | part.own.at(column_places)
         i = offset_in(row_places, self.plan.row_tile)
         at = scalar.add(scalar.mul(i, const(part.width)), part.column(column_places))
         change[self.equation.total] = scalar.load(part.acc, self.dtype, at)
-        body: tuple[Stmt, ...] = tuple(substituted(s, change) for s in self.equation.stores)
-        if simple:
-            body = tuple(_guarded(s, rows.own(row_places)) for s in body if isinstance(s, Store))
+        stores = [substituted(s, change) for s in self.equation.stores]
+        if simple and not all(_repeatable(s) for s in stores):
+            stores = [_guarded(s, rows.own(row_places)) for s in stores]
+        body: tuple[Stmt, ...] = tuple(stores)
         kind = VECTOR
         for q, _ in reversed([*inside, *columns]):
             if q.extent is not ONE:
@@ -340,6 +334,12 @@ class _Packed:
 def _guarded(store: Store, guard: Expr) -> Store:
     value = guarded(store.value, guard)
     return Store(store.buffer, store.index, value, scalar.and_(store.guard, guard), store.atomic)
+
+
+def _repeatable(store: Store) -> bool:
+    """Whether storing once more stores the same: nothing is read that may lie where it goes."""
+    loads = (e for e in scalar.walk([store.value]) if e.fn == "load")
+    return all(e.args[0] is not store.index for e in loads)
 
 
 def _size(e: Expr) -> int:

@@ -246,4 +246,3 @@ def shared_by_tasks(
         if fills and inside and alone and written:
             common.append(stmt)
     return tuple(common), tuple(s for s in body if s not in common)
-
