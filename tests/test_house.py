@@ -32,7 +32,8 @@ ops/ elementwise transcendental reduce view index
 ops/ contract create random activation nn bodies control * __init__
 autograd recompute
 passes/ expand simplify fold_conv_bn layout prepare order grouping fuse * __init__
-kernel/ ir rewrite text_parse text verify interpret polyfill* evaluate loops schedule * lower tune
+kernel/ ir rewrite text_parse text verify interpret polyfill* evaluate loops
+kernel/ problem register_tile schedule * lower tune
 program/ ir text verify interpret tape load * build plan_memory prepare save
 backends/ __init__ *
 compiler/ pack store caches compile tiers tree entry function *

@@ -12,8 +12,14 @@ from deepseek.ir import scalar
 from deepseek.ir.graph import Value
 from deepseek.ir.scalar import ONE, TRUE, ZERO, Expr
 from deepseek.ir.shape import Shape
-from deepseek.kernel import schedule
-from deepseek.kernel.equation import Equation, equation_of, guarded, guarded_variables, stride
+from deepseek.kernel.equation import (
+    Equation,
+    equation_of,
+    guarded,
+    guarded_variables,
+    is_plain,
+    stride,
+)
 from deepseek.kernel.evaluate import Evaluator
 from deepseek.kernel.ir import (
     SERIAL,
@@ -29,7 +35,8 @@ from deepseek.kernel.ir import (
 )
 from deepseek.kernel.loops import Nest, Span, blocks, ceil_div, grid, is_small, substituted
 from deepseek.kernel.packed import packed_nest
-from deepseek.kernel.schedule import Problem, Schedule, Sizes
+from deepseek.kernel.problem import COLUMNS, PACKED, SWEEP, Problem, Schedule, Sizes, machine_of
+from deepseek.kernel.schedule import schedule_of
 
 ROW_LANES = (
     32  # virtual lanes of a sum along memory: fixed, so that sums do not depend on the machine
@@ -44,17 +51,17 @@ def contract_region(
 ) -> Nest:
     """The nest of a region with one contraction; `lanes` is the target's float32 vector width."""
     equation = equation_of(ev, shape, outputs)
-    plan = schedule.schedule_of(problem_of(equation, lanes))
+    plan = schedule_of(problem_of(equation, lanes))
     return nest_of(equation, plan)
 
 
 def nest_of(equation: Equation, plan: Schedule) -> Nest:
     """The nest of an equation under a schedule."""
-    if plan.form == schedule.PACKED:
+    if plan.form == PACKED:
         return packed_nest(equation, plan)
-    if plan.form == schedule.COLUMNS:
+    if plan.form == COLUMNS:
         return columns_nest(equation, plan)
-    if plan.form == schedule.SWEEP:
+    if plan.form == SWEEP:
         return sweep_nest(equation, plan)
     return rows_nest(equation, plan)
 
@@ -71,13 +78,16 @@ def problem_of(equation: Equation, lanes: int) -> Problem:
         sizes_of(equation.rows),
         sizes_of(equation.columns),
         sizes_of(equation.folded),
-        schedule.machine_of(lanes, dtype.itemsize),
+        machine_of(lanes, dtype.itemsize),
         dtype.is_float or dtype.bits == 32,
+        along(equation.left, equation.rows),
         along(equation.left, equation.folded),
         along(equation.right, equation.folded),
         along(equation.right, equation.columns),
         bool(guarded_variables(equation.left)),
         bool(guarded_variables(equation.right)),
+        is_plain(equation.left, dtype),
+        is_plain(equation.right, dtype),
     )
 
 

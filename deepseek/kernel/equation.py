@@ -219,6 +219,11 @@ def stride(e: Expr, var: Expr) -> int | None:
     return found.pop() if len(found) == 1 else 0 if not found else None
 
 
+def is_plain(e: Expr, dtype: DType) -> bool:
+    """Whether an operand is an element of memory, read without a condition or a conversion."""
+    return e.fn == "load" and len(e.args) == 1 and e.dtype is dtype
+
+
 def guarded_variables(e: Expr) -> set[Expr]:
     """The variables that decide whether something is read."""
     return {

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from deepseek.ir.dtype import DType
-from deepseek.ir.scalar import FALSE, TRUE, Expr
+from deepseek.ir.scalar import FALSE, TRUE, Expr, walk
 
 GLOBAL = "global"  # a kernel argument
 SHARED = "shared"  # scratch of one grid task (one thread's stack or cache on a CPU)
@@ -120,12 +120,12 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Mma:
-    """acc[i*n + j] += sum over k < depth of a[a_at + i*row + k*step] * b[b_at + k*n + j].
+    """acc[i*width + j] += sum over k < depth of a[a_at + i*row + k*step] * b[b_at + k*pitch + j].
 
-    `acc` is a REGISTER buffer of m*n accumulators; a and b are packed panels in their own dtype,
-    products are made and summed in acc's dtype, k in increasing order, each step one fused
-    multiply-add. The panel of a lies k by k (row 1, step m; what a step of 0 stands for) or row by
-    row (step 1).
+    For i < m and j < n. `acc` is a REGISTER buffer; a and b are panels, or operands where they lie,
+    in their own dtype, products are made and summed in acc's dtype, k in increasing order, each
+    step one fused multiply-add. Panels that are packed k by k have row 1, and step m, pitch n and
+    width n, which is what zeros stand for.
     """
 
     acc: str
@@ -138,6 +138,12 @@ class Mma:
     n: int
     row: int = 1
     step: int = 0
+    pitch: int = 0
+    width: int = 0
+
+    def __post_init__(self) -> None:
+        for name, usual in (("step", self.m), ("pitch", self.n), ("width", self.n)):
+            object.__setattr__(self, name, getattr(self, name) or usual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +201,16 @@ def statements(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
         elif isinstance(stmt, Fold):
             yield from stmt.body
             yield from stmt.prefix
+
+
+def buffers_read(body: tuple[Stmt, ...]) -> set[str]:
+    """The buffers that statements read, accumulators of an Mma left out."""
+    found = set()
+    for stmt in statements(body):
+        found |= {e.name for e in walk(expressions(stmt)) if e.fn == "load"}
+        if isinstance(stmt, Mma):
+            found |= {stmt.a, stmt.b}
+    return found
 
 
 def expressions(stmt: Stmt) -> tuple[Expr, ...]:

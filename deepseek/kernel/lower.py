@@ -31,6 +31,7 @@ from deepseek.kernel.ir import (
     Mma,
     Stmt,
     Store,
+    buffers_read,
     expressions,
     statements,
 )
@@ -115,7 +116,7 @@ def assemble(
     """Collect what the statements use into a Kernel."""
     exprs = [e for s in statements(nest.body) for e in expressions(s)]
     nodes = scalar.walk(exprs)
-    loaded = {e.name for e in nodes if e.fn == "load"}
+    loaded = buffers_read(nest.body)
     used = [(i, b) for i, b in enumerate(sources) if b.name in loaded]
     types = [body.inputs[i].type for i, _ in used] + [v.type for v in body.outputs]
     if polyfill.instructions(exprs) < HEAVY:
@@ -221,15 +222,20 @@ def in_place(
     order = list(in_order(kernel.body, ()))
     reads: dict[str, list[tuple[int, Expr]]] = {}
     writes: dict[str, list[tuple[int, Store, tuple[Axis, ...]]]] = {}
+    elsewhere: set[str] = set()
     for position, (stmt, axes) in enumerate(order):
         for e in scalar.walk(expressions(stmt)):
             if e.fn == "load":
                 reads.setdefault(e.name, []).append((position, e.args[0]))
+        if isinstance(stmt, Mma):
+            elsewhere |= {stmt.a, stmt.b}
         if isinstance(stmt, Store):
             writes.setdefault(stmt.buffer, []).append((position, stmt, axes))
 
     def may_take(out: Buffer, source: Buffer) -> bool:
         if source.dtype.itemsize != out.dtype.itemsize or len(writes[out.name]) != 1:
+            return False
+        if source.name in elsewhere:
             return False
         position, store, axes = writes[out.name][0]
         moving = scalar.variables(store.index)

@@ -101,7 +101,7 @@ class _Printer:
                 self.line(
                     indent,
                     f"mma({stmt.acc}, {stmt.a}, {a_at}, {stmt.b}, {b_at}, {depth}, "
-                    f"{stmt.m}, {stmt.n}, {stmt.row}, {stmt.step})",
+                    f"{stmt.m}, {stmt.n}, {stmt.row}, {stmt.step}, {stmt.pitch}, {stmt.width})",
                 )
             case Barrier():
                 self.line(indent, "barrier")

@@ -258,10 +258,11 @@ class _Verifier:
         self.check(not vector, "not inside a vector loop")
         self.check(acc.space == REGISTER, "the accumulators are a register buffer")
         self.check(mma.m > 0 and mma.n > 0, f"{mma.m} x {mma.n} accumulators")
+        self.check(mma.width >= mma.n, f"rows of {mma.n} accumulators that lie {mma.width} apart")
         assert acc.size is not None
         self.check(
-            acc.size.value >= mma.m * mma.n,
-            f"{mma.m} x {mma.n} accumulators in a buffer of {acc.size}",
+            acc.size.value >= mma.m * mma.width,
+            f"{mma.m} x {mma.width} accumulators in a buffer of {acc.size}",
         )
         for e in (mma.a_at, mma.b_at, mma.depth):
             self.expr(e, int64)

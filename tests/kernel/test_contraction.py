@@ -15,7 +15,7 @@ import pytest
 from deepseek.ir import scalar
 from deepseek.ir.dtype import DTYPES, bfloat16, float32, float64
 from deepseek.ir.graph import Value, constant, input_value, node
-from deepseek.kernel.schedule import COLUMNS, PACKED, ROWS, SWEEP, Schedule
+from deepseek.kernel.problem import COLUMNS, PACKED, ROWS, SWEEP, Schedule
 from deepseek.ops import contract, elementwise, view
 from deepseek.ops.define import op_of
 
