@@ -6,6 +6,7 @@
          | Loop(axis, body)                       grid, serial, vector or unroll
          | Fold(axes, carries, body, prefix)      several carried values over one or more axes
          | Mma(acc, a, a_at, b, b_at, depth, …)   acc[i, j] += sum_k a[i, k] * b[k, j]
+         | Prefetch(buffer, index)                     it will be read soon
          | Barrier()
     Expr = deepseek.ir.scalar.Expr                pure scalars, `load` reads a buffer
 
@@ -141,11 +142,22 @@ class Mma:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefetch:
+    """A hint that changes no value: buffer[index] will be read soon, so memory may bring it now.
+
+    Nothing is read: the index may lie beyond the buffer.
+    """
+
+    buffer: str
+    index: Expr
+
+
+@dataclass(frozen=True, slots=True)
 class Barrier:
     """All lanes of a grid task arrive before any goes on (no effect where a task is one thread)."""
 
 
-Stmt = Let | Store | Loop | Fold | Mma | Barrier
+Stmt = Let | Store | Loop | Fold | Mma | Prefetch | Barrier
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,5 +225,7 @@ def expressions(stmt: Stmt) -> tuple[Expr, ...]:
             return tuple(parts)
         case Mma(_, _, a_at, _, b_at, depth):
             return a_at, b_at, depth
+        case Prefetch(_, index):
+            return (index,)
         case _:
             return ()

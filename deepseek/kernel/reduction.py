@@ -20,6 +20,7 @@ from deepseek.ir.op import Kind
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Shape, exprs
 from deepseek.kernel import polyfill
+from deepseek.kernel.ahead import asking_for_next, large_operands
 from deepseek.kernel.evaluate import Evaluator, working
 from deepseek.kernel.ir import SERIAL, SHARED, VECTOR, Axis, Buffer, Carry, Fold, Stmt, Store
 from deepseek.kernel.loops import (
@@ -143,7 +144,10 @@ class _Reduction:
             body += nest(inside, together(stores))
         body += together([substituted(s, change) for s in per_row])
         scratch = [k.buffer for k in kept.values()]
-        return Nest(grid([s for s in spans if not s.folded], tuple(body)), scratch, lengths)
+        outside = [s for s in spans if not s.folded]
+        if outside and inside and is_small(scalar.product(s.extent for s in inside), KEPT):
+            body = asking_for_next(body, outside[-1], inside[-1], large_operands(self.ev))
+        return Nest(grid(outside, tuple(body)), scratch, lengths)
 
     def columns(self) -> Nest:
         """Lanes along the last kept axis; each level's results pass through scratch, one per

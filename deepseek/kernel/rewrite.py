@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from deepseek.ir.scalar import Expr, as_expr, substitute
-from deepseek.kernel.ir import Fold, Let, Loop, Mma, Stmt, Store
+from deepseek.kernel.ir import Fold, Let, Loop, Mma, Prefetch, Stmt, Store
 
 
 def substitute_body(body: tuple[Stmt, ...], var: Expr, value: Expr | int) -> tuple[Stmt, ...]:
@@ -35,6 +35,8 @@ def substitute_statement(stmt: Stmt, mapping: Mapping[Expr, Expr]) -> Stmt:
             return _fold(stmt, mapping)
         case Mma():
             return replace(stmt, a_at=new(stmt.a_at), b_at=new(stmt.b_at), depth=new(stmt.depth))
+        case Prefetch(buffer, index):
+            return Prefetch(buffer, new(index))
         case _:
             return stmt
 

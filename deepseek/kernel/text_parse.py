@@ -33,6 +33,7 @@ from deepseek.kernel.ir import (
     Let,
     Loop,
     Mma,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -184,6 +185,10 @@ class _Parser:
             mma = self.mma(f"{line.word} {line.rest}")
             self.at += 1
             return mma
+        if line.word == "prefetch":
+            prefetch = Prefetch(*self.place(line.rest))
+            self.at += 1
+            return prefetch
         if line.word == "barrier":
             self.at += 1
             return Barrier()
@@ -280,15 +285,18 @@ class _Parser:
     def store(self, text: str) -> Store:
         target, operator, rest = re.split(r" (\+?=) ", text, maxsplit=1)
         value, _, guard = rest.partition(" if ")
-        place = ast.parse(target, mode="eval").body
-        assert isinstance(place, ast.Subscript) and isinstance(place.value, ast.Name)
         return Store(
-            place.value.id,
-            self.build(place.slice),
+            *self.place(target),
             self.expr(value),
             self.expr(guard) if guard else TRUE,
             "add" if operator == "+=" else None,
         )
+
+    def place(self, text: str) -> tuple[str, Expr]:
+        """A buffer and an index."""
+        place = ast.parse(text, mode="eval").body
+        assert isinstance(place, ast.Subscript) and isinstance(place.value, ast.Name)
+        return place.value.id, self.build(place.slice)
 
     def mma(self, text: str) -> Mma:
         call = ast.parse(text, mode="eval").body

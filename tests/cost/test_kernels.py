@@ -12,15 +12,30 @@ from deepseek.ir.scalar import (
     FALSE,
     ONE,
     TRUE,
+    add,
     and_,
     bounds,
     call,
     coefficient,
     const,
+    minimum,
     mul,
+    sub,
+    substitute,
     walk,
 )
-from deepseek.kernel.ir import GLOBAL, VECTOR, Fold, Kernel, Loop, expressions, statements
+from deepseek.kernel.ahead import AHEAD
+from deepseek.kernel.ir import (
+    GLOBAL,
+    VECTOR,
+    Fold,
+    Kernel,
+    Loop,
+    Prefetch,
+    expressions,
+    statements,
+)
+from deepseek.kernel.pointwise import TILE_ACROSS
 from deepseek.kernel.reduction import SWEPT
 from deepseek.kernel.streaming import CACHED_BYTES
 
@@ -58,6 +73,64 @@ def test_small_results_of_large_operands_stay_in_the_caches():
     for axis in (0, 1):
         (kernel,) = kernels_of(lambda x, axis=axis: ds.sum(x, axis=axis), x)
         assert hints(kernel) == [FALSE]
+
+
+def asked_for(kernel: Kernel) -> list[tuple[Any, Any]]:
+    """For each Prefetch, its index and the extent of the vector loop that it stands in."""
+    vectors = [s for s in statements(kernel.body) if isinstance(s, Loop) and s.axis.kind == VECTOR]
+    return [
+        (s.index, v.axis.extent) for v in vectors for s in v.body if isinstance(s, Prefetch)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: ds.softmax(x, -1),
+        lambda x: ds.layer_norm(x, (1024,)),
+        lambda x: x - ds.mean(x, -1, keepdims=True),
+    ],
+    ids=["softmax", "layer_norm", "centred"],
+)
+def test_tasks_of_several_passes_ask_for_the_next_row_once(body):
+    (kernel,) = kernels_of(body, ds.zeros((512, 1024)))
+    row = kernel.grid()[0].var
+    ((index, extent),) = asked_for(kernel)
+    assert extent is const(1024)
+    assert substitute(index, {row: sub(row, ONE)}) in [e.args[0] for e in all_loads(kernel)]
+    (small,) = kernels_of(body, ds.zeros((64, 1024)))
+    assert not asked_for(small)
+
+
+def test_one_pass_over_memory_asks_for_nothing():
+    x = ds.zeros((512, 1024))
+    for body in (lambda x: ds.sum(x, 1), lambda x: x[:, ::-1] * 2, lambda x: x[:, :700] + 1):
+        (kernel,) = kernels_of(body, x)
+        assert not asked_for(kernel)
+
+
+def test_rows_from_anywhere_are_asked_for_early():
+    """So many rows early that AHEAD bytes are under way, and never beyond the last index."""
+    table, rows = ds.zeros((5000, 64)), ds.zeros((300,), dtype=ds.int64)
+    (kernel,) = kernels_of(lambda table, rows: ds.take(table, rows, axis=0), table, rows)
+    ((index, _),) = asked_for(kernel)
+    places = {e.args[0] for e in walk([index]) if e.fn == "load"}
+    (row,) = (axis.var for axis in kernel.grid())
+    assert places == {minimum(add(row, const(AHEAD // 256)), const(299))}
+
+
+def test_tiles_that_are_turned_ask_for_the_next_one():
+    """Each line of it once: as many places as the tile has that is written meanwhile."""
+    (kernel,) = kernels_of(lambda x: x.T + 1, ds.zeros((1024, 512)))
+    ((index, extent),) = asked_for(kernel)
+    assert bounds(extent) == (TILE_ACROSS, TILE_ACROSS)
+    block = kernel.grid()[-1].var
+    assert coefficient(index, block) is const(TILE_ACROSS * 512)
+
+
+def all_loads(kernel: Kernel) -> list[Any]:
+    roots = [e for s in statements(kernel.body) for e in expressions(s)]
+    return [e for e in walk(roots) if e.fn == "load"]
 
 
 def loads(kernel: Kernel, kind: str) -> list[Any]:

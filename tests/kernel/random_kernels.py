@@ -44,6 +44,7 @@ from deepseek.kernel.ir import (
     Kernel,
     Let,
     Loop,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -183,6 +184,8 @@ class Writer:
 
     def statement(self, depth: int) -> Stmt:
         kind = self.random.random()
+        if kind < 0.03:
+            return Prefetch(self.one("x", "k", "o"), self.integer())
         if kind < 0.35 or depth == 0:
             return self.store()
         if kind < 0.45:
