@@ -15,7 +15,7 @@ from deepseek.ir import scalar
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import exprs
 from deepseek.kernel.evaluate import Evaluator
-from deepseek.kernel.ir import Loop, Prefetch, Stmt, expressions, statements
+from deepseek.kernel.ir import Fold, Loop, Prefetch, Stmt, expressions, statements
 from deepseek.kernel.loops import Span
 
 OWN_CACHES = 1 << 20  # bytes that the caches of one processor hold, about
@@ -49,6 +49,9 @@ def asking_for_next(
             wanted[Prefetch(e.name, scalar.substitute(index, shift))] = None
     out = list(body)
     for number, stmt in enumerate(out[1:], start=1):
+        if isinstance(stmt, Fold):
+            out[number] = replace(stmt, body=(*wanted, *stmt.body))
+            break
         if isinstance(stmt, Loop):
             out[number] = _in_front(tuple(wanted), stmt)
             break

@@ -79,6 +79,17 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefetch:
+    """A hint that changes no value: buffer[index] will be read soon, so memory may bring it now.
+
+    Nothing is read: the index may lie beyond the buffer.
+    """
+
+    buffer: str
+    index: Expr
+
+
+@dataclass(frozen=True, slots=True)
 class Loop:
     axis: Axis
     body: tuple[Stmt, ...]
@@ -107,14 +118,14 @@ class Fold:
 
     A vector axis is folded in a fixed number of virtual lanes (`lanes`, a power of two that does
     not depend on the target), element e going to lane e % lanes in increasing order; the lanes are
-    then merged pairwise: lane i with lane i + lanes/2, halving. `body` holds Lets evaluated per
-    element before `step`; `prefix` holds Stores evaluated per element after it, seeing the new
-    carries (serial axes only).
+    then merged pairwise: lane i with lane i + lanes/2, halving. `body` is run per element before
+    `step`; `prefix` holds Stores evaluated per element after it, seeing the new carries (serial
+    axes only).
     """
 
     axes: tuple[Axis, ...]
     carries: tuple[Carry, ...]
-    body: tuple[Let, ...] = ()
+    body: tuple[Let | Prefetch, ...] = ()
     prefix: tuple[Store, ...] = ()
     lanes: int = 1
 
@@ -139,17 +150,6 @@ class Mma:
     n: int
     row: int = 1
     step: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Prefetch:
-    """A hint that changes no value: buffer[index] will be read soon, so memory may bring it now.
-
-    Nothing is read: the index may lie beyond the buffer.
-    """
-
-    buffer: str
-    index: Expr
 
 
 @dataclass(frozen=True, slots=True)

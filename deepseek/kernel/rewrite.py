@@ -49,8 +49,11 @@ def _fold(stmt: Fold, mapping: Mapping[Expr, Expr]) -> Fold:
     carries = tuple(
         replace(c, init=new(c.init), step=new(c.step), merge=new(c.merge)) for c in stmt.carries
     )
-    lets = tuple(Let(s.var, new(s.value)) for s in stmt.body)
+    body = tuple(
+        Let(s.var, new(s.value)) if isinstance(s, Let) else Prefetch(s.buffer, new(s.index))
+        for s in stmt.body
+    )
     prefix = tuple(
         replace(s, index=new(s.index), value=new(s.value), guard=new(s.guard)) for s in stmt.prefix
     )
-    return Fold(axes, carries, lets, prefix, stmt.lanes)
+    return replace(stmt, axes=axes, carries=carries, body=body, prefix=prefix)

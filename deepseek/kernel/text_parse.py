@@ -218,31 +218,31 @@ class _Parser:
             self.at += 1
             self.names(inner)
         steps = self.carries(inner)
-        lets: list[Let] = []
-        while self.at < len(self.lines) and self.peek_statement("let", inner):
-            let = self.statement(inner)
-            assert isinstance(let, Let)
-            lets.append(let)
+        body: list[Let | Prefetch] = []
+        while self.at < len(self.lines) and self.peek_statement(("let", "prefetch"), inner):
+            stmt = self.statement(inner)
+            assert isinstance(stmt, Let | Prefetch)
+            body.append(stmt)
         # The steps come before the lets that they use: they are read last.
         carries = self.finish(steps)
         prefix: list[Store] = []
-        while self.at < len(self.lines) and self.peek_statement("prefix", inner):
+        while self.at < len(self.lines) and self.peek_statement(("prefix",), inner):
             store = self.statement(inner)
             assert isinstance(store, Store)
             prefix.append(store)
         self.scope = outer
         for carry in carries:
             self.scope[carry.var.name] = carry.var
-        return Fold(tuple(axes), carries, tuple(lets), tuple(prefix), lanes)
+        return Fold(tuple(axes), carries, tuple(body), tuple(prefix), lanes)
 
-    def peek_statement(self, word: str, indent: int) -> bool:
-        """Whether the next statement starts with the word; names are read only if it does."""
+    def peek_statement(self, words: tuple[str, ...], indent: int) -> bool:
+        """Whether the next statement starts with one of the words; if so, names are read."""
         at = self.at
         while at < len(self.lines) and self.lines[at].rest.startswith(":= "):
             at += 1
         if at >= len(self.lines) or self.lines[at].indent != indent:
             return False
-        if self.lines[at].word != word:
+        if self.lines[at].word not in words:
             return False
         self.names(indent)
         return True

@@ -231,9 +231,10 @@ class _Verifier:
                 self.bind(axis.var)
             for carry in fold.carries:
                 self.bind(carry.var)
-            for let in fold.body:
-                self.check(isinstance(let, Let), "the body of a fold holds lets only")
-                self.let(let)
+            for stmt in fold.body:
+                hints = isinstance(stmt, Let | Prefetch)
+                self.check(hints, "the body of a fold holds lets and prefetches only")
+                self.statement(stmt, vector)
             self.steps(fold.carries)
             for store in fold.prefix:
                 self.store(store)

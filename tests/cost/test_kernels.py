@@ -76,11 +76,14 @@ def test_small_results_of_large_operands_stay_in_the_caches():
 
 
 def asked_for(kernel: Kernel) -> list[tuple[Any, Any]]:
-    """For each Prefetch, its index and the extent of the vector loop that it stands in."""
-    vectors = [s for s in statements(kernel.body) if isinstance(s, Loop) and s.axis.kind == VECTOR]
-    return [
-        (s.index, v.axis.extent) for v in vectors for s in v.body if isinstance(s, Prefetch)
-    ]  # fmt: skip
+    """For each Prefetch, its index and the extent of the vector axis that it runs along."""
+    found = []
+    for stmt in statements(kernel.body):
+        if isinstance(stmt, Loop | Fold):
+            axis = stmt.axis if isinstance(stmt, Loop) else stmt.axes[-1]
+            assert axis.kind == VECTOR or not any(isinstance(s, Prefetch) for s in stmt.body)
+            found += [(s.index, axis.extent) for s in stmt.body if isinstance(s, Prefetch)]
+    return found
 
 
 @pytest.mark.parametrize(
@@ -178,6 +181,17 @@ def test_a_costly_value_is_computed_once_for_all_passes_over_a_row():
             if e.fn in ("exp", "erf")
         ]
         assert len(uses) == 1
+
+
+def test_a_sum_of_zeros_and_one_known_element_reads_that_element():
+    """As the log-likelihood of a label: no fold, but one load at the label's place."""
+
+    def loss(x, t):
+        return ds.sum(ds.where(ds.expand_dims(t, 1) == ds.arange(600), x * 2, 0.0), axis=1)
+
+    (kernel,) = kernels_of(loss, ds.zeros((10, 600)), ds.zeros((10,), dtype=ds.int64))
+    assert not [s for s in statements(kernel.body) if isinstance(s, Fold)]
+    assert len(all_loads(kernel)) == 2
 
 
 def test_cross_entropy_and_its_gradient_go_over_the_logits_once():

@@ -247,7 +247,8 @@ class Writer:
             prefix = (Store("p", self.index(), call("add", carries[0].var, f32(1))),)
         self.floats, self.loops = known, outer
         self.floats += [c.var for c in carries]
-        return Fold(tuple(axes), carries, (let,), prefix, lanes)
+        hint = (Prefetch("x", self.integer()),) if self.chance(0.1) else ()
+        return Fold(tuple(axes), carries, (let, *hint), prefix, lanes)
 
     def carries(self) -> tuple[Carry, ...]:
         pairs = [(self.fresh_float("c"), self.fresh_float("d")) for _ in range(self.one(1, 1, 2))]

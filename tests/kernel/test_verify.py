@@ -152,7 +152,7 @@ BROKEN: dict[str, tuple[Callable[[], Kernel], str]] = {
     "prefix": (
         lambda: fold(axes=(Axis(I, N, VECTOR),), prefix=(store(A),)), "prefix stores need serial"
     ),
-    "fold's body": (lambda: fold(body=(store(),)), "lets only"),
+    "fold's body": (lambda: fold(body=(store(),)), "lets and prefetches only"),
     "init's type": (lambda: carrying(init=ONE), "int64; wanted float32"),
     "init's scope": (lambda: carrying(init=A), "variable 'a' is not defined"),
     "step's type": (lambda: carrying(step=WIDE), "float64; wanted float32"),
