@@ -29,6 +29,7 @@ from deepseek.kernel.ir import (
     Let,
     Loop,
     Mma,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -109,6 +110,8 @@ class _Machine:
                     self._fold(stmt)
                 case Mma():
                     self._mma(stmt)
+                case Prefetch():
+                    self.value(stmt.index)  # what the index itself reads must be there
 
     def _loop(self, axis: Axis, body: Sequence[Stmt]) -> None:
         extent = self.value(axis.extent)

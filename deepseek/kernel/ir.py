@@ -6,6 +6,7 @@
          | Loop(axis, body)                       grid, serial, vector or unroll
          | Fold(axes, carries, body, prefix)      several carried values over one or more axes
          | Mma(acc, a, a_at, b, b_at, depth, …)   acc[i, j] += sum_k a[i, k] * b[k, j]
+         | Prefetch(buffer, index)                     it will be read soon
          | Barrier()
     Expr = deepseek.ir.scalar.Expr                pure scalars, `load` reads a buffer
 
@@ -78,6 +79,17 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefetch:
+    """A hint that changes no value: buffer[index] will be read soon, so memory may bring it now.
+
+    Nothing is read: the index may lie beyond the buffer.
+    """
+
+    buffer: str
+    index: Expr
+
+
+@dataclass(frozen=True, slots=True)
 class Loop:
     axis: Axis
     body: tuple[Stmt, ...]
@@ -106,14 +118,14 @@ class Fold:
 
     A vector axis is folded in a fixed number of virtual lanes (`lanes`, a power of two that does
     not depend on the target), element e going to lane e % lanes in increasing order; the lanes are
-    then merged pairwise: lane i with lane i + lanes/2, halving. `body` holds Lets evaluated per
-    element before `step`; `prefix` holds Stores evaluated per element after it, seeing the new
-    carries (serial axes only).
+    then merged pairwise: lane i with lane i + lanes/2, halving. `body` is run per element before
+    `step`; `prefix` holds Stores evaluated per element after it, seeing the new carries (serial
+    axes only).
     """
 
     axes: tuple[Axis, ...]
     carries: tuple[Carry, ...]
-    body: tuple[Let, ...] = ()
+    body: tuple[Let | Prefetch, ...] = ()
     prefix: tuple[Store, ...] = ()
     lanes: int = 1
 
@@ -151,7 +163,7 @@ class Barrier:
     """All lanes of a grid task arrive before any goes on (no effect where a task is one thread)."""
 
 
-Stmt = Let | Store | Loop | Fold | Mma | Barrier
+Stmt = Let | Store | Loop | Fold | Mma | Prefetch | Barrier
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,5 +241,7 @@ def expressions(stmt: Stmt) -> tuple[Expr, ...]:
             return tuple(parts)
         case Mma(_, _, a_at, _, b_at, depth):
             return a_at, b_at, depth
+        case Prefetch(_, index):
+            return (index,)
         case _:
             return ()

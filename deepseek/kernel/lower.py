@@ -114,12 +114,12 @@ def assemble(
     body: Graph, nest: loops.Nest, sources: list[Buffer], outputs: list[Buffer]
 ) -> Lowered:
     """Collect what the statements use into a Kernel."""
-    exprs = [e for s in statements(nest.body) for e in expressions(s)]
+    exprs = expressions_in(nest.body)
     nodes = scalar.walk(exprs)
     loaded = buffers_read(nest.body)
     used = [(i, b) for i, b in enumerate(sources) if b.name in loaded]
     types = [body.inputs[i].type for i, _ in used] + [v.type for v in body.outputs]
-    if polyfill.instructions(exprs) < HEAVY:
+    if all(polyfill.instructions(expressions_in((s,))) < HEAVY for s in task_of(nest.body)):
         outputs = [
             replace(b, streamed=streamed(types, v.type, nest.lengths))
             for b, v in zip(outputs, body.outputs, strict=True)
@@ -168,14 +168,22 @@ def formatted(lines: tuple[Line, ...], folder: str) -> tuple[str, ...]:
 
 def grain_of(kernel: Kernel, arguments: dict[Expr, Expr]) -> Expr:
     """Grid tasks that make about 16,000 elements: fewer are not worth another thread."""
-    body: Sequence[Stmt] = kernel.body
-    while len(body) == 1 and isinstance(body[0], Loop) and body[0].axis.kind == GRID:
-        body = body[0].body
-    elements = scalar.substitute(elements_of(body), arguments)
+    elements = scalar.substitute(elements_of(task_of(kernel.body)), arguments)
     if any(v not in arguments.values() for v in scalar.variables(elements)):
         return scalar.ONE
     worth = scalar.floordiv(scalar.const(16384), scalar.maximum(scalar.ONE, elements))
     return scalar.maximum(scalar.ONE, worth)
+
+
+def task_of(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+    """What the grid loops are around."""
+    while len(body) == 1 and isinstance(body[0], Loop) and body[0].axis.kind == GRID:
+        body = body[0].body
+    return body
+
+
+def expressions_in(body: tuple[Stmt, ...]) -> list[Expr]:
+    return [e for s in statements(body) for e in expressions(s)]
 
 
 def elements_of(body: Sequence[Stmt]) -> Expr:

@@ -17,8 +17,9 @@ from deepseek.ir.graph import Value
 from deepseek.ir.scalar import ONE, Expr, const
 from deepseek.ir.shape import Shape
 from deepseek.kernel import polyfill
+from deepseek.kernel.ahead import large_operands, rows_to_come
 from deepseek.kernel.evaluate import Evaluator
-from deepseek.kernel.ir import SHARED, UNROLL, VECTOR, Axis, Buffer, Loop, Stmt, Store
+from deepseek.kernel.ir import SHARED, UNROLL, VECTOR, Axis, Buffer, Loop, Prefetch, Stmt, Store
 from deepseek.kernel.loops import (
     Nest,
     Span,
@@ -55,14 +56,16 @@ def pointwise(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer], lanes: 
         return _flat(spans[0], stores)
     across = _crossing(spans, stores)
     if across is not None:
-        return _turned(spans, across, stores, lanes)
+        return _turned(spans, across, stores, lanes, large_operands(ev))
     if len(stores) == 1 and _is_written_out(spans[-1], stores[0]):
         return _interleaved(spans, stores[0])
     wide = 1 if len(spans) == 2 or not is_small(spans[0].extent, 15) else 2
+    large = large_operands(ev)
     body: list[Stmt] = []
     for piece, change in _pieces(spans[-1], stores):
-        part = together([substituted(s, change) for s in stores])
-        body += nest([*spans[wide:-1], piece], part)
+        part = [substituted(s, change) for s in stores]
+        hints = rows_to_come([*spans[:-1], piece], [s.value for s in part], large)
+        body += nest([*spans[wide:-1], piece], (*hints, *together(part)))
     return Nest(grid(spans[:wide], tuple(body)))
 
 
@@ -150,7 +153,9 @@ def _lying(along: Span, last: Span, stores: list[Store]) -> list[Expr]:
     return found
 
 
-def _turned(spans: list[Span], along: Span, stores: list[Store], lanes: int) -> Nest:
+def _turned(
+    spans: list[Span], along: Span, stores: list[Store], lanes: int, large: frozenset[str]
+) -> Nest:
     """Tiles: what lies along `along` is copied to scratch with its axes exchanged, then all is
     computed along the output."""
     last = spans[-1]
@@ -166,13 +171,34 @@ def _turned(spans: list[Span], along: Span, stores: list[Store], lanes: int) -> 
         body.append(_turn(e, buffer, row, column, last, last_block, split, lanes))
         place = scalar.add(scalar.mul(row.var, const(TILE_ACROSS)), column.var)
         held[scalar.substitute(e, split)] = scalar.load(buffer.name, e.dtype, place)
+    next_block = along_block if is_small(last.extent, TILE_ACROSS) else last_block
+    hints = tuple(
+        _next_tile(e, along, last, row, column, split, next_block)
+        for e in _lying(along, last, stores) if e.name in large
+    )  # fmt: skip
     kept = []
     for store in stores:
         moved = substituted(store, split)
         kept.append(replace(moved, value=scalar.substitute(moved.value, held)))
-    inner = nest([row, column], together(kept))
+    inner = nest([row, column], (*hints, *together(kept)))
     tasks = [along_block if s is along else last_block if s is last else s for s in spans]
     return Nest(grid(tasks, (*body, *inner)), scratch)
+
+
+def _next_tile(
+    e: Expr, along: Span, last: Span, row: Span, column: Span, split: dict[Expr, Expr],
+    block: Span,
+) -> Prefetch:  # fmt: skip
+    """While a tile is written, the next one is asked for: as many of its places as were written."""
+    pieces = const(TILE_ALONG // TILE_ACROSS)  # of a line of the operand, each as wide as a row
+    piece = scalar.mul(scalar.mod(row.var, pieces), const(TILE_ACROSS))
+    place = {
+        row.var: scalar.add(piece, column.var),
+        column.var: scalar.floordiv(row.var, pieces),
+        block.var: scalar.add(block.var, ONE),
+    }
+    moved = {s.var: scalar.substitute(split[s.var], place) for s in (along, last)}
+    return Prefetch(e.name, scalar.substitute(e.args[0], moved))
 
 
 def _turn(

@@ -24,6 +24,7 @@ from deepseek.kernel.ir import (
     Let,
     Loop,
     Mma,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -103,6 +104,9 @@ class _Printer:
                     f"mma({stmt.acc}, {stmt.a}, {a_at}, {stmt.b}, {b_at}, {depth}, "
                     f"{stmt.m}, {stmt.n}, {stmt.row}, {stmt.step}, {stmt.pitch}, {stmt.width})",
                 )
+            case Prefetch(buffer, place):
+                (index,) = self.texts_of(indent, place)
+                self.line(indent, f"prefetch {buffer}[{index}]")
             case Barrier():
                 self.line(indent, "barrier")
 

@@ -12,15 +12,30 @@ from deepseek.ir.scalar import (
     FALSE,
     ONE,
     TRUE,
+    add,
     and_,
     bounds,
     call,
     coefficient,
     const,
+    minimum,
     mul,
+    sub,
+    substitute,
     walk,
 )
-from deepseek.kernel.ir import GLOBAL, VECTOR, Fold, Kernel, Loop, expressions, statements
+from deepseek.kernel.ahead import AHEAD
+from deepseek.kernel.ir import (
+    GLOBAL,
+    VECTOR,
+    Fold,
+    Kernel,
+    Loop,
+    Prefetch,
+    expressions,
+    statements,
+)
+from deepseek.kernel.pointwise import TILE_ACROSS
 from deepseek.kernel.reduction import SWEPT
 from deepseek.kernel.streaming import CACHED_BYTES
 
@@ -58,6 +73,67 @@ def test_small_results_of_large_operands_stay_in_the_caches():
     for axis in (0, 1):
         (kernel,) = kernels_of(lambda x, axis=axis: ds.sum(x, axis=axis), x)
         assert hints(kernel) == [FALSE]
+
+
+def asked_for(kernel: Kernel) -> list[tuple[Any, Any]]:
+    """For each Prefetch, its index and the extent of the vector axis that it runs along."""
+    found = []
+    for stmt in statements(kernel.body):
+        if isinstance(stmt, Loop | Fold):
+            axis = stmt.axis if isinstance(stmt, Loop) else stmt.axes[-1]
+            assert axis.kind == VECTOR or not any(isinstance(s, Prefetch) for s in stmt.body)
+            found += [(s.index, axis.extent) for s in stmt.body if isinstance(s, Prefetch)]
+    return found
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: ds.softmax(x, -1),
+        lambda x: ds.layer_norm(x, (1024,)),
+        lambda x: x - ds.mean(x, -1, keepdims=True),
+    ],
+    ids=["softmax", "layer_norm", "centred"],
+)
+def test_tasks_of_several_passes_ask_for_the_next_row_once(body):
+    (kernel,) = kernels_of(body, ds.zeros((512, 1024)))
+    row = kernel.grid()[0].var
+    ((index, extent),) = asked_for(kernel)
+    assert extent is const(1024)
+    assert substitute(index, {row: sub(row, ONE)}) in [e.args[0] for e in all_loads(kernel)]
+    (small,) = kernels_of(body, ds.zeros((64, 1024)))
+    assert not asked_for(small)
+
+
+def test_one_pass_over_memory_asks_for_nothing():
+    x = ds.zeros((512, 1024))
+    for body in (lambda x: ds.sum(x, 1), lambda x: x[:, ::-1] * 2, lambda x: x[:, :700] + 1):
+        (kernel,) = kernels_of(body, x)
+        assert not asked_for(kernel)
+
+
+def test_rows_from_anywhere_are_asked_for_early():
+    """So many rows early that AHEAD bytes are under way, and never beyond the last index."""
+    table, rows = ds.zeros((5000, 64)), ds.zeros((300,), dtype=ds.int64)
+    (kernel,) = kernels_of(lambda table, rows: ds.take(table, rows, axis=0), table, rows)
+    ((index, _),) = asked_for(kernel)
+    places = {e.args[0] for e in walk([index]) if e.fn == "load"}
+    (row,) = (axis.var for axis in kernel.grid())
+    assert places == {minimum(add(row, const(AHEAD // 256)), const(299))}
+
+
+def test_tiles_that_are_turned_ask_for_the_next_one():
+    """Each line of it once: as many places as the tile has that is written meanwhile."""
+    (kernel,) = kernels_of(lambda x: x.T + 1, ds.zeros((1024, 512)))
+    ((index, extent),) = asked_for(kernel)
+    assert bounds(extent) == (TILE_ACROSS, TILE_ACROSS)
+    block = kernel.grid()[-1].var
+    assert coefficient(index, block) is const(TILE_ACROSS * 512)
+
+
+def all_loads(kernel: Kernel) -> list[Any]:
+    roots = [e for s in statements(kernel.body) for e in expressions(s)]
+    return [e for e in walk(roots) if e.fn == "load"]
 
 
 def loads(kernel: Kernel, kind: str) -> list[Any]:
@@ -105,6 +181,17 @@ def test_a_costly_value_is_computed_once_for_all_passes_over_a_row():
             if e.fn in ("exp", "erf")
         ]
         assert len(uses) == 1
+
+
+def test_a_sum_of_zeros_and_one_known_element_reads_that_element():
+    """As the log-likelihood of a label: no fold, but one load at the label's place."""
+
+    def loss(x, t):
+        return ds.sum(ds.where(ds.expand_dims(t, 1) == ds.arange(600), x * 2, 0.0), axis=1)
+
+    (kernel,) = kernels_of(loss, ds.zeros((10, 600)), ds.zeros((10,), dtype=ds.int64))
+    assert not [s for s in statements(kernel.body) if isinstance(s, Fold)]
+    assert len(all_loads(kernel)) == 2
 
 
 def test_cross_entropy_and_its_gradient_go_over_the_logits_once():

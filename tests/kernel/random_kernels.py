@@ -44,6 +44,7 @@ from deepseek.kernel.ir import (
     Kernel,
     Let,
     Loop,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -183,6 +184,8 @@ class Writer:
 
     def statement(self, depth: int) -> Stmt:
         kind = self.random.random()
+        if kind < 0.03:
+            return Prefetch(self.one("x", "k", "o"), self.integer())
         if kind < 0.35 or depth == 0:
             return self.store()
         if kind < 0.45:
@@ -244,7 +247,8 @@ class Writer:
             prefix = (Store("p", self.index(), call("add", carries[0].var, f32(1))),)
         self.floats, self.loops = known, outer
         self.floats += [c.var for c in carries]
-        return Fold(tuple(axes), carries, (let,), prefix, lanes)
+        hint = (Prefetch("x", self.integer()),) if self.chance(0.1) else ()
+        return Fold(tuple(axes), carries, (let, *hint), prefix, lanes)
 
     def carries(self) -> tuple[Carry, ...]:
         pairs = [(self.fresh_float("c"), self.fresh_float("d")) for _ in range(self.one(1, 1, 2))]

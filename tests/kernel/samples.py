@@ -58,6 +58,7 @@ from deepseek.kernel.ir import (
     Let,
     Loop,
     Mma,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -334,11 +335,13 @@ def argmax() -> Sample:
 
 
 def columns() -> Sample:
-    """A fold in each lane, its result through scratch of the task, then a second pass."""
+    """A fold in each lane, its result through scratch of the task, then a second pass, which asks
+    for rows that there may not be.
+    """
     s = total("s", at("x", ROW))
     first = loop(J, M, VECTOR, Fold((Axis(I, N),), (s,)), Store("t", J, s.var))
     mean = call("div", at("t", J), cast(N, float32))
-    second = loop(I, N, SERIAL, loop(J, M, VECTOR,
+    second = loop(I, N, SERIAL, loop(J, M, VECTOR, Prefetch("x", add(ROW, mul(M, const(9)))),
                                      Store("o", ROW, call("sub", at("x", ROW), mean))))  # fmt: skip
     kernel = Kernel(
         "columns", (inp("x"), out("o"), Buffer("t", float32, SHARED, M)), (N, M),

@@ -57,7 +57,9 @@ class Expressions(Indices):
             if node in self.known:
                 stack.pop()
                 continue
-            missing = [a for a in node.args if a not in self.known]
+            # What a load's index is made of becomes an address, only what that takes of it a value.
+            args = node.args[1:] if node.fn == "load" else node.args
+            missing = [a for a in args if a not in self.known]
             if missing and not self.is_index_node(node):
                 stack.extend(reversed(missing))
                 continue

@@ -34,6 +34,9 @@ class Folds(Expressions):
     def store_statement(self, stmt: Store) -> None:
         raise NotImplementedError
 
+    def body(self, stmts: Iterable[Stmt]) -> None:
+        raise NotImplementedError
+
     def flush(self) -> None:
         raise NotImplementedError
 
@@ -81,8 +84,7 @@ class Folds(Expressions):
 
         def element(carried: Carried) -> Carried:
             self._bind_carries(stmt.carries, carried, lanes)
-            for let in stmt.body:
-                self.let(let)
+            self.body(stmt.body)
             steps = self._steps(stmt.carries, lanes, copies)
             if stmt.prefix:
                 self._prefix(stmt, steps, lanes)
@@ -307,8 +309,7 @@ class Folds(Expressions):
         """One step of every active lane."""
         with self.vector_scope(vector):
             self._bind_carries(stmt.carries, carried, vector.lanes)
-            for let in stmt.body:
-                self.let(let)
+            self.body(stmt.body)
             steps = self._steps(stmt.carries, vector.lanes, vector.copies)
             for carry, new, old in zip(stmt.carries, steps, carried, strict=True):
                 t = vector_type(register_type(carry.var.dtype), vector.lanes)
