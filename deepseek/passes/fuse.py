@@ -11,7 +11,7 @@ computed. A group has a domain (the loops) and a form:
     scatter     one scatter
 
 Values of one element, views and created values belong to no group: whoever reads them recomputes
-them.
+them, unless several groups read a value of one element that takes long to compute.
 """
 
 from __future__ import annotations
@@ -21,12 +21,8 @@ from deepseek.ir.access import Index, axes_of, inlined, is_alias, row_index
 from deepseek.ir.graph import Graph, Node, Value
 from deepseek.ir.op import Kind
 from deepseek.ir.shape import exprs, numel
+from deepseek.passes.cost import REPEATED_WORK, costly_scalars, weight
 from deepseek.passes.grouping import FORMS, Group, Grouping, live
-
-REPEATED_WORK = 8  # instructions per element that may be spent again to save a trip to memory
-HEAVY = {"div": 4, "sqrt": 4, "floordiv": 4, "mod": 4, "pow": 20} | dict.fromkeys(
-    ("exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "atan", "erf"), 10
-)
 
 
 def fuse(graph: Graph) -> Graph:
@@ -46,6 +42,8 @@ class Fuser(Grouping):
         for node in reversed(self.graph.nodes):
             self._sink(node)
         self._join_siblings()
+        for value in costly_scalars(self.graph):
+            self.share(value)
         return self.with_regions()
 
     def _assign(self, node: Node) -> None:
@@ -309,16 +307,6 @@ class Fuser(Grouping):
             for access in self.memory_reads(node, group.at[node.outputs[0]])
             if access.value.type.numel == count
         }
-
-
-def weight(node: Node) -> int:
-    """About how many instructions one element of a pointwise node takes."""
-    if node.op.kind is not Kind.ELEMENTWISE:
-        return REPEATED_WORK
-    assert node.op.meaning is not None
-    operands = [scalar.var(f"x{i}", v.type.dtype) for i, v in enumerate(node.inputs)]
-    parts = scalar.walk([node.op.meaning(*operands, **node.attrs)])
-    return sum(HEAVY.get(e.fn, 1) for e in parts if e.args)
 
 
 def folded_axes(node: Node) -> tuple[int, ...]:
