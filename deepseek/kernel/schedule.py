@@ -28,7 +28,7 @@ from deepseek.kernel.problem import (
 from deepseek.kernel.register_tile import register_tile
 
 SWEPT = 8  # places of the sum for which a right operand in memory is read at once
-FAR = 1 << 18  # elements that hardly stay in a core's own caches
+FAR = 1 << 17  # elements that hardly stay in the nearest caches
 MOST_SUMS = 16  # that lanes along the summed axis make at once
 
 
