@@ -99,8 +99,12 @@ class Schedule:
 
 
 def machine_of(lanes: int, itemsize: int) -> Machine:
-    """The machine for accumulators of a size, from its number of float32 lanes."""
-    return Machine(max(1, lanes * 4 // itemsize), 32 if lanes >= 16 else 16)
+    """The machine for accumulators of a size, from its number of float32 lanes.
+
+    Where vectors are shortest, products are no part of an addition and need a register.
+    """
+    registers = 32 if lanes >= 16 else 16 if lanes >= 8 else 15
+    return Machine(max(1, lanes * 4 // itemsize), registers)
 
 
 def size_of(sizes: Sizes) -> int:

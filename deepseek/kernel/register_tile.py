@@ -26,6 +26,7 @@ from deepseek.kernel.problem import (
 FMAS = 2  # multiply-adds of whole vectors in a cycle
 LOADS = 2  # loads of whole vectors in a cycle
 CHAINS = 16  # sums that are under way at once where multiply-adds need not wait for each other
+STREAMS = 8  # rows that are read side by side as fast as one
 TILE_CYCLES = 60  # what a micro-tile takes beside its sums
 TASK_CYCLES = 4000  # what starting a task costs
 # Numbers of threads that a schedule should suit, with weights: what a task packs, others pack too.
@@ -33,7 +34,7 @@ THREADS = ((1, 4), (2, 2), (4, 2), (16, 2))
 PANEL_ELEMENTS = 1 << 18  # of the left operand that a task keeps packed
 SUM_ELEMENTS = 1 << 22  # that wait in a task's scratch for the next panels of their sums
 NEAR = 512  # elements that a few lines of a cache hold
-SET_ELEMENTS = 1 << 14  # after so many, addresses fall into the same sets of a core's own cache
+SET_ELEMENTS = 1 << 15  # after so many, addresses fall into the same sets of a core's caches
 WAYS = 16  # that such a set has
 
 
@@ -206,8 +207,8 @@ def _step(height: int, vectors: int, in_place: bool) -> float:
     """Cycles of one place of the sum: vectors that are read in place lie on two lines."""
     multiplied = height * vectors
     loaded = height + vectors * (2 if in_place else 1)
-    waiting = 0.13 * max(0, CHAINS - multiplied)
-    return max(multiplied / FMAS, loaded / LOADS) + waiting + 0.1 * vectors * in_place
+    waiting = 0.13 * max(0, CHAINS - multiplied) + 0.06 * max(0, height - STREAMS)
+    return max(multiplied / FMAS, loaded / LOADS) + waiting + 0.3 + 0.1 * vectors * in_place
 
 
 def _pack_right(p: Problem, tile: tuple[int, ...], vectors: int) -> tuple[float, bool]:

@@ -11,6 +11,8 @@ never on the number of threads, so that results do not either.
 
 from __future__ import annotations
 
+import math
+
 from deepseek.kernel.problem import (
     COLUMNS,
     PACKED,
@@ -19,13 +21,15 @@ from deepseek.kernel.problem import (
     Problem,
     Schedule,
     Sizes,
+    filled,
     run_of,
     size_of,
 )
 from deepseek.kernel.register_tile import register_tile
 
 SWEPT = 8  # places of the sum for which a right operand in memory is read at once
-FAR = 1 << 18  # elements that hardly stay in a core's own caches
+FAR = 1 << 17  # elements that hardly stay in the nearest caches
+OUTSIDE = 1 << 22  # elements that hardly stay in any cache
 MOST_SUMS = 16  # that lanes along the summed axis make at once
 
 
@@ -37,8 +41,9 @@ def schedule_of(p: Problem) -> Schedule:
     if form == COLUMNS:
         return Schedule(form, _last(p.rows, _column_rows(p)), (1,) * len(p.columns))
     if form == SWEEP:
-        width = 1024 if size_of(p.columns) >= 4096 else 512
-        return Schedule(form, _whole(p.rows), (1,) * len(p.columns), width, block=SWEPT)
+        return Schedule(form, _whole(p.rows), (1,) * len(p.columns), _swept(p), block=SWEPT)
+    if size_of(p.rows) == 1 and size_of(p.columns) * size_of(p.folded) > OUTSIDE:
+        return Schedule(form, _whole(p.rows), (1,) * len(p.columns))  # in the order of memory
     if size_of(p.rows) * size_of(p.columns) <= MOST_SUMS:
         return Schedule(form, _whole(p.rows), _whole(p.columns))
     return Schedule(
@@ -83,6 +88,13 @@ def _sweeps(p: Problem, m: int, n: int, k: int) -> bool:
     plain = not p.right_guarded and len(p.folded) == 1 and None not in p.rows
     few = m <= p.machine.registers // 4
     return plain and p.right_along_columns == 1 and few and n * k > FAR and n >= 64
+
+
+def _swept(p: Problem) -> int:
+    """The columns of a sweep's task: equal shares, whole vectors."""
+    columns = size_of(p.columns)
+    usual = 1024 if columns >= 4096 else 512
+    return filled(math.ceil(columns / max(1, round(columns / usual))), p.machine.lanes)
 
 
 def _last(sizes: Sizes, tile: int) -> tuple[int, ...]:

@@ -6,12 +6,15 @@ Operands are small whole numbers, so that results are exact whatever the order o
 from __future__ import annotations
 
 import importlib.util
+import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from deepseek.backends.cpu.target import TARGETS
 from deepseek.ir import scalar
 from deepseek.ir.dtype import DTYPES, bfloat16, float32, float64
 from deepseek.ir.graph import Value, constant, input_value, node
@@ -111,6 +114,51 @@ def test_every_form_fits_every_matmul(plan: Schedule, turned: tuple[bool, bool])
     plain = [a.T if t else a for a, t in zip(arrays, turned, strict=True)]
     compiled = Compiled(inputs, [product(*operands)], plan)
     check(compiled, arrays, [expected_product(*plain)])
+
+
+IN_PLACE = [  # with the left operand, the right one
+    (True, True, Schedule(PACKED, (4,), (32,), 32, 16, 2, 2, 0, 50, rest=6)),
+    (True, False, Schedule(PACKED, (4,), (32,), 32, 16, 2, 2, 0, 50, rest=6)),
+    (False, True, Schedule(PACKED, (4,), (32,), 32, 16, 2, 2, 0, 50, rest=6)),
+    (False, False, Schedule(PACKED, (4,), (32,), 32, 16, 2, 2, 0, 50, rest=6)),
+    (True, True, Schedule(PACKED, (5,), (16,), 16, 16, 9, 9, 0, 17, rest=6)),
+    (True, False, Schedule(PACKED, (13,), (48,), 48, 16, 1, 1, 0, 50, rest=22)),
+    (False, True, Schedule(PACKED, (2,), (64,), 64, 16, 3, 1, 0, 9, rest=6)),
+]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("place", IN_PLACE, ids=lambda p: f"{p[0]}-{p[1]}-{p[2].width}")
+def test_operands_in_place_and_a_rest_of_columns(
+    place: tuple[bool, bool, Schedule], turned: bool
+) -> None:
+    plan = replace(place[2], left_in_place=place[0], right_in_place=place[1])
+    m, k, n = 13, 50, 70
+    a, b = input_value(float32, (k, m) if turned else (m, k)), input_value(float32, (k, n))
+    left = apply(view.permute_dims, a, axes=(1, 0)) if turned else a
+    arrays = [whole_numbers(v.type.shape, float32, i) for i, v in enumerate((a, b))]
+    plain = [arrays[0].T if turned else arrays[0], arrays[1]]
+    check(Compiled([a, b], [product(left, b)], plan), arrays, [expected_product(*plain)])
+
+
+@pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("level", ["v2", "v3", "v4"])
+def test_products_of_random_shapes(level: str, turned: tuple[bool, bool]) -> None:
+    rng = random.Random(f"{level} {turned}")
+    for _ in range(25):
+        batch, m, k, n = (rng.choice((1, rng.randint(1, most))) for most in (4, 70, 90, 150))
+        shapes = [(k, m) if turned[0] else (m, k), (n, k) if turned[1] else (k, n)]
+        inputs = [input_value(float32, (batch, *s)) for s in shapes]
+        operands = [
+            apply(view.permute_dims, v, axes=(0, 2, 1)) if t else v
+            for v, t in zip(inputs, turned, strict=True)
+        ]
+        arrays = [whole_numbers((batch, *s), float32, i) for i, s in enumerate(shapes)]
+        plain = [a.swapaxes(1, 2) if t else a for a, t in zip(arrays, turned, strict=True)]
+        compiled = Compiled(inputs, [product(*operands)], lanes=TARGETS[level].width)
+        compiled.check_form()
+        (got,) = compiled.native(arrays, level=level)
+        np.testing.assert_array_equal(got, expected_product(*plain), str((batch, m, k, n)))
 
 
 @pytest.mark.parametrize("dtype", ["int32", "uint8", "float64", "float16"])
@@ -353,7 +401,9 @@ def test_lower_levels(level: str, dtype: str) -> None:
     np.testing.assert_array_equal(got, wanted)
 
 
-@pytest.mark.parametrize("shape", [(100, 300, 200), (64, 64, 64), (3, 500, 700), (300, 200, 1)])
+@pytest.mark.parametrize(
+    "shape", [(100, 300, 200), (64, 64, 64), (3, 500, 700), (300, 200, 1), (459, 95, 106)]
+)
 def test_the_same_bits_however_tasks_are_shared_out(shape: tuple[int, int, int]) -> None:
     m, k, n = shape
     a, b = input_value(float32, (m, k)), input_value(float32, (k, n))
@@ -372,6 +422,6 @@ def test_register_tiles_give_the_same_bits_in_every_form() -> None:
     arrays = [rng.normal(size=s).astype(np.float32) for s in ((30, 200), (200, 50))]
     results = [
         Compiled([a, b], [product(a, b)], plan).native(arrays)[0]
-        for plan in (FORCED[0], FORCED[1], FORCED[4])
+        for plan in (FORCED[0], FORCED[1], FORCED[4], None)
     ]
     assert np.array_equal(results[0], results[1]) and np.array_equal(results[0], results[2])
