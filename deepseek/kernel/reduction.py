@@ -40,7 +40,7 @@ from deepseek.kernel.loops import (
     with_length,
 )
 
-COLUMNS = 512  # columns of a grid task that reduces along rows
+COLUMNS = 1024  # columns of a grid task that reduces along rows
 COLUMNS_READ_AGAIN = 256  # the same where its elements are read several times
 LANES = 32  # virtual lanes of a fold: fixed, so that sums do not depend on the machine
 SWEPT = 8  # rows that a sweep over columns takes at a time

@@ -141,13 +141,15 @@ class Fuser(Grouping):
 
     def _merge(self, source: Group, target: Group) -> None:
         """Move a pointwise producer group into its consumer's, where its loops fit."""
-        if source.form != "pointwise" or target.form not in ("pointwise", "reduce", "prefix"):
+        if source.form != "pointwise" or target.form in ("scatter", "alone"):
             return
         if self.later(target.parents, source):
             return  # a third group lies on a path from source to target
         moved = self._moved_places(source, target)
         if moved is None:
             return
+        if target.form == "contract" and (moved != source.at or self._seen_outside(source, target)):
+            return  # what a contraction itself reads stays in memory
         source.at = moved
         self.unite(source, target)
 
@@ -173,7 +175,7 @@ class Fuser(Grouping):
         index = reads.pop()
         if len(index) != len(source.domain):
             return None
-        if not self._cheap_to_repeat(source, target):
+        if not self._cheap_to_repeat(source, target, index):
             return None
         if any(
             v.fn == "var" and v.name.startswith("?") for x in index for v in scalar.variables(x)
@@ -184,8 +186,10 @@ class Fuser(Grouping):
             value: tuple(scalar.substitute(x, moves) for x in at) for value, at in source.at.items()
         }
 
-    def _cheap_to_repeat(self, source: Group, target: Group) -> bool:
-        """Whether computing source's elements as often as target has elements costs little more."""
+    def _cheap_to_repeat(self, source: Group, target: Group, index: Index) -> bool:
+        """Whether computing source's elements as often as target reads them costs little more."""
+        if index == row_index(target.domain, target.folded):
+            return True  # once per row
         count, produced = scalar.product(target.shape), scalar.product(source.shape)
         if scalar.is_nonnegative(scalar.sub(produced, count)):
             return True
