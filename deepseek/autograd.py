@@ -29,6 +29,7 @@ from deepseek.frontend.tensor import (
 from deepseek.ir.graph import INPUT, INPUT_NODE, Graph, Node, Value, make_node
 from deepseek.ir.op import DERIVED, Kind, Op
 from deepseek.ir.rewrite import inline
+from deepseek.ir.shape import is_one
 from deepseek.ops.define import composite_op
 
 Flows = Callable[[Value], bool]
@@ -221,7 +222,7 @@ def backward(loss: Tensor, gradient: Tensor | None = None, retain_graph: bool = 
             "backward once for each computation, or with retain_graph=True",
         )  # fmt: skip
     if gradient is None:
-        if value.type.numel != 1:
+        if not is_one(value.type.numel):
             raise op_error(
                 ShapeError, "backward", value.type, "a tensor of one element, or gradient=...",
                 user_line(), "reduce it first, e.g. loss.mean().backward()",
@@ -318,7 +319,7 @@ def value_and_grad(
         with enable_grad():
             out = function(*arguments, **kwargs)
         value = out[0] if has_aux else out
-        if not isinstance(value, Tensor) or value._value.type.numel != 1:
+        if not isinstance(value, Tensor) or not is_one(value._value.type.numel):
             raise op_error(
                 ShapeError, "grad", getattr(value, "_value", value),
                 "a function whose value has one element", user_line(),

@@ -27,7 +27,7 @@ from deepseek.ir import graph
 from deepseek.ir.dtype import DType, dtype_of
 from deepseek.ir.graph import INPUT, INPUT_NODE, Attrs, Value, make_node
 from deepseek.ir.op import Op
-from deepseek.ir.shape import Shape, current_sizes, dim, tensor_type
+from deepseek.ir.shape import Shape, current_sizes, dim, is_one, tensor_type
 
 
 class Hooks:
@@ -287,7 +287,7 @@ class Tensor:
 
     def item(self) -> Any:
         """The only element as a Python number. Raises ArgumentError if there are more or none."""
-        if self._value.type.numel != 1:
+        if not is_one(self._value.type.numel):
             raise ArgumentError(f"item(): got {self._value.type}; wanted a tensor of one element")
         return self.numpy().item()
 
@@ -332,7 +332,7 @@ class Tensor:
         return int(self._scalar("int"))
 
     def _scalar(self, what: str) -> Any:
-        if self._value.type.numel != 1:
+        if not is_one(self._value.type.numel):
             raise ArgumentError(
                 f"{what}(): got {self._value.type}; wanted a tensor of one element\n"
                 "  help: reduce it first, e.g. with x.any(), x.all() or x.sum()"

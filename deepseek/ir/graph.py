@@ -154,7 +154,7 @@ def constant(array: np.ndarray[Any, Any], dtype: DType) -> Value:
 
 def exact(attrs: Attrs) -> tuple[Any, ...]:
     """Attributes as a key that tells -0.0 from 0.0, and True and 1.0 from 1."""
-    return tuple([(name, _exact(value)) for name, value in attrs.items()])
+    return tuple([(name, _exact(value)) for name, value in attrs.items()]) if attrs else ()
 
 
 def _exact(value: Any) -> Any:
@@ -165,14 +165,22 @@ def _exact(value: Any) -> Any:
 
 
 class Graph:
-    """A function from `inputs` to `outputs`: everything between is reached from the outputs."""
+    """A function from `inputs` to `outputs`: everything between is reached from the outputs.
+
+    `nodes` is for who has just walked there: all of them, in recorded order.
+    """
 
     __slots__ = ("inputs", "outputs", "_nodes")
 
-    def __init__(self, inputs: Iterable[Value], outputs: Iterable[Value]) -> None:
+    def __init__(
+        self,
+        inputs: Iterable[Value],
+        outputs: Iterable[Value],
+        nodes: tuple[Node, ...] | None = None,
+    ) -> None:
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
-        self._nodes: tuple[Node, ...] | None = None
+        self._nodes = nodes
 
     @property
     def nodes(self) -> tuple[Node, ...]:

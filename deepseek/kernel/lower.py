@@ -126,7 +126,8 @@ def assemble(
         ]
     found = {*nodes, *scalar.walk([b.streamed for b in outputs])}
     symbols = sorted(
-        (e for e in found if e.fn == "var" and e.attr[1:] == (2, None)), key=lambda e: e.text
+        (e for e in found if e.fn == "var" and e.attr[1:] == scalar.SIZE_BOUNDS),
+        key=lambda e: e.text,
     )
     arguments = {s: nest.lengths.get(s, s) for s in symbols}
     buffers = (*(b for _, b in used), *outputs, *nest.scratch)

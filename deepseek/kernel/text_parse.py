@@ -15,7 +15,7 @@ from typing import Any
 
 from deepseek.errors import DeepseekError, FormatError
 from deepseek.ir.dtype import DTYPES, DType, bool_, int64
-from deepseek.ir.scalar import FALSE, FUNCTIONS, TRUE, Expr, const, make
+from deepseek.ir.scalar import FALSE, FUNCTIONS, SIZE_BOUNDS, TRUE, Expr, const, make
 from deepseek.kernel.ir import (
     GLOBAL,
     GRID,
@@ -125,7 +125,7 @@ class _Parser:
             lines.append(ast.literal_eval(self.next().rest))
         sizes: list[Expr] = []
         while self.peek("size", 0):
-            sizes.append(self.declare(self.lines[self.at].rest, (2, None), int64))
+            sizes.append(self.declare(self.lines[self.at].rest, SIZE_BOUNDS, int64))
             self.at += 1
         self.names(0)
         while self.at < len(self.lines) and self.lines[self.at].word in _SPACES:

@@ -185,7 +185,7 @@ def broadcasted(op: str, tensors: Sequence[Tensor]) -> list[Tensor]:
 def expanded(x: Tensor, target: shape.Shape) -> Tensor:
     """x broadcast to a shape it is known to broadcast to."""
     source = x._value.type.shape
-    grows = any(is_size(s, 1) and not is_size(t, 1) for s, t in zip(source, target, strict=False))
+    grows = any(s == 1 and t != 1 for s, t in zip(source, target, strict=False))
     if len(source) == len(target) and not grows:  # the other sizes are known to be equal
         return x
     return record(REGISTRY["broadcast_to"], x, shape=target)  # type: ignore[no-any-return]
@@ -215,8 +215,12 @@ def shape_of(x: Tensor) -> shape.Shape:
 
 
 def is_size(size: Size, value: int) -> bool:
-    """Whether a size is this very number, whatever symbols stand for."""
-    return isinstance(size, int) and size == value
+    """Whether a size is this number. Of a symbolic one only 0 and 1 are asked about: any other
+    number is one that it happens to be.
+    """
+    if isinstance(size, int):
+        return size == value
+    return value == 1 and shape.is_one(size) or value == 0 and not shape.is_positive(size)
 
 
 def axis_of(op: str, x: Tensor, axis: int, rank: int | None = None) -> int:

@@ -411,7 +411,10 @@ class Grouping:
                 raise CompileError(f"{value} is computed at {group.at[value]}: a wrong fusion")
         # What it waits for is an input that nothing in it reads.
         inputs += [v for g in first for v in parts[g].outputs[:1] if v not in inputs]
-        body = Graph(inputs, self.without_late(nodes, outputs))
+        if self.late:
+            body = Graph(inputs, self.without_late(nodes, outputs))
+        else:
+            body = Graph(inputs, outputs, tuple(sorted(nodes, key=lambda n: n.sequence)))
         attrs = {"body": body, "form": group.form, "shape": group.shape, "folded": group.folded}
         outer = tuple(done.get(v, v) for v in inputs)
         made = make_node(REGION, outer, attrs, [v.type for v in outputs], group.nodes[-1].line)

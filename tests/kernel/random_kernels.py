@@ -27,6 +27,7 @@ from deepseek.ir.scalar import (
     mod,
     mul,
     not_,
+    size_var,
     sub,
     var,
     where,
@@ -50,7 +51,7 @@ from deepseek.kernel.ir import (
 )
 
 SIZE = 4096
-N, M = var("n", low=2), var("m", low=2)
+N, M = size_var("n"), size_var("m")
 BUFFERS = (
     Buffer("x", float32), Buffer("k", int64), Buffer("b", bool_),
     Buffer("o", float32, written=True), Buffer("p", float32, written=True),

@@ -38,6 +38,7 @@ from deepseek.ir.scalar import (
     minimum,
     mod,
     mul,
+    size_var,
     sub,
     var,
     where,
@@ -93,8 +94,8 @@ def values(rng: np.random.Generator, dtype: DType, n: int, limits: tuple[float, 
     return rng.integers(low, int(limits[1]) + 1, n).astype(dtype.numpy)
 
 
-N = var("n", low=2)
-M = var("m", low=2)
+N = size_var("n")
+M = size_var("m")
 I = var("i", low=0, extent=N)  # noqa: E741
 J = var("j", low=0, extent=M)
 ROW = add(mul(I, M), J)

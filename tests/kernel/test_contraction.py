@@ -212,7 +212,7 @@ def test_a_broadcast_matrix_is_packed_once() -> None:
 @pytest.mark.parametrize("known", ["", "k", "n", "kn", "mn", "mk"])
 @pytest.mark.parametrize("sizes", [(2, 3, 2), (33, 17, 70), (5, 1100, 20)], ids=str)
 def test_sizes_of_the_run(known: str, sizes: tuple[int, int, int]) -> None:
-    current = {scalar.var(f"n{i}", low=2): size for i, size in enumerate(sizes)}
+    current = {scalar.size_var(f"n{i}"): size for i, size in enumerate(sizes)}
     m, k, n = (
         size if name in known else symbol
         for name, (symbol, size) in zip("mkn", current.items(), strict=True)
@@ -223,7 +223,7 @@ def test_sizes_of_the_run(known: str, sizes: tuple[int, int, int]) -> None:
 
 
 def test_a_convolution_with_a_batch_of_the_run() -> None:
-    batch = scalar.var("n0", low=2)
+    batch = scalar.size_var("n0")
     x, w = input_value(float32, (batch, 3, 9, 10)), input_value(float32, (5, 3, 3, 3))
     attrs = {"stride": (1, 2), "padding": ((1, 1), (0, 2)), "dilation": (1, 1), "groups": 1}
     out = apply(contract.convolution, x, w, **attrs)

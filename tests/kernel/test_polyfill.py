@@ -19,7 +19,7 @@ from deepseek.backends.cpu.emit import emit
 from deepseek.backends.cpu.target import TARGETS, runs_here
 from deepseek.config import override
 from deepseek.ir.dtype import DTYPES, DType, float32, float64, int64, uint8
-from deepseek.ir.scalar import FUNCTIONS, Expr, call, evaluate, load, var
+from deepseek.ir.scalar import FUNCTIONS, Expr, call, evaluate, load, size_var, var
 from deepseek.kernel import polyfill
 from deepseek.kernel.ir import VECTOR, Axis, Buffer, Kernel, Loop, Store
 
@@ -111,7 +111,7 @@ def worst(fn: str, dtype: DType, got: Array) -> float:
 
 
 def kernel_of(fn: str, dtype: DType) -> Kernel:
-    n = var("n", low=2)
+    n = size_var("n")
     i = var("i", low=0, extent=n)
     names = ("x", "y")[: FUNCTIONS[fn].arity]
     value = call(fn, *(load(name, dtype, i) for name in names))
