@@ -17,7 +17,6 @@ from deepseek.frontend.tensor import Tensor, enable_grad, leaf_like, no_grad, tr
 from deepseek.ir.dtype import DType, float32, float64
 from deepseek.nn.parameter import assign, clear_grad, computed_full, loaded, settle
 from deepseek.ops import where
-from deepseek.optim.repetition import Recording, Start
 from deepseek.optim.rule import (
     Group,
     Hyper,
@@ -28,6 +27,7 @@ from deepseek.optim.rule import (
     note_consumed,
     wide,
 )
+from deepseek.repetition import Recording, Start
 
 Named = list[tuple[Tensor, str, Any]]
 Known = tuple[tuple[str, ...], Recording]  # names of state, "" for the parameter: what they become

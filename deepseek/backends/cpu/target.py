@@ -6,6 +6,7 @@ nothing else of the host, so that one Program on one level gives the same bits o
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from deepseek import _runtime
@@ -51,6 +52,7 @@ TARGETS: dict[str, Target] = {
 }
 
 
+@functools.cache  # asking the processor takes long on a virtual machine
 def best_level() -> str:
     """The highest level that this machine can run."""
     level = _runtime.cpu_features()["level"]
