@@ -235,9 +235,8 @@ class Tensor:
         """The gradient that `backward` left here. Raises TraceError if a compiled step consumed
         it.
         """
-        note = getattr(state.trace, "note_grad_read", None)
-        if note is not None:
-            note(self)
+        if state.trace is not None:
+            state.trace.note_grad_read(self)
         if isinstance(self._grad, GradientDropped):
             raise TraceError(
                 "this gradient was consumed inside a compiled step and was not kept\n"
@@ -351,8 +350,7 @@ class Tensor:
             raise ArgumentError("a 0-d tensor cannot be iterated over")
         return (self[i] for i in range(len(self)))  # type: ignore[index]
 
-    def __hash__(self) -> int:
-        return id(self)
+    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         if state.trace is not None or self._value.node.op is INPUT and self._value.data is None:

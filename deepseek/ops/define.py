@@ -479,4 +479,4 @@ class _BodyTrace:
     def note_rebind(self, tensor: Tensor) -> None:
         """Rebinding a body's own temporaries is harmless."""
 
-    note_grad = note_rebind
+    note_grad = note_grad_read = note_rebind

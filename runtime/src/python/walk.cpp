@@ -290,13 +290,43 @@ void show(const Pending& pending, const std::vector<uint32_t>& numbers,
   }
 }
 
+// Whether the walk alone can still reach a node, and values that nobody else holds.
+bool is_forgotten(const py::object& node) {
+  Py_ssize_t leading_here = 1;
+  for (PyObject* value : outputs_of(node.ptr())) {
+    if (node_of(value) == node.ptr()) {
+      ++leading_here;
+      if (Py_REFCNT(value) > 1) {
+        return false;
+      }
+    }
+  }
+  return Py_REFCNT(node.ptr()) == leading_here;
+}
+
+// Lets the nodes go. A node and its values hold each other, and with them what they were computed
+// from: where nobody else does that ends here, and not when Python next looks for cycles.
+void let_go(Pending& pending) {
+  pending.values = {};
+  while (!pending.nodes.empty()) {
+    const py::object node = std::move(pending.nodes.back());  // whoever reads it is gone by now
+    pending.nodes.pop_back();
+    if (is_forgotten(node)) {
+      std::vector<py::object> dropped;
+      for (PyObject* value : outputs_of(node.ptr())) {
+        put(value, frontend.value_node, frontend.input_node, dropped);
+      }
+    }
+  }
+}
+
 Buffers run_program(const Program& program, const Buffers& inputs) {
   SignalCheck signals;
   const WithoutGil release;
   return run(program, {inputs, {}, {}, signals.hook()});
 }
 
-void run_plan(const Plan& plan, const Pending& pending) {
+void run_plan(const Plan& plan, Pending& pending) {
   Buffers inputs;
   inputs.reserve(pending.inputs.size());
   for (const uint32_t number : pending.inputs) {
@@ -316,6 +346,7 @@ void run_plan(const Plan& plan, const Pending& pending) {
     return py::cast(source < 0 ? inputs[static_cast<size_t>(~source)]
                                : made[static_cast<size_t>(source)]);
   });
+  let_go(pending);
 }
 
 std::vector<uint32_t> numbers_of(const Walk& walk, const py::sequence& values) {
