@@ -254,10 +254,11 @@ def arriving(
     What was worked out for one history serves all that have its key, as one node.
     """
     values, leaves = history.values, history.leaves
-    if gradient is not None:
-        values.append(gradient._value)
-    key = history.key, gradient and gradient._value.type
-    again = bool(history.key) and not registry.of_values
+    given = [] if gradient is None else [gradient._value]
+    values += given
+    key = history.key, *[v.type for v in given]
+    hooked = bool(registry.of_values) and any(v in registry.of_values for v in values)
+    again = bool(history.key) and not hooked
     known = _pullbacks.get(key) if again else None
     if known is not None:
         read, body, reached = known
