@@ -332,6 +332,63 @@ def wait_for_trace() -> None:
 def writing_here() -> bool:
     """Whether a compiled call further up this thread is changing tensors."""
 
+# ---- walks over recorded nodes -----------------------------------------------------------------
+
+class Walk:
+    """Recorded nodes in order, and the values they read and make."""
+
+    key: bytes
+    """Equal for walks over the same structure; empty where an attribute cannot be compared."""
+    nodes: list[Any]
+    values: list[Any]
+
+    def __len__(self) -> int:
+        """How many nodes there are."""
+    def numbers_of(self, values: Sequence[Any]) -> list[int]:
+        """The places of some of `values`."""
+
+@final
+class Pending(Walk):
+    """What has to be computed for values; those that are computed count for nothing."""
+
+    inputs: list[Any]
+    """The computed values it starts from."""
+    shown: list[Any]
+    """Those of its values that are wanted, or that a Tensor still shows."""
+
+    def __init__(self, wanted: Sequence[Any]) -> None: ...
+    def show(self, numbers: Sequence[int], data: list[Buffer]) -> None:
+        """Give values their data; their history ends unless gradients may go back through it."""
+
+@final
+class History(Walk):
+    """What a gradient of a value flows back through. The key is empty unless it is asked for."""
+
+    leaves: list[Any]
+    """The values where gradients arrive."""
+
+    def __init__(self, value: Any, keyed: bool) -> None: ...
+    def forget(self) -> None:
+        """Let it go: nothing of it can be differentiated again."""
+
+@final
+class Plan:
+    """A Program that computes everything that is pending, wherever that has the same key.
+
+    `outputs` are the places of the values it gives data; `sources` says for each of them which of
+    the Program's outputs that is, or ~i for input i itself.
+    """
+
+    def __init__(
+        self, program: Program, sources: Sequence[int], outputs: Sequence[int]
+    ) -> None: ...
+    def run(self, pending: Pending) -> None: ...
+
+def configure_graph(
+    *, tensor: type, value: type, node: type, input_node: Any, form: Callable[[Any], int]
+) -> None:
+    """Tell the runtime the classes of the graph, and who numbers what a node does."""
+
 # ---- dispatch ----------------------------------------------------------------------------------
 
 class Dispatcher:
@@ -358,13 +415,10 @@ class Dispatcher:
 
 def configure_dispatch(
     *,
-    tensor: type,
-    value: type,
     tensor_type: type,
     generator: type,
     array: type,
     floating: type,
-    input_node: Any,
     missing: Any,
     structure: Any,
     recording: Any,

@@ -25,6 +25,7 @@ from deepseek.ir.op import Kind, Op, internal
 from deepseek.ir.rewrite import Rewriter, Rule, inline
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import TensorType
+from deepseek.repetition import RECORDED
 
 __all__ = ["checkpoint"]
 
@@ -73,14 +74,17 @@ CHECKPOINT = internal(
 )  # fmt: skip
 
 
+OPENED = (CHECKPOINT, RECORDED)
 _opener = Rewriter(
-    [Rule(CHECKPOINT.name, lambda n: inline(n.attrs["body"], n.inputs, n.line), "open", True)]
+    [Rule(op.name, lambda n: inline(n.attrs["body"], n.inputs), "open", True) for op in OPENED]
 )
 
 
 def opened(graph: Graph) -> Graph:
-    """The graph with the bodies of checkpoints in their place: what runs op by op."""
-    while any(node.op is CHECKPOINT for node in graph.nodes):
+    """The graph with the bodies of checkpoints, and of what was recorded before, in their place:
+    what runs op by op.
+    """
+    while any(node.op in OPENED for node in graph.nodes):
         graph = _opener.run(graph)
     return graph
 

@@ -30,7 +30,7 @@ frontend/ tensor gradient_hooks precision number guards reads explore tracer
 ops/ spelling methods define forms forms_nn forms_math forms_flow
 ops/ elementwise transcendental reduce view index
 ops/ contract create random activation nn bodies control * __init__
-autograd recompute
+repetition autograd recompute
 passes/ expand simplify fold_conv_bn layout prepare order cost grouping fuse * __init__
 kernel/ ir rewrite text_parse text verify interpret polyfill* evaluate loops
 kernel/ problem register_tile schedule * lower tune

@@ -44,7 +44,7 @@ from deepseek.frontend.gradient_hooks import registry
 from deepseek.frontend.guards import ATTR, MISSING, same, same_array, structure
 from deepseek.frontend.tensor import Tensor, hooks, settled, state, tracing
 from deepseek.frontend.tracer import Trace, begin
-from deepseek.ir.graph import INPUT, INPUT_NODE, Value
+from deepseek.ir.graph import INPUT, Value
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import NumberNeeded, Sizes, TensorType, active
 from deepseek.logs import logger
@@ -337,13 +337,10 @@ def no_memory(entry: Entry, sizes: tuple[int, ...], message: str) -> None:
 
 
 _runtime.configure_dispatch(
-    tensor=Tensor,
-    value=Value,
     tensor_type=TensorType,
     generator=Generator,
     array=np.ndarray,
     floating=np.floating,
-    input_node=INPUT_NODE,
     missing=MISSING,
     structure=structure,
     recording=state,

@@ -45,15 +45,20 @@ class Value:
 
 
 class Node:
-    """An op applied to values. `attrs` must not be changed; `sequence` is the recorded order."""
+    """An op applied to values. `attrs` must not be changed; `sequence` is the recorded order.
 
-    __slots__ = ("op", "inputs", "attrs", "outputs", "line", "sequence")
+    `form` numbers what it does to what types: nodes of one form differ in their inputs only. None
+    where nobody has asked yet.
+    """
+
+    __slots__ = ("op", "inputs", "attrs", "outputs", "line", "sequence", "form")
     op: Op
     inputs: tuple[Value, ...]
     attrs: Attrs
     outputs: tuple[Value, ...]
     line: Line | None
     sequence: int
+    form: int | None
 
     def __repr__(self) -> str:
         return f"<node {self.op.name} -> {', '.join(str(v.type) for v in self.outputs)}>"
@@ -65,6 +70,7 @@ def make_node(
     attrs: Attrs,
     types: Sequence[TensorType],
     line: Line | None = None,
+    form: int | None = None,
 ) -> Node:
     """A node whose output types are known."""
     made = Node()
@@ -73,39 +79,60 @@ def make_node(
     made.attrs = attrs
     made.line = line
     made.sequence = next(sequence)
-    outputs = []
-    for index, type_ in enumerate(types):
-        value = Value()
-        value.node = made
-        value.index = index
-        value.type = type_
-        value.data = None
-        value.handle = None
-        value.requires_grad = False
-        outputs.append(value)
-    made.outputs = tuple(outputs)
+    made.form = form
+    made.outputs = tuple([make_value(made, type_, index) for index, type_ in enumerate(types)])
     return made
+
+
+def make_value(node: Node, type_: TensorType, index: int = 0) -> Value:
+    """A value that a node gives."""
+    value = Value()
+    value.node = node
+    value.index = index
+    value.type = type_
+    value.data = None
+    value.handle = None
+    value.requires_grad = False
+    return value
 
 
 def node(op: Op, inputs: tuple[Value, ...], attrs: Attrs, line: Line | None = None) -> Node:
     """A node, its types inferred by the op's rule (remembered where no trace asks about sizes)."""
-    return make_node(op, inputs, attrs, infer(op, tuple([v.type for v in inputs]), attrs), line)
+    form, types = typed(op, tuple([v.type for v in inputs]), attrs)
+    return make_node(op, inputs, attrs, types, line, form)
 
 
-def infer(op: Op, types: tuple[TensorType, ...], attrs: Attrs) -> tuple[TensorType, ...]:
-    """The output types of an op for the given input types."""
+def typed(
+    op: Op, types: tuple[TensorType, ...], attrs: Attrs
+) -> tuple[int, tuple[TensorType, ...]]:
+    """The form of an op on the given input types, 0 where it cannot be compared, and its output
+    types.
+    """
     sizes = current_sizes()
     if sizes is None or not sizes.current:  # else the rule may have to leave guards each time
         try:
-            return _inferred(op, types, tuple(attrs.items()))
+            return _typed(op, types, exact(attrs) if attrs else ())
         except TypeError:  # an attribute that cannot be hashed, or the rule's own error
             pass
-    return tuple(op.infer(*types, **attrs))
+    return 0, tuple(op.infer(*types, **attrs))
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def _inferred(op: Op, types: tuple[TensorType, ...], attrs: Any) -> tuple[TensorType, ...]:
-    return tuple(op.infer(*types, **dict(attrs)))
+def _typed(
+    op: Op, types: tuple[TensorType, ...], attrs: Any
+) -> tuple[int, tuple[TensorType, ...]]:
+    found = tuple(op.infer(*types, **{name: value for name, value, _ in attrs}))
+    return next(_forms), found
+
+
+_forms = itertools.count(1)
+
+
+def form_of(node: Node) -> int:
+    """What a node does to what types, as a number; 0 where that cannot be compared."""
+    if node.form is None:
+        node.form, _ = typed(node.op, tuple([v.type for v in node.inputs]), node.attrs)
+    return node.form
 
 
 def _leaf(*_: Any, type: TensorType, **__: Any) -> tuple[TensorType, ...]:  # noqa: A002
@@ -153,15 +180,17 @@ def constant(array: np.ndarray[Any, Any], dtype: DType) -> Value:
 
 
 def exact(attrs: Attrs) -> tuple[Any, ...]:
-    """Attributes as a key that tells -0.0 from 0.0, and True and 1.0 from 1."""
-    return tuple([(name, _exact(value)) for name, value in attrs.items()]) if attrs else ()
+    """Attributes as a key that tells -0.0 from 0.0, and True and 1.0 from 1: names, values, and
+    what the values look like.
+    """
+    return tuple([(k, v, _look(v)) for k, v in attrs.items()]) if attrs else ()
 
 
-def _exact(value: Any) -> Any:
+def _look(value: Any) -> Any:
     kind = type(value)
     if kind is float or kind is bool:
         return repr(value)
-    return tuple(map(_exact, value)) if kind is tuple else value
+    return tuple(map(_look, value)) if kind is tuple else None
 
 
 class Graph:
@@ -170,7 +199,7 @@ class Graph:
     `nodes` is for who has just walked there: all of them, in recorded order.
     """
 
-    __slots__ = ("inputs", "outputs", "_nodes")
+    __slots__ = ("inputs", "outputs", "_nodes", "_hash")
 
     def __init__(
         self,
@@ -181,6 +210,7 @@ class Graph:
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self._nodes = nodes
+        self._hash: int | None = None
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -201,7 +231,9 @@ class Graph:
         return isinstance(other, Graph) and (self is other or self.key() == other.key())
 
     def __hash__(self) -> int:
-        return hash(self.key())
+        if self._hash is None:
+            self._hash = hash(self.key())
+        return self._hash
 
     def key(self) -> tuple[Any, ...]:
         """The structure as a hashable value: equal for graphs that do the same in the same way."""

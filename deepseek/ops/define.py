@@ -131,12 +131,9 @@ def result_dtype(op: str, args: Sequence[Any]) -> DType:
 
 def promoted(op: str, args: Sequence[Any], takes: tuple[DType, ...]) -> list[Tensor]:
     """The arguments as tensors of one dtype out of `takes`; float ops take integers as float32."""
-    first = args[0]
-    if type(first) is Tensor and all(
-        type(a) is Tensor and a._value.type.dtype is first._value.type.dtype for a in args
-    ):
-        dtype = first._value.type.dtype
-        if dtype in takes:
+    if all([isinstance(x, Tensor) for x in args]):
+        dtype = args[0].dtype
+        if dtype in takes and all([x.dtype is dtype for x in args]):
             return list(args)
     for x in args:
         if not isinstance(x, Tensor) and not is_operand(x):
@@ -154,6 +151,18 @@ def promoted(op: str, args: Sequence[Any], takes: tuple[DType, ...]) -> list[Ten
             raise op_error(DTypeError, op, got, f"one of {names}", user_line(),
                            "convert with x.astype(dtype)")  # fmt: skip
     return [converted(as_tensor(x, op, dtype if is_weak(x) else None), dtype) for x in args]
+
+
+def of_one_type(args: Sequence[Any], takes: tuple[DType, ...]) -> bool:
+    """Whether all are tensors of one type, its dtype out of `takes`: nothing to convert."""
+    first = args[0]
+    if not isinstance(first, Tensor):
+        return False
+    type_ = first._value.type
+    for x in args:
+        if not isinstance(x, Tensor) or x._value.type is not type_:
+            return False
+    return type_.dtype in takes
 
 
 def converted(x: Tensor, dtype: DType) -> Tensor:
@@ -281,8 +290,9 @@ def elementwise(
             if len(args) != arity:
                 got = f"{len(args)} arguments"
                 raise op_error(ArgumentError, name, got, f"{arity}", user_line())
-            tensors = broadcasted(name, promoted(name, args, takes))
-            return record(op, *tensors)  # type: ignore[no-any-return]
+            if not of_one_type(args, takes):
+                args = tuple(broadcasted(name, promoted(name, args, takes)))
+            return record(op, *args)  # type: ignore[no-any-return]
 
         function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [p.replace(kind=p.POSITIONAL_ONLY, annotation="Tensor | float") for p in parameters],
@@ -473,4 +483,4 @@ class _BodyTrace:
     def note_rebind(self, tensor: Tensor) -> None:
         """Rebinding a body's own temporaries is harmless."""
 
-    note_grad = note_rebind
+    note_grad = note_grad_read = note_rebind

@@ -16,6 +16,7 @@ void bind_buffer(py::module_& module);
 void bind_program(py::module_& module);
 void bind_call_recording(py::module_& module);
 void bind_dispatcher(py::module_& module);
+void bind_walks(py::module_& module);
 
 // The Buffer behind a Python object; TypeError names `what` if it is none.
 const std::shared_ptr<Buffer>& as_buffer(py::handle object, const char* what);

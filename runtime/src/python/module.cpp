@@ -115,6 +115,7 @@ PYBIND11_MODULE(_runtime, module) {
   module.def("take_profile", &profile);
   bind_call_recording(module);
   bind_dispatcher(module);
+  bind_walks(module);
 }
 
 }  // namespace deepseek::python
