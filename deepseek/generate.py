@@ -283,6 +283,8 @@ def stub(statement: ast.stmt) -> str:
             return class_stub(statement)
         case ast.AnnAssign(target=ast.Name(), annotation=annotation):
             return f"{ast.unparse(statement.target)}: {ast.unparse(annotation)}"
+        case ast.Assign(targets=[ast.Name(id="__hash__")]):
+            return "def __hash__(self) -> int: ..."
         case ast.Assign(targets=[ast.Name(id=name)], value=value):
             return f"{name}: {type_of(name, value)}"
         case _:
