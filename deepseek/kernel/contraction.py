@@ -30,6 +30,7 @@ from deepseek.kernel.ir import (
     Carry,
     Fold,
     Loop,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -38,6 +39,7 @@ from deepseek.kernel.packed import packed_nest
 from deepseek.kernel.problem import COLUMNS, PACKED, SWEEP, Problem, Schedule, Sizes, machine_of
 from deepseek.kernel.schedule import schedule_of
 
+AHEAD = 2  # turns of a sweep that memory is asked for early
 ROW_LANES = (
     32  # virtual lanes of a sum along memory: fixed, so that sums do not depend on the machine
 )
@@ -151,7 +153,13 @@ def sweep_nest(equation: Equation, plan: Schedule) -> Nest:
         places.append({span.var: k})
         inside.append(scalar.call("lt", k, span.extent))
     outer, rows = _tile(equation.rows, plan.row_tile)
-    sums: list[Stmt] = []
+    following = {number: scalar.add(number, scalar.const(AHEAD))}
+    read = [scalar.substitute(equation.right, split | place) for place in places]
+    sums: list[Stmt] = [
+        Prefetch(e.name, scalar.substitute(e.args[0], following))
+        for e in scalar.walk(read)
+        if e.fn == "load" and not scalar.free_of(e.args[0], lane.var)
+    ]
     stores: list[Store] = []
     for row, (change, guard) in enumerate(rows):
         change = change | split

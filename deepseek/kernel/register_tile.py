@@ -33,6 +33,8 @@ TASK_CYCLES = 4000  # what starting a task costs
 THREADS = ((1, 4), (2, 2), (4, 2), (16, 2))
 PANEL_ELEMENTS = 1 << 18  # of the left operand that a task keeps packed
 SUM_ELEMENTS = 1 << 22  # that wait in a task's scratch for the next panels of their sums
+FAR = 1 << 18  # elements that hardly stay in a core's own caches
+FAR_CYCLES = 4  # to fetch one place of a panel from further out
 NEAR = 512  # elements that a few lines of a cache hold
 SET_ELEMENTS = 1 << 15  # after so many, addresses fall into the same sets of a core's caches
 WAYS = 16  # that such a set has
@@ -193,6 +195,8 @@ def _cost(p: Problem, columns: _Columns, rows: tuple[int, ...]) -> float:
         vectors = filled(columns.rest, lanes) // lanes
         tiles += columns.rests * _tile_cost(columns, height, vectors, depth)
     pack = depth * columns.pack
+    if columns.in_place and depth * size_of(p.columns) > FAR:
+        pack += FAR_CYCLES * depth * (columns.count + columns.rests)
     if not _left_in_place(p, rows):
         pack += size_of(p.rows) * depth * _pack_left(p)
     return _count(p.rows, rows) * tiles + pack

@@ -27,6 +27,7 @@ from deepseek.ir.scalar import (
 from deepseek.kernel.ahead import AHEAD
 from deepseek.kernel.ir import (
     GLOBAL,
+    SHARED,
     VECTOR,
     Fold,
     Kernel,
@@ -219,3 +220,27 @@ def test_loops_are_cut_where_conditions_on_their_axis_turn(body, pieces):
     assert len(inner) == pieces
     conditions = [e for s in statements(kernel.body) for e in walk(expressions(s)) if e.fn == "lt"]
     assert bool(conditions) == (pieces == 1)
+
+
+@pytest.mark.parametrize(
+    "shape, packed",
+    [
+        ((100, 200, 90), 0),
+        ((64, 784, 512), 0),
+        ((5000, 150, 83), 150 * 64),
+        ((1024, 1024, 1024), 1024 * 64),
+    ],
+    ids=str,
+)
+def test_products_copy_a_panel_of_the_right_operand_at_most(shape, packed):
+    m, k, n = shape
+    (kernel,) = kernels_of(lambda a, b: a @ b, ds.zeros((m, k)), ds.zeros((k, n)))
+    assert sum(b.size.value for b in kernel.buffers if b.space == SHARED) <= packed
+
+
+def test_no_two_tasks_of_a_square_product_copy_the_same_panel():
+    """They differ in their columns alone: rows are read where they lie."""
+    (kernel,) = kernels_of(lambda a, b: a @ b, ds.zeros((1024, 1024)), ds.zeros((1024, 1024)))
+    (b,) = [b for b in kernel.buffers if b.space == SHARED]
+    (tasks,) = kernel.grid()
+    assert tasks.extent.value * b.size.value == 1024 * 1024
