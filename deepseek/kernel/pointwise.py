@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import NamedTuple
 
 from deepseek.ir import scalar
 from deepseek.ir.access import axes_of, linear
@@ -34,13 +35,23 @@ from deepseek.kernel.loops import (
     together,
     with_length,
 )
+from deepseek.kernel.streaming import CACHED_BYTES
 
 BLOCK = 4096  # elements of a one-dimensional grid task
-TILE_ALONG = 128  # of a tile, places along the memory of the operands that are turned
-TILE_ACROSS = 64  # and along the output's
 NARROW = 8  # an axis of fewer places fills no tile
 MOST_PIECES = 5  # that an axis is cut into
 MOST_TEXT = 256  # instructions of an element, written out for all pieces or places
+
+
+class Tile(NamedTuple):
+    """Places of a tile along the memory of the operands that are turned, and along the output's."""
+
+    along: int
+    across: int
+
+
+TILE = Tile(128, 64)
+DISTANT_TILE = Tile(256, 32)  # where both are in memory: fewer pages at once are read from
 
 
 def pointwise(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer], lanes: int) -> Nest:
@@ -159,21 +170,25 @@ def _turned(
     """Tiles: what lies along `along` is copied to scratch with its axes exchanged, then all is
     computed along the output."""
     last = spans[-1]
-    along_block, row, along_split = blocks(along, TILE_ALONG)
-    last_block, column, last_split = blocks(last, TILE_ACROSS)
+    elements = scalar.bounds(scalar.product(s.extent for s in spans))[0] or 0
+    distant = 2 * elements * stores[0].value.dtype.itemsize >= CACHED_BYTES
+    tile = DISTANT_TILE if distant else TILE
+    along_block, row, along_split = blocks(along, tile.along)
+    last_block, column, last_split = blocks(last, tile.across)
     split = along_split | last_split
+    room = const(tile.along * tile.across)
     scratch: list[Buffer] = []
     body: list[Stmt] = []
     held: dict[Expr, Expr] = {}
     for number, e in enumerate(_lying(along, last, stores)):
-        buffer = Buffer(f"t{number}", e.dtype, SHARED, const(TILE_ALONG * TILE_ACROSS))
+        buffer = Buffer(f"t{number}", e.dtype, SHARED, room)
         scratch.append(buffer)
-        body.append(_turn(e, buffer, row, column, last, last_block, split, lanes))
-        place = scalar.add(scalar.mul(row.var, const(TILE_ACROSS)), column.var)
+        body.append(_turn(e, buffer, row, last, last_block, split, tile, lanes))
+        place = scalar.add(scalar.mul(row.var, const(tile.across)), column.var)
         held[scalar.substitute(e, split)] = scalar.load(buffer.name, e.dtype, place)
-    next_block = along_block if is_small(last.extent, TILE_ACROSS) else last_block
+    next_block = along_block if is_small(last.extent, tile.across) else last_block
     hints = tuple(
-        _next_tile(e, along, last, row, column, split, next_block)
+        _next_tile(e, along, last, row, column, split, next_block, tile)
         for e in _lying(along, last, stores) if e.name in large
     )  # fmt: skip
     kept = []
@@ -187,11 +202,11 @@ def _turned(
 
 def _next_tile(
     e: Expr, along: Span, last: Span, row: Span, column: Span, split: dict[Expr, Expr],
-    block: Span,
+    block: Span, tile: Tile,
 ) -> Prefetch:  # fmt: skip
     """While a tile is written, the next one is asked for: as many of its places as were written."""
-    pieces = const(TILE_ALONG // TILE_ACROSS)  # of a line of the operand, each as wide as a row
-    piece = scalar.mul(scalar.mod(row.var, pieces), const(TILE_ACROSS))
+    pieces = const(tile.along // tile.across)  # of a line of the operand, each as wide as a row
+    piece = scalar.mul(scalar.mod(row.var, pieces), const(tile.across))
     place = {
         row.var: scalar.add(piece, column.var),
         column.var: scalar.floordiv(row.var, pieces),
@@ -202,21 +217,21 @@ def _next_tile(
 
 
 def _turn(
-    e: Expr, buffer: Buffer, row: Span, column: Span, last: Span, block: Span,
-    split: dict[Expr, Expr], lanes: int,
+    e: Expr, buffer: Buffer, row: Span, last: Span, block: Span, split: dict[Expr, Expr],
+    tile: Tile, lanes: int,
 ) -> Stmt:  # fmt: skip
     """Squares of lanes x lanes: vectors along the operand's memory, whole vectors stored."""
     lanes = max(1, lanes * 4 // max(4, e.dtype.itemsize))
-    square = scalar.var("sq", low=0, extent=TILE_ACROSS // lanes)
+    square = scalar.var("sq", low=0, extent=tile.across // lanes)
     inside = scalar.var("sl", low=0, extent=lanes)
     across = scalar.add(scalar.mul(square, const(lanes)), inside)
-    place = scalar.add(scalar.mul(block.var, const(TILE_ACROSS)), across)
+    place = scalar.add(scalar.mul(block.var, const(tile.across)), across)
     index, *rest = (scalar.substitute(a, split | {last.var: place}) for a in e.args)
     guard = scalar.call("lt", place, last.extent)
     if rest:
         guard = scalar.and_(guard, rest[0])
     value = scalar.load(e.name, e.dtype, index, guard, rest[1] if rest else None)
-    at = scalar.add(scalar.mul(row.var, const(TILE_ACROSS)), across)
+    at = scalar.add(scalar.mul(row.var, const(tile.across)), across)
     body: Stmt = Loop(Axis(inside, const(lanes), UNROLL), (Store(buffer.name, at, value),))
     body = Loop(Axis(row.var, row.extent, VECTOR), (body,))
-    return Loop(Axis(square, const(TILE_ACROSS // lanes)), (body,))
+    return Loop(Axis(square, const(tile.across // lanes)), (body,))

@@ -43,6 +43,8 @@ from deepseek.kernel.loops import (
 COLUMNS = 1024  # columns of a grid task that reduces along rows
 COLUMNS_READ_AGAIN = 256  # the same where its elements are read several times
 LANES = 32  # virtual lanes of a fold: fixed, so that sums do not depend on the machine
+LANES_ALONE = 64  # of one value over a long row: more chains, since each waits for its last step
+LONG = 256  # elements
 SWEPT = 8  # rows that a sweep over columns takes at a time
 SMALL_FOLD = 32  # a fold of at most this many elements runs in one lane, rows being the lanes
 COSTLY = 10  # instructions that are worth a trip to scratch and back
@@ -315,7 +317,9 @@ def fold_over(
     vector = vector and not is_small(spans[-1].extent, 7)
     axes = [Axis(s.var, s.extent, SERIAL) for s in spans[:-1]]
     axes.append(Axis(spans[-1].var, spans[-1].extent, VECTOR if vector else SERIAL))
-    return Fold(tuple(axes), changed, lanes=LANES if vector else 1)
+    alone = len(carries) == 1 and not is_small(spans[-1].extent, LONG - 1)
+    lanes = LANES_ALONE if alone else LANES
+    return Fold(tuple(axes), changed, lanes=lanes if vector else 1)
 
 
 def reduction_levels(nodes: Sequence[Node]) -> list[list[Node]]:

@@ -36,8 +36,8 @@ from deepseek.kernel.ir import (
     expressions,
     statements,
 )
-from deepseek.kernel.pointwise import TILE_ACROSS
-from deepseek.kernel.reduction import SWEPT
+from deepseek.kernel.pointwise import DISTANT_TILE, TILE
+from deepseek.kernel.reduction import LANES, LANES_ALONE, LONG, SWEPT
 from deepseek.kernel.streaming import CACHED_BYTES
 
 
@@ -127,9 +127,25 @@ def test_tiles_that_are_turned_ask_for_the_next_one():
     """Each line of it once: as many places as the tile has that is written meanwhile."""
     (kernel,) = kernels_of(lambda x: x.T + 1, ds.zeros((1024, 512)))
     ((index, extent),) = asked_for(kernel)
-    assert bounds(extent) == (TILE_ACROSS, TILE_ACROSS)
+    assert bounds(extent) == (TILE.across, TILE.across)
     block = kernel.grid()[-1].var
-    assert coefficient(index, block) is const(TILE_ACROSS * 512)
+    assert coefficient(index, block) is const(TILE.across * 512)
+
+
+def test_tiles_of_what_no_cache_holds_are_longer_and_narrower():
+    for rows, tile in ((512, TILE), (4096, DISTANT_TILE)):
+        (kernel,) = kernels_of(lambda x: x.T + 1, ds.zeros((rows, 1024)))
+        assert [b.size for b in kernel.buffers if b.size] == [const(tile.along * tile.across)]
+        ((_, extent),) = asked_for(kernel)
+        assert bounds(extent)[1] == tile.across
+
+
+def test_folds_of_one_value_over_long_rows_have_more_lanes():
+    lanes = {}
+    for columns in (LONG - 1, LONG):
+        (kernel,) = kernels_of(lambda x: ds.sum(x, 1), ds.zeros((4, 3, columns))[:, 0])
+        lanes[columns] = {s.lanes for s in statements(kernel.body) if isinstance(s, Fold)}
+    assert lanes == {LONG - 1: {LANES}, LONG: {LANES_ALONE}}
 
 
 def all_loads(kernel: Kernel) -> list[Any]:

@@ -161,6 +161,19 @@ def test_zeros_keep_their_sign(fn: str, dtype: DType) -> None:
         assert np.signbit(x[x == 0]).any()
 
 
+@pytest.mark.skipif("v4" not in LEVELS, reason="needs AVX-512")
+@pytest.mark.parametrize("dtype", [float32, float64], ids=str)
+def test_an_instruction_that_scales_gives_the_bits_of_two_factors(dtype: DType) -> None:
+    """Overflow and denormals too."""
+    one, two = emitted("exp", dtype, "v4"), emitted("exp", dtype, "v3")
+    np.testing.assert_array_equal(np.isnan(one), np.isnan(two))
+    np.testing.assert_array_equal(one[~np.isnan(one)], two[~np.isnan(two)])
+    assert np.isinf(one).any() and ((one > 0) & (one < np.finfo(dtype.numpy).tiny)).any()
+    for level, count in (("v4", 2), ("v3", 0)):
+        text = emit(kernel_of("exp", dtype), TARGETS[level])
+        assert text.count("llvm.x86.avx512.mask.scalef") == count
+
+
 @pytest.mark.parametrize("dtype", [float32, float64], ids=str)
 def test_remainders_are_exact(dtype: DType) -> None:
     x, y = inputs("mod", dtype)

@@ -35,6 +35,10 @@ class Target:
         """Lanes of a vector register: at most `width`, fewer for 64-bit floats."""
         return min(self.width, self.vector_bytes // dtype.itemsize)
 
+    def scales(self, dtype: DType, lanes: int) -> bool:
+        """Whether multiplying so many lanes by powers of two, in any range, is an instruction."""
+        return self.level == "v4" and lanes * dtype.bits in (128, 256, 512)
+
     def masks_memory(self, dtype: DType) -> bool:
         """Whether masked loads and stores of this type are instructions."""
         if self.level == "v4":
