@@ -81,6 +81,7 @@ class Start:
     def __init__(self) -> None:
         self.sequence = next(sequence)
         self.pending = state.pending
+        self.calls = state.calls
 
     def recording(self, given: Sequence[Value], results: Sequence[Value]) -> Recording | None:
         """What was recorded since then from some values to others; None where that cannot be
@@ -89,6 +90,8 @@ class Start:
         if state.trace is not None and not isinstance(state.trace, Trace):
             return None
         if options.eager or state.pending < self.pending:  # some of it was computed meanwhile
+            return None
+        if state.calls > self.calls:  # functions of the user's are to be called each time
             return None
         if state.trace is not None:
             given = [state.trace.known(v) for v in given]

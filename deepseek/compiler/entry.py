@@ -250,7 +250,7 @@ def assemble(
     changed = {row for row, _, _ in rebound}
     stable = tuple(
         i for i, b in enumerate(bindings)
-        if b.kind == TENSOR and b.row not in changed and not is_leaf_row(b, explorer.table)
+        if b.kind == TENSOR and b.row not in changed and not differs(b, explorer.table)
     )  # fmt: skip
     symbols = tuple(call.sizes.current)
     recompile = functools.partial(
@@ -399,6 +399,11 @@ def bound(b: Binding, objects: Sequence[Any]) -> tuple[Value | None, Buffer]:
 
 def is_leaf_row(b: Binding, table: Table) -> bool:
     return table.rows[b.row].step == LEAF
+
+
+def differs(b: Binding, table: Table) -> bool:
+    """Whether a graph input is another tensor at most calls: an argument, or a gradient."""
+    return is_leaf_row(b, table) or table.rows[b.row].key == "_grad"
 
 
 def label_of(b: Binding, table: Table) -> str:
