@@ -91,6 +91,12 @@ def backend_name(text: str) -> str:
     return text
 
 
+def library(text: str) -> str:
+    if not text:
+        raise ValueError("a library's path or name")
+    return text
+
+
 def folder(text: str) -> str | None:
     return os.path.abspath(os.path.expanduser(text)) if text else None
 
@@ -212,6 +218,21 @@ TABLE: tuple[Option, ...] = (
         "-1",
         "How many rewrites the passes may apply before they stop, to find by halving the one that "
         "breaks a result. `-1`: all.",
+    ),
+    Option(
+        "collective_timeout",
+        "DS_COLLECTIVE_TIMEOUT",
+        count,
+        "300",
+        "Seconds that a process waits for the others of its group before it raises an error.",
+    ),
+    Option(
+        "nccl",
+        "DS_NCCL",
+        library,
+        "libnccl.so.2",
+        "The NCCL library that groups on GPUs use: a path, or a name that the system's loader "
+        "finds.",
     ),
     Option(
         "promote",
@@ -423,6 +444,7 @@ VALUES: dict[Callable[[str], object], str] = {
     backend_name: "a name",
     threads: "`auto`, 1 to 1024",
     folder: "a folder",
+    library: "a path or name",
     cache_path: "a folder",
     size: "bytes, or `512M`, `2G`",
     count: "1 or more",

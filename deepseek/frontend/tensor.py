@@ -50,7 +50,8 @@ class Recording(threading.local):
 
     `grad`: whether histories are kept. `autocast`: what the ops of the class "low" compute in, None
     for the dtypes they get. `trace`: the trace going on. `pending`: nodes since the last flush.
-    `losses`: what `backward` started from, computed with the optimizer's next step.
+    `losses`: what `backward` started from, computed with the optimizer's next step. `rehearsal`:
+    what is recorded will not run, so nothing outside may change.
     """
 
     def __init__(self) -> None:
@@ -58,6 +59,7 @@ class Recording(threading.local):
         self.autocast: DType | None = None
         self.trace: Any = None
         self.pending = 0
+        self.rehearsal = False
         self.losses: list[weakref.ref[Tensor]] = []
 
 
