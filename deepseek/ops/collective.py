@@ -107,7 +107,8 @@ def take_turn(op: Op, group: Group, *tensors: Tensor, **attrs: Any) -> list[Tens
             "  help: call it outside"
         )
     # The body of a composite is a graph apart: it keeps an order of its own.
-    turn = groups.turn if outside else trace.turn or filled((0,), 0, uint8)
+    turn: Tensor | None = groups.turn if outside else trace.turn
+    turn = filled((0,), 0, uint8) if turn is None else turn
     made = record(op, turn, *tensors, group=group.name, ranks=group.size, **attrs)
     after, *results = made if isinstance(made, tuple) else (made,)
     if not outside:
