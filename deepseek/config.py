@@ -263,6 +263,8 @@ class Options(threading.local):
     memory_limit: int
     flush_nodes: int
     fuel: int
+    collective_timeout: int
+    nccl: str
     promote: bool
 
     def __init__(self) -> None:
@@ -369,6 +371,23 @@ def as_text(option: Option, value: object) -> str:
 
 handed_on: dict[str, Callable[[Any], object]] = {}
 """Options that somebody else keeps for us, for all threads: how they are told."""
+
+
+def variable(name: str) -> str:
+    """A variable that is no option, such as a launcher's RANK, as it is now; "" where it is not."""
+    return os.environ.get(name, "")
+
+
+@contextmanager
+def variables(values: dict[str, str]) -> Iterator[None]:
+    """The environment with these variables: what processes see that are started meanwhile."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def misspelt() -> dict[str, str]:

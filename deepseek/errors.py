@@ -17,7 +17,8 @@ from typing import TypeAlias, TypeVar
 
 __all__ = [
     "ArgumentError", "BackendError", "CompileError", "DTypeError", "DeepseekError",
-    "DistributedError", "FormatError", "OutOfMemoryError", "ShapeError", "TraceError", "VerifyError",
+    "DistributedError", "FormatError", "OutOfMemoryError", "ShapeError", "TraceError",
+    "VerifyError",
 ]  # fmt: skip
 
 Line: TypeAlias = tuple[CodeType, int]
@@ -57,7 +58,7 @@ class BackendError(DeepseekError, RuntimeError):
 
 
 class DistributedError(DeepseekError, RuntimeError):
-    """Ranks of a group disagree, or one is gone or too late, or the transport between them fails."""
+    """Ranks of a group disagree, one of them is gone or too late, or their transport fails."""
 
 
 class VerifyError(DeepseekError, RuntimeError):

@@ -11,7 +11,7 @@ from deepseek.distributed.meeting import meeting
 from deepseek.distributed.process_group import _numbers, leave, make_group, run_recorded
 from deepseek.frontend.tensor import Tensor, no_grad, state
 from deepseek.ops import collective
-from deepseek.ops.collective import Group, groups
+from deepseek.ops.groups import Group, groups
 from deepseek.ops.indexing import assigned
 
 
@@ -64,7 +64,7 @@ class CommContext:
         self, src: Tensor, dst: Tensor | None = None, root: int = 0, op: str = "sum"
     ) -> Tensor:
         """As all_reduce, for the root alone; others get zeros."""
-        return done(collective.reduce(src, root, str(op), self.group), dst)
+        return done(collective.reduce_to(src, root, str(op), self.group), dst)
 
     def broadcast(self, src: Tensor, dst: Tensor | None = None, root: int = 0) -> Tensor:
         """The root's tensor; of other ranks only the type of `src` counts."""

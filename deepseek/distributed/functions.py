@@ -14,7 +14,7 @@ from deepseek.distributed.process_group import group_of, run_recorded
 from deepseek.errors import ArgumentError
 from deepseek.frontend.tensor import Tensor
 from deepseek.ops import collective
-from deepseek.ops.collective import Group
+from deepseek.ops.groups import Group
 from deepseek.ops.view import concat
 
 
@@ -53,7 +53,7 @@ def reduce(
     tensor([1, 2])
     >>> ds.distributed.destroy_process_group()
     """
-    return done(collective.reduce(tensor, dst, str(op), group_of(group)), tensor)
+    return done(collective.reduce_to(tensor, dst, str(op), group_of(group)), tensor)
 
 
 def broadcast(tensor: Tensor, src: int, group: Group | None = None) -> Tensor:
@@ -80,7 +80,7 @@ def all_gather(
     >>> ds.distributed.destroy_process_group()
     """
     there = one_each("all_gather", tensor_list, group)
-    rows = collective.all_gather(tensor.unsqueeze(0), there)  # type: ignore[attr-defined]
+    rows = collective.all_gather(tensor.unsqueeze(0), there)
     for target, row in zip(tensor_list, rows, strict=True):
         done(row, target)
 
@@ -110,9 +110,9 @@ def reduce_scatter(
     >>> ds.distributed.destroy_process_group()
     """
     there = one_each("reduce_scatter", input_list, group)
-    rows = concat([t.unsqueeze(0) for t in input_list])  # type: ignore[attr-defined]
+    rows = concat([t.unsqueeze(0) for t in input_list])
     found = collective.reduce_scatter(rows, str(op), there)
-    return done(found.squeeze(0), output)  # type: ignore[attr-defined]
+    return done(found.squeeze(0), output)
 
 
 def reduce_scatter_tensor(
@@ -144,7 +144,7 @@ def all_to_all(
     """
     there = one_each("all_to_all", input_tensor_list, group)
     one_each("all_to_all", output_tensor_list, group)
-    rows = concat([t.unsqueeze(0) for t in input_tensor_list])  # type: ignore[attr-defined]
+    rows = concat([t.unsqueeze(0) for t in input_tensor_list])
     for target, row in zip(output_tensor_list, collective.all_to_all(rows, there), strict=True):
         done(row, target)
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from deepseek.config import variable
+
 GRACE = 3.0  # seconds for others to come to their own error
 LOOK = 0.02
 
@@ -29,7 +31,7 @@ def environment(rank: int, size: int, port: int) -> dict[str, str]:
     return {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
         "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port),
-        "DS_NUM_THREADS": os.environ.get("DS_NUM_THREADS", str(threads)),
+        "DS_NUM_THREADS": variable("DS_NUM_THREADS") or str(threads),
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import os
 import socket
 from dataclasses import dataclass
 
+from deepseek.config import variable
 from deepseek.errors import ArgumentError, DistributedError
 
 SHARED_MEMORY = "/dev/shm"
@@ -55,7 +56,7 @@ def meeting(init_method: str | None, rank: int, world_size: int) -> Meeting:
     if scheme == "tcp" and rest:
         address, _, port = rest.rpartition(":")
     elif scheme == "env":
-        address, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+        address, port = variable("MASTER_ADDR"), variable("MASTER_PORT")
     else:
         raise ArgumentError(
             f"init_process_group: got init_method {init_method!r}; wanted env://, "
@@ -79,7 +80,7 @@ def from_environment(name: str, given: int, default: int) -> int:
     """A number that was given, or else that of the environment."""
     if given >= 0:
         return given
-    text = os.environ.get(name, str(default))
+    text = variable(name) or str(default)
     if not text.isdecimal():
         raise ArgumentError(f"{name}: got {text!r}; wanted a whole number")
     return int(text)

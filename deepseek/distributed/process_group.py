@@ -10,15 +10,13 @@ import atexit
 import datetime
 from collections.abc import Sequence
 
-import numpy as np
-
 from deepseek import _runtime
 from deepseek.config import options
 from deepseek.distributed.meeting import Meeting, meeting
 from deepseek.errors import ArgumentError, BackendError, DistributedError, unknown
 from deepseek.frontend.tensor import hooks, leaf, state
 from deepseek.ir.dtype import uint8
-from deepseek.ops.collective import ALONE, Group, groups
+from deepseek.ops.groups import ALONE, Group, groups
 
 BACKENDS = ("shm", "nccl", "gloo")
 WORLD = "world"
@@ -210,7 +208,7 @@ def run_recorded() -> None:
     try:
         hooks.evaluate([groups.turn._value])
     except BaseException:
-        nothing = _runtime.Buffer.copy_of(np.zeros(0, np.uint8), "turn")
+        nothing = _runtime.Buffer.copy_of(b"", "turn")
         groups.turn._rebind(leaf(nothing, uint8, (0,)))
         raise
 

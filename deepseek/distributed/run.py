@@ -7,13 +7,13 @@ one fails the others are ended, and its exit code is the launcher's.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from deepseek.config import variables
 from deepseek.distributed.launching import environment, wait_for_all
 from deepseek.distributed.meeting import clear, free_port, place_of
 
@@ -21,8 +21,9 @@ from deepseek.distributed.meeting import clear, free_port, place_of
 class Child:
     """A process that runs the script."""
 
-    def __init__(self, command: Sequence[str], variables: dict[str, str]) -> None:
-        self.process = subprocess.Popen(command, env=os.environ | variables)
+    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        with variables(environment):
+            self.process = subprocess.Popen(command)
 
     def exit_code(self) -> int | None:
         return self.process.poll()

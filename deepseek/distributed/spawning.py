@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from deepseek.config import variables
 from deepseek.distributed.launching import environment, wait_for_all
 from deepseek.distributed.meeting import clear, free_port, place_of
 from deepseek.errors import ArgumentError, DistributedError
@@ -50,9 +50,10 @@ def spawn(function: Callable[..., Any], args: Sequence[Any] = (), nprocs: int = 
     ends = [context.Pipe(duplex=False) for _ in range(nprocs)]
     children = []
     for rank, (_, out) in enumerate(ends):
-        given = function, rank, tuple(args), environment(rank, nprocs, port), out
+        given = function, rank, tuple(args), out
         process = context.Process(target=run_one, args=given, daemon=False)
-        process.start()
+        with variables(environment(rank, nprocs, port)):
+            process.start()
         out.close()
         children.append(Child(process))
     try:
@@ -70,11 +71,9 @@ def spawn(function: Callable[..., Any], args: Sequence[Any] = (), nprocs: int = 
 
 
 def run_one(
-    function: Callable[..., Any], rank: int, args: tuple[Any, ...], variables: dict[str, str],
-    out: Connection,
-) -> None:  # fmt: skip
+    function: Callable[..., Any], rank: int, args: tuple[Any, ...], out: Connection
+) -> None:
     """What a new process does."""
-    os.environ.update(variables)
     try:
         function(rank, *args)
     except Exception:

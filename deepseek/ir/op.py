@@ -154,7 +154,7 @@ class Message(NamedTuple):
     ranks: int
     verb: str
     dtype: DType
-    count: Any
+    count: Any  # a size; in a Program an Expr
     reduction: str = "none"
     peer: int = -1
     source: int = -1

@@ -1,52 +1,37 @@
 """Collectives: what the processes of a group do together. `ds.distributed` is their public face.
 
-Each takes its turn and gives the next one: a tensor without elements, which passes from collective
-to collective through all groups. So no pass reorders, merges or drops them, and every rank runs
-them in the order in which it recorded them. Outside a group a process is a world of one rank.
-
-The gradients are those of the sum of all ranks' losses. The references work on the list of all
-ranks' arrays, reduced in the order of the ranks.
+Input 0 and output 0 of each is its turn (`groups.py`), the others are data. Gradients are those of
+the sum of all ranks' losses. References work on the list of all ranks' arrays, reduced in the order
+of the ranks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from deepseek import _runtime
-from deepseek.errors import (
-    ArgumentError,
-    BackendError,
-    DistributedError,
-    DTypeError,
-    ShapeError,
-    TraceError,
-    format_line,
-    op_error,
-    unknown,
-    user_line,
-)
-from deepseek.frontend.tensor import Tensor, from_numpy, record, state
+from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, unknown, user_line
+from deepseek.frontend.tensor import Tensor
 from deepseek.ir.dtype import uint8
-from deepseek.ir.op import Kind, Message, Op, Sample
+from deepseek.ir.op import Kind, Message, Sample
 from deepseek.ir.shape import TensorType, same, tensor_type
+from deepseek.ops.comparison import equal
 from deepseek.ops.define import (
     ALL,
     NUMERIC,
     as_tensor,
     describe,
     expanded,
-    filled,
     op_of,
     primitive,
     quotient,
     shape_of,
     times,
 )
-from deepseek.ops.comparison import equal
+from deepseek.ops.groups import Group, group_or_default, groups, refuse_rank, take_turn
 
 __all__: list[str] = []
 
@@ -54,76 +39,7 @@ Arrays = Sequence[Any]
 REDUCTIONS = ("sum", "prod", "min", "max", "avg")
 
 
-@dataclass(frozen=True)
-class Group:
-    """This process's place in a group: the runtime finds its transport by the name."""
-
-    name: str
-    rank: int
-    size: int
-    backend: str
-
-
-ALONE = Group("alone", 0, 1, "shm")
-
-
-class Groups:
-    """The groups of this process by name, and whose turn it is.
-
-    `version` counts changes, for functions that were compiled for the groups there were.
-    """
-
-    def __init__(self) -> None:
-        self.known: dict[str, Group] = {ALONE.name: ALONE}
-        self.default: Group | None = None
-        self.version = 0
-        self.turn = from_numpy(np.zeros(0, np.uint8), uint8)
-
-    def named(self, name: str) -> Group:
-        """The group of a name. Raises DistributedError where it is gone."""
-        if name not in self.known:
-            raise DistributedError(f"there is no group {name!r} in this process, or no longer")
-        return self.known[name]
-
-
-groups = Groups()
-
-
-def take_turn(op: Op, group: Group, *tensors: Tensor, **attrs: Any) -> list[Tensor]:
-    """Record a collective, next in order. Returns what it gives beside its turn."""
-    trace = state.trace
-    if group.backend == "nccl":
-        raise op_error(
-            BackendError, op.name, f"group {group.name!r}, whose transport is NCCL", "a group of "
-            "the backend 'shm' for tensors in the processor's memory", user_line(),
-        )  # fmt: skip
-    outside = trace is None or hasattr(trace, "held")
-    if trace is not None and outside:  # a compiled function reads the turn, and gives it back
-        trace.held.update(dict.fromkeys(((groups, "turn"), (groups, "version"))))
-    elif not outside and not hasattr(trace, "turn"):
-        raise TraceError(
-            f"op '{op.name}' stands in the body of ds.cond, ds.scan or ds.while_loop, which other "
-            f"ranks may run another number of times\n  at {format_line(user_line())}\n"
-            "  help: call it outside"
-        )
-    # The body of a composite is a graph apart: it keeps an order of its own.
-    turn: Tensor | None = groups.turn if outside else trace.turn
-    turn = filled((0,), 0, uint8) if turn is None else turn
-    made = record(op, turn, *tensors, group=group.name, ranks=group.size, **attrs)
-    after, *results = made if isinstance(made, tuple) else (made,)
-    if not outside:
-        trace.turn = after
-    elif not state.rehearsal:
-        groups.turn._rebind(after._value)
-    return results
-
-
-def group_or_default(group: Group | None) -> Group:
-    """The given group, else the default one, else the world of one rank."""
-    return group or groups.default or ALONE
-
-
-def checked(op: str, x: Any, reduction: str = "") -> Tensor:
+def checked(op: str, x: Tensor, reduction: str = "") -> Tensor:
     """x as a tensor that may be reduced so."""
     x = as_tensor(x, op)
     if not reduction:
@@ -148,20 +64,9 @@ def refuse_other_type(target: Tensor, result: Tensor) -> None:
     if target.dtype is not result.dtype:
         got, wanted = describe(target), f"{result.dtype}"
         raise op_error(DTypeError, "destination", got, wanted, user_line())
-    if not len(target.shape) == len(result.shape) or not all(
-        map(same, shape_of(target), shape_of(result))
-    ):
+    if target.ndim != result.ndim or not all(map(same, shape_of(target), shape_of(result))):
         got, wanted = describe(target), f"the shape of {describe(result)}"
         raise op_error(ShapeError, "destination", got, wanted, user_line())
-
-
-def refuse_rank(op: str, group: Group, rank: int, others_only: bool = False) -> None:
-    """Raises ArgumentError for what is no rank of the group, or is this one's own."""
-    if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank < group.size:
-        wanted = f"a rank of group {group.name!r}, from 0 to {group.size - 1}"
-        raise op_error(ArgumentError, op, f"rank {rank!r}", wanted, user_line())
-    if others_only and rank == group.rank:
-        raise op_error(ArgumentError, op, f"rank {rank}", "another rank than its own", user_line())
 
 
 # ------------------------------------------------------------------------------------ references
@@ -187,7 +92,7 @@ def rows_of(array: Any, ranks: int) -> list[Any]:
 
 OVER_RANKS: dict[str, Callable[..., list[Any]]] = {
     "all_reduce": lambda xs, reduction: [reduced(xs, reduction)] * len(xs),
-    "reduce": lambda xs, reduction, root: [
+    "reduce_to": lambda xs, reduction, root: [
         reduced(xs, reduction) if r == root else np.zeros_like(x) for r, x in enumerate(xs)
     ],
     "broadcast": lambda xs, root: [xs[root]] * len(xs),
@@ -202,12 +107,13 @@ OVER_RANKS: dict[str, Callable[..., list[Any]]] = {
 
 def gathered(x: Any, group: str, ranks: int) -> tuple[int, list[Any]]:
     """This process's rank, and the arrays of all ranks."""
-    given = np.ascontiguousarray(x)
     if ranks == 1:
-        return 0, [given.reshape(x.shape)]
+        return 0, [x]
+    given = np.ascontiguousarray(x)
     there = _runtime.communicator(group)
     taken = np.empty((ranks, given.nbytes), np.uint8)
-    there.run("all_gather", count=given.nbytes, given=given.reshape(-1).view(np.uint8), taken=taken)
+    bytes_ = given.reshape(-1).view(np.uint8)
+    there.run("all_gather", count=given.nbytes, given=bytes_.data, taken=taken.data)
     return there.rank, [row.view(given.dtype).reshape(x.shape) for row in taken]
 
 
@@ -251,7 +157,7 @@ def _all_reduce_vjp(
         return None, all_reduce(g[1], reduction, there)
     if reduction == "prod":
         raise no_gradient("all_reduce", reduction, "take the product of all_gather(x)")
-    at = equal(x, y[1]).astype(x.dtype)  # type: ignore[attr-defined]
+    at = equal(x, y[1]).astype(x.dtype)
     return None, at * all_reduce(g[1], "sum", there) / all_reduce(at, "sum", there)
 
 
@@ -288,7 +194,7 @@ def _reduce_vjp(
     g: Any, y: Any, turn: Tensor, x: Tensor, *, group: str, ranks: int, reduction: str, root: int
 ) -> tuple[None, Tensor]:
     if reduction not in ("sum", "avg"):
-        raise no_gradient("reduce", reduction, "use all_reduce")
+        raise no_gradient("reduce_to", reduction, "use all_reduce")
     out = broadcast(g[1], root, groups.named(group))
     return None, out / ranks if reduction == "avg" else out
 
@@ -297,19 +203,19 @@ def _reduce_vjp(
     Kind.COLLECTIVE,
     infer=_same_types,
     meaning=message("reduce", reduction="reduction", peer="root"),
-    reference=reference_of("reduce"),
+    reference=reference_of("reduce_to"),
     vjp=_reduce_vjp,
     takes=NUMERIC,
     samples=lambda: [Sample(((3, 37),)), Sample(((),)), Sample(((0, 3),))],
 )
-def reduce(
+def reduce_to(
     x: Tensor, /, root: int = 0, reduction: str = "sum", group: Group | None = None
 ) -> Tensor:
     """As all_reduce, but the root alone gets the result; other ranks get zeros."""
     group = group_or_default(group)
-    x = checked("reduce", x, reduction)
-    refuse_rank("reduce", group, root)
-    (out,) = take_turn(op_of(reduce), group, x, reduction=reduction, root=root)
+    x = checked("reduce_to", x, reduction)
+    refuse_rank("reduce_to", group, root)
+    (out,) = take_turn(op_of(reduce_to), group, x, reduction=reduction, root=root)
     return out
 
 
@@ -354,7 +260,7 @@ def reduce_scatter(x: Tensor, /, reduction: str = "sum", group: Group | None = N
     return out
 
 
-# ------------------------------------------------------------------------------------ what only moves
+# --------------------------------------------------------------------------------- what only moves
 
 
 @primitive(
@@ -363,7 +269,7 @@ def reduce_scatter(x: Tensor, /, reduction: str = "sum", group: Group | None = N
     meaning=message("broadcast", peer="root"),
     reference=reference_of("broadcast"),
     vjp=lambda g, y, turn, x, *, group, ranks, root: (
-        None, reduce(g[1], root, "sum", groups.named(group)),
+        None, reduce_to(g[1], root, "sum", groups.named(group)),
     ),
     takes=ALL,
     samples=lambda: [Sample(((3, 37),)), Sample(((),)), Sample(((0, 3),))],
@@ -404,12 +310,18 @@ def all_gather(x: Tensor, /, group: Group | None = None) -> Tensor:
     return out
 
 
+def _all_to_all_vjp(
+    g: Any, y: Any, turn: Tensor, x: Tensor, *, group: str, ranks: int
+) -> tuple[None, Tensor]:
+    return None, all_to_all(g[1], groups.named(group))
+
+
 @primitive(
     Kind.COLLECTIVE,
     infer=_split_types("all_to_all"),
     meaning=message("all_to_all"),
     reference=reference_of("all_to_all"),
-    vjp=lambda g, y, turn, x, *, group, ranks: (None, all_to_all(g[1], groups.named(group))),
+    vjp=_all_to_all_vjp,
     takes=ALL,
     samples=lambda: [Sample(((3, 37),)), Sample(((5,),)), Sample(((0, 3),))],
 )
@@ -431,13 +343,13 @@ def _exchange_types(
 def _exchange_reference(
     turn: Any, x: Any, *, group: str, ranks: int, peer: int, source: int
 ) -> tuple[Any, Any]:
-    given = np.ascontiguousarray(x)
+    given = np.ascontiguousarray(x).reshape(x.shape)
     taken = np.zeros(given.shape if source >= 0 else (), given.dtype)
     if ranks == 1:
         return turn, given if source >= 0 else taken
     _runtime.communicator(group).run(
         "exchange", peer=peer, source=source, count=given.nbytes,
-        given=given.reshape(-1).view(np.uint8), taken=taken.reshape(-1).view(np.uint8),
+        given=given.reshape(-1).view(np.uint8).data, taken=taken.reshape(-1).view(np.uint8).data,
     )  # fmt: skip
     return turn, taken
 

@@ -142,6 +142,7 @@ class Builder:
     def collective(self, node: Node, env: Env, label: str) -> list[Step]:
         assert node.op.meaning is not None
         message = node.op.meaning(*[v.type for v in node.inputs], **node.attrs)
+        message = message._replace(count=scalar.as_expr(message.count))
         reads, writes = (tuple(env[v] for v in values) for values in (node.inputs, node.outputs))
         return [Collective(message, reads, writes, label)]
 

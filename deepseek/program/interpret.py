@@ -120,7 +120,7 @@ class Machine:
             case Collective(message, reads, writes):
                 given, taken = ([self.at(r) for r in refs[1:]] for refs in (reads, writes))
                 if given:
-                    count = self.size(scalar.as_expr(message.count))
+                    count = self.size(message.count)
                     self.communicate(message._replace(count=count), given[0], taken[0])
             case Copy(target, source, nbytes):
                 count = self.size(nbytes)
@@ -151,9 +151,6 @@ def alone(message: Message, given: Bytes, taken: Bytes) -> None:
     """A world of one rank: what is given is taken. Raises VerifyError for a larger one."""
     if message.ranks != 1:
         raise VerifyError(f"{message}: the interpreter is told of no other ranks")
-    if message.peer < 0 and message.source >= 0 or message.source < 0 <= message.peer:
-        taken[: message.dtype.itemsize] = 0
-        return
     nbytes = message.count * message.dtype.itemsize
     taken[:nbytes] = given[:nbytes]
 

@@ -81,7 +81,7 @@ class Loader:
                 data = [self.ref(r) for r in (*reads[1:], *writes[1:])] or [None, None]
                 block.collective(
                     m.group, m.ranks, m.verb, m.dtype.name, m.reduction, m.peer, m.source,
-                    self.expr(scalar.as_expr(m.count)), *data, label,
+                    self.expr(m.count), *data, label,
                 )  # fmt: skip
             case Copy(target, source, nbytes, label):
                 block.copy(self.ref(target), self.ref(source), self.expr(nbytes), label)

@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 
 from deepseek.errors import FormatError
-from deepseek.ir import scalar
 from deepseek.ir.dtype import DTYPES
 from deepseek.ir.graph import Array
 from deepseek.ir.op import Message
@@ -138,7 +137,7 @@ def step_lines(step: Step) -> list[str]:
 
 def message_text(m: Message) -> str:
     """What a collective's message says, its numbers in order: ranks, peer and source."""
-    count = expr_text(scalar.as_expr(m.count))
+    count = expr_text(m.count)
     numbers = f"({m.ranks}, {m.peer}, {m.source})"
     return f"{m.verb!r} in {m.group!r} {numbers} {m.reduction!r} of {count} {m.dtype.name}"
 

@@ -222,7 +222,7 @@ class Checker:
     def message_problems(
         self, message: Message, reads: Sequence[Ref], writes: Sequence[Ref]
     ) -> Iterator[str]:
-        yield from self.size_problems("its count", [scalar.as_expr(message.count)])
+        yield from self.size_problems("its count", [message.count])
         if message.ranks < 1 or max(message.peer, message.source) >= message.ranks:
             yield f"{message} in a group of {message.ranks}"
         if not 1 <= len(reads) == len(writes) <= 2:
