@@ -69,6 +69,7 @@ class SharedMemory : public Communicator {
     ++number_;
     message_ = &message;
     interrupt_ = &interrupt;
+    look_for_failure();
     Said& now = segment_.rank(rank()).now;
     now.say(number_, message);
     try {
@@ -288,12 +289,7 @@ class SharedMemory : public Communicator {
   // Throws where waiting for the other rank is in vain.
   template <typename Ready>
   void look_around(int other, Clock::duration waited, Ready ready) {
-    const Header& header = segment_.header();
-    const int failed = header.failed.load(std::memory_order_acquire);
-    if (failed != 0) {
-      broken_ = rank_text(failed - 1) + " gave up: " + header.reason.data();
-      throw CollectiveError(context() + broken_);
-    }
+    look_for_failure();
     const RankBlock& them = segment_.rank(other);
     const std::string waits =
         rank_text(rank()) + " waits for " + rank_text(other) + " in " + describe(*message_) + ", ";
@@ -312,6 +308,15 @@ class SharedMemory : public Communicator {
     }
     if (interrupt_->check != nullptr) {
       interrupt_->check(interrupt_->context);
+    }
+  }
+
+  void look_for_failure() {
+    const Header& header = segment_.header();
+    const int failed = header.failed.load(std::memory_order_acquire);
+    if (failed != 0) {
+      broken_ = rank_text(failed - 1) + " gave up: " + header.reason.data();
+      throw CollectiveError(context() + broken_);
     }
   }
 
