@@ -23,7 +23,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr uint64_t kMagic = 0x64'73'63'6f'6d'6d'00'01;  // the layout's version comes last
 constexpr int kMostRanks = 64;
-constexpr int64_t kChunk = 256 << 10;
+constexpr int64_t kChunk = 128 << 10;
 constexpr int64_t kChannels = 512 << 10;  // bytes of pieces that a rank has in all, about
 constexpr int64_t kLeastPiece = 4 << 10;
 constexpr auto kLook = std::chrono::milliseconds(2);
