@@ -22,7 +22,7 @@ from typing import Any, TypedDict, final
 
 from typing_extensions import Buffer as SupportsBuffer
 
-from deepseek.errors import BackendError, OutOfMemoryError
+from deepseek.errors import BackendError, DistributedError, OutOfMemoryError
 
 Expr = int | Sequence[int | str]
 # A slot, a slot from a byte offset on, or that plus loop index * stride bytes:
@@ -191,6 +191,22 @@ class Block:
         """
 
     def copy(self, dst: Ref, src: Ref, nbytes: Expr, label: str = "") -> None: ...
+    def collective(
+        self,
+        group: str,
+        ranks: int,
+        verb: str,
+        dtype: str,
+        reduction: str,
+        peer: int,
+        source: int,
+        count: Expr,
+        given: Ref | None,
+        taken: Ref | None,
+        label: str = "",
+    ) -> None:
+        """What the ranks of a group do together; see Communicator.run."""
+
     def sync(self, label: str = "") -> None: ...
     def if_(self, predicate: Ref, then: Block, otherwise: Block, label: str = "") -> None:
         """Reads one byte (a bool) and runs one of two blocks."""
@@ -262,6 +278,7 @@ class Counters(TypedDict):
     externs: int
     hosts: int
     copies: int
+    collectives: int
     bindings: int  # bindings made, misses of the binding cache
 
 @final
@@ -290,6 +307,54 @@ class Program:
     def counters(self) -> Counters:
         """Totals over all runs so far."""
 
+# ---- groups of processes -----------------------------------------------------------------------
+
+class CollectiveError(DistributedError):
+    """Ranks disagree, one is gone or too late, or a transport fails."""
+
+@final
+class Communicator:
+    """This process's place in a group of processes."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def transport(self) -> str: ...
+    def run(
+        self,
+        verb: str,
+        dtype: str = "uint8",
+        reduction: str = "none",
+        peer: int = -1,
+        source: int = -1,
+        count: int = 0,
+        given: SupportsBuffer | None = None,
+        taken: SupportsBuffer | None = None,
+    ) -> None:
+        """One collective over C-contiguous memory; blocks without the GIL.
+
+        `verb`: all_reduce reduce broadcast all_gather reduce_scatter all_to_all exchange barrier.
+        `count`: elements given; `peer`: the root, or to whom an exchange gives, `source`: from whom
+        it takes.
+        """
+
+def connect(
+    name: str, place: str, rank: int, size: int, timeout: float, keep: bool = True
+) -> Communicator:
+    """Meet the other ranks at the path `place`, which rank 0 makes; seconds for each wait.
+
+    With `keep` the Communicator is found by its name, also by Programs, until disconnect().
+    """
+
+def connect_nccl(meet: Communicator, library: str) -> Communicator:
+    """The same ranks over the NCCL library at a path; `meet` hands its unique id around."""
+
+def communicator(name: str) -> Communicator: ...
+def disconnect(name: str) -> None: ...
 def extern_routines() -> list[str]: ...
 
 # sort: buffers (x, values, indices as int64), sizes (rows, n, dtype code, descending 0/1). Stable;

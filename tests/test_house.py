@@ -269,7 +269,8 @@ def op_names() -> set[str]:
     scalar = importlib.import_module("deepseek.ir.expr")
     routines = importlib.import_module("deepseek._runtime").extern_routines()
     assert registry, "import deepseek registers the ops"
-    return set(registry) - {*scalar.FUNCTIONS, *scalar.LEAVES, *routines, "fold", "min", "max"}
+    own = {"barrier", "fold", "min", "max"}
+    return set(registry) - {*scalar.FUNCTIONS, *scalar.LEAVES, *routines, *own}
 
 
 @pytest.fixture(scope="module")

@@ -279,6 +279,9 @@ class Function(_runtime.Dispatcher):
             )  # fmt: skip
             if trace.grads:
                 self.guard_gradient_hooks(explorer)
+            for holder, attribute in trace.held:
+                row = explorer.hold(holder, type(holder).__name__.lower())
+                explorer.visit(getattr(holder, attribute), row, ATTR, attribute, attribute)
             return assemble(self.name, call, done, explorer, self.keep_grads)
 
     def explorer(

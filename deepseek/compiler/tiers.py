@@ -77,12 +77,16 @@ def saved_for_backward(nodes: Sequence[Node], outputs: Sequence[Value]) -> list[
     if not tops:
         return []
     pending = {v for n in nodes for v in n.outputs if v.data is None}
-    with no_grad():
-        leaves: set[Value] = set()
-        for top in tops:
-            leaves.update(autograd.leaves_of(top))
-        seeds = [ones_like(autograd.shown(v)) for v in tops]
-        found = autograd.cotangents(tops, seeds, leaves, autograd.requires_grad)
+    state.rehearsal = True
+    try:
+        with no_grad():
+            leaves: set[Value] = set()
+            for top in tops:
+                leaves.update(autograd.leaves_of(top))
+            seeds = [ones_like(autograd.shown(v)) for v in tops]
+            found = autograd.cotangents(tops, seeds, leaves, autograd.requires_grad)
+    finally:
+        state.rehearsal = False
     backward = reach([t._value for t in found.values()], pending)
     return [v for n in backward for v in n.inputs if v in pending]
 

@@ -476,6 +476,7 @@ class _BodyTrace:
 
     def __init__(self, outer: Any) -> None:
         self.outer = outer
+        self.turn: Tensor | None = None  # of the body's collectives
 
     def admit(self, inputs: Any) -> Any:
         return inputs

@@ -25,7 +25,20 @@ from deepseek.ir.shape import TensorType
 from deepseek.kernel.ir import Kernel
 from deepseek.kernel.lower import lower
 from deepseek.program import ir
-from deepseek.program.ir import Extern, For, Host, If, Launch, Program, Ref, Row, Slot, Step, While
+from deepseek.program.ir import (
+    Collective,
+    Extern,
+    For,
+    Host,
+    If,
+    Launch,
+    Program,
+    Ref,
+    Row,
+    Slot,
+    Step,
+    While,
+)
 
 Env = dict[Value, Ref]
 
@@ -83,6 +96,7 @@ class Builder:
         makers: dict[Kind, Callable[[Node, Env, str], list[Step]]] = {
             Kind.REGION: self.launch,
             Kind.HOST: self.host,
+            Kind.COLLECTIVE: self.collective,
             Kind.ORDER: self.extern,
             Kind.CONTROL: self.control,
         }
@@ -125,6 +139,13 @@ class Builder:
         sizes = tuple(scalar.as_expr(s) for t in types for s in t.shape)
         function = node.attrs.get("run") or reference_function(node)
         return [Host(function, refs, len(node.outputs), sizes, label)]
+
+    def collective(self, node: Node, env: Env, label: str) -> list[Step]:
+        assert node.op.meaning is not None
+        message = node.op.meaning(*[v.type for v in node.inputs], **node.attrs)
+        message = message._replace(count=scalar.as_expr(message.count))
+        reads, writes = (tuple(env[v] for v in values) for values in (node.inputs, node.outputs))
+        return [Collective(message, reads, writes, label)]
 
     def control(self, node: Node, env: Env, label: str) -> list[Step]:
         assert node.op.meaning is not None
