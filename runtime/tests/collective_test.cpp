@@ -292,10 +292,10 @@ TEST(a_process_that_dies_is_named) {
     try {
       const auto group = make_shared_memory("g", {place, 1, 2, 20s});
       group->run({.verb = Verb::kBarrier}, nullptr, nullptr);
+      _exit(0);  // without leaving, as a crash does
     } catch (...) {
       _exit(1);
     }
-    _exit(0);  // without leaving, as a crash does
   }
   const auto group = make_shared_memory("g", {place, 0, 2, 20s});
   group->run({.verb = Verb::kBarrier}, nullptr, nullptr);
@@ -307,7 +307,6 @@ TEST(a_process_that_dies_is_named) {
 }
 
 TEST(a_forked_process_is_refused) {
-  check_all_well(run_ranks(1, [](Communicator&) {}));
   const std::string place = new_place();
   std::thread other([&] {
     const auto group = make_shared_memory("g", {place, 1, 2, 20s});
@@ -327,8 +326,7 @@ TEST(a_forked_process_is_refused) {
   int status = 0;
   CHECK_EQUAL(waitpid(child, &status, 0), child);
   CHECK_EQUAL(status, 0);
-  CHECK_THROWS(CollectiveError, "forked", group->run({.verb = Verb::kBarrier}, nullptr, nullptr));
-  group.reset();
+  group->run({.verb = Verb::kBarrier}, nullptr, nullptr);  // the parent goes on
   other.join();
 }
 
@@ -377,10 +375,15 @@ TEST(what_a_crash_left_is_replaced) {
       }
       _exit(0);  // while rank 0 waits for rank 1
     }).detach();
-    make_shared_memory("g", {place, 0, 2, 20s});
+    try {
+      make_shared_memory("g", {place, 0, 2, 20s});
+    } catch (...) {
+    }
+    _exit(1);
   }
   int status = 0;
   CHECK_EQUAL(waitpid(child, &status, 0), child);
+  CHECK_EQUAL(status, 0);
   CHECK(exists(place));
   std::thread other([&] {
     const auto group = make_shared_memory("g", {place, 1, 2, 20s});
@@ -454,7 +457,6 @@ TEST(nccl_gets_every_collective) {
 
 TEST(nccl_ranks_share_an_id) {
   const Stub stub;
-  check_all_well(run_ranks(1, [](Communicator&) {}));
   stub.calls();
   const std::string place = new_place();
   const auto join = [&](int rank) {

@@ -19,10 +19,21 @@ from world import Raised, World
 
 import deepseek as ds
 from deepseek import distributed
-from deepseek.errors import ArgumentError, BackendError, DistributedError
-from deepseek.ir.dtype import DTYPES, dtype_of
+from deepseek.errors import ArgumentError, BackendError, DistributedError, VerifyError
+from deepseek.frontend.tensor import Tensor, no_grad
+from deepseek.ir.dtype import DTYPES, dtype_of, float32
+from deepseek.ir.graph import Graph, input_value
+from deepseek.ir.op import Message
 from deepseek.ops import collective
 from deepseek.ops.collective import OVER_RANKS
+from deepseek.ops.define import isolated
+from deepseek.ops.groups import Group, groups
+from deepseek.passes.fuse import fuse
+from deepseek.program.build import build
+from deepseek.program.interpret import interpret
+from deepseek.program.ir import cost
+from deepseek.program.text import parse_program, print_program
+from deepseek.program.verify import verify
 
 Worlds = Callable[[int], World]
 
@@ -328,6 +339,31 @@ def test_a_collective_refuses_bodies_and_checkpoints() -> None:
 def test_a_reference_backend_talks_to_nobody_alone() -> None:
     with ds.config.override(backend="reference"):
         assert collective.all_reduce(ds.ones(2)).tolist() == [1.0, 1.0]
+
+
+def test_the_meaning_of_a_program_among_others() -> None:
+    pair = Group("pair", 0, 2, "shm")
+    x = input_value(float32, (3,))
+    with isolated(), no_grad():
+        groups.known["pair"] = pair
+        try:
+            y = collective.all_reduce(Tensor(x) * 2, "sum", pair) + 1
+        finally:
+            del groups.known["pair"]
+    program = build(fuse(Graph([x], [y._value])))
+    verify(program)
+    assert cost(program)["collectives"] == 1
+    assert print_program(parse_program(print_program(program))) == print_program(program)
+    given = np.array([1.0, 2.0, 3.0], np.float32)
+
+    def communicate(message: Message, mine: Any, taken: Any) -> None:
+        assert message[:5] == ("pair", 2, "all_reduce", float32, 3)
+        taken.view(np.float32)[:] = mine.view(np.float32) + 10
+
+    (found,) = interpret(program, [given], communicate=communicate)
+    assert found.view(np.float32).tolist() == [13.0, 15.0, 17.0]
+    with pytest.raises(VerifyError, match="told of no other ranks"):
+        interpret(program, [given])
 
 
 def test_every_rank_is_asked_for_something_else() -> None:
