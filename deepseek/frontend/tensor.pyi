@@ -37,7 +37,8 @@ class Recording(threading.local):
     `grad`: whether histories are kept. `autocast`: what the ops of the class "low"
     compute in, None for the dtypes they get. `trace`: the trace going on. `pending`:
     nodes since the last flush. `losses`: what `backward` started from, computed with the
-    optimizer's next step.
+    optimizer's next step. `rehearsal`: what is recorded will not run. `calls`: how often
+    a user's function was shown a gradient.
     """
     def __init__(self) -> None: ...
     autocast: DType | None

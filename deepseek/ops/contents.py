@@ -168,6 +168,7 @@ arithmetic: addcdiv addcmul fmax fmin fmod gcd heaviside lcm lerp
 attend: scaled_dot_product_attention
 bags: embedding_bag embedding_renorm
 bitwise: bitwise_and bitwise_invert bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor
+collective: all_gather all_reduce all_to_all barrier broadcast exchange reduce_scatter reduce_to
 comparison: equal greater greater_equal less less_equal not_equal
 contract: convolution convolution_input_grad convolution_weight_grad matmul
 contracting: contract_axes
