@@ -18,6 +18,7 @@ from deepseek.kernel.equation import (
     guarded,
     guarded_variables,
     is_plain,
+    joined,
     stride,
 )
 from deepseek.kernel.evaluate import Evaluator
@@ -54,7 +55,17 @@ def contract_region(
     """The nest of a region with one contraction; `lanes` is the target's float32 vector width."""
     equation = equation_of(ev, shape, outputs)
     plan = schedule_of(problem_of(equation, lanes))
+    if plan.form == PACKED and plan.column_tile and _waste(equation, plan):
+        as_one = joined(equation)
+        plan_as_one = schedule_of(problem_of(as_one, lanes))
+        if plan_as_one.form == PACKED:
+            equation, plan = as_one, plan_as_one
     return nest_of(equation, plan)
+
+
+def _waste(equation: Equation, plan: Schedule) -> bool:
+    """Whether vectors along the last column axis are not filled."""
+    return scalar.mod(equation.columns[-1].extent, scalar.const(plan.lanes)) is not ZERO
 
 
 def nest_of(equation: Equation, plan: Schedule) -> Nest:

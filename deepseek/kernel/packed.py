@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deepseek.ir import scalar
 from deepseek.ir.dtype import int64
@@ -158,8 +158,8 @@ class _Packed:
         filled = columns.last(coordinates, plan.rest_width)
         layout = list(enumerate(filled.tile))
         own = columns.last(coordinates, plan.rest)
-        main = Part("acc", plan.width, plan.layout, panel, panel, scalar.not_(last))
-        return [main, Part("rest", plan.rest_width, layout, filled, own, last)]
+        rest = Part("rest", plan.rest_width, layout, filled, own, last)
+        return [replace(main, when=scalar.not_(last)), rest]
 
     def _task(self, name: str, tiling: Tiling, panels: int) -> tuple[Expr, Expr, Expr]:
         """A grid axis over a side's panels: its variable, its extent, and the panels of a task."""
@@ -306,12 +306,7 @@ class _Packed:
 
         Simple stores are written out row by row, so that sums need not leave the registers.
         """
-        simple = part.own.whole or all(
-            divides(s.extent, t) for s, t in zip(part.own.spans, part.own.tile, strict=True)
-        )
-        runs = self.plan.height * math.prod(part.own.tile[:-1])
-        light = all(_size(s.value) <= SIMPLE for s in self.equation.stores)
-        simple = simple and rows.whole and light and runs <= MOST_RUNS
+        simple = self._is_simple(part, rows)
         columns = part.own.stored()
         inside = [(q, q.var) for q in rows.places()] if simple else rows.stored()
         row_places, column_places = [p for _, p in inside], [p for _, p in columns]
@@ -330,10 +325,20 @@ class _Packed:
                 kind = UNROLL if simple else SERIAL
         return _when(last, body, "once")
 
+    def _is_simple(self, part: Part, rows: Panel) -> bool:
+        """Whether little is computed where sums are stored, and all places of a tile are there."""
+        columns = part.own
+        whole = rows.whole and all(
+            columns.whole or divides(s.extent, t)
+            for s, t in zip(columns.spans, columns.tile, strict=True)
+        )
+        light = all(_size(s.value) <= SIMPLE for s in self.equation.stores)
+        return whole and light and self.plan.height * math.prod(columns.tile[:-1]) <= MOST_RUNS
+
 
 def _guarded(store: Store, guard: Expr) -> Store:
     value = guarded(store.value, guard)
-    return Store(store.buffer, store.index, value, scalar.and_(store.guard, guard), store.atomic)
+    return replace(store, value=value, guard=scalar.and_(store.guard, guard))
 
 
 def _repeatable(store: Store) -> bool:

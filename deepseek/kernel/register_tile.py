@@ -28,6 +28,7 @@ LOADS = 2  # loads of whole vectors in a cycle
 CHAINS = 16  # sums that are under way at once where multiply-adds need not wait for each other
 STREAMS = 8  # rows that are read side by side as fast as one
 TILE_CYCLES = 60  # what a micro-tile takes beside its sums
+SECOND_TILE = 1.01  # a rest has to gain so much: it takes as much text again
 TASK_CYCLES = 4000  # what starting a task costs
 # Numbers of threads that a schedule should suit, with weights: what a task packs, others pack too.
 THREADS = ((1, 4), (2, 2), (4, 2), (16, 2))
@@ -194,6 +195,7 @@ def _cost(p: Problem, columns: _Columns, rows: tuple[int, ...]) -> float:
     if columns.rest:
         vectors = filled(columns.rest, lanes) // lanes
         tiles += columns.rests * _tile_cost(columns, height, vectors, depth)
+        tiles *= SECOND_TILE
     pack = depth * columns.pack
     if columns.in_place and depth * size_of(p.columns) > FAR:
         pack += FAR_CYCLES * depth * (columns.count + columns.rests)

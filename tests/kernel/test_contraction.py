@@ -18,6 +18,7 @@ from deepseek.backends.cpu.target import TARGETS
 from deepseek.ir import scalar
 from deepseek.ir.dtype import DTYPES, bfloat16, float32, float64
 from deepseek.ir.graph import Value, constant, input_value, node
+from deepseek.kernel.interpret import interpret
 from deepseek.kernel.problem import COLUMNS, PACKED, ROWS, SWEEP, Schedule
 from deepseek.ops import contract, elementwise, view
 from deepseek.ops.define import op_of
@@ -331,6 +332,19 @@ def test_what_follows_is_computed_where_a_sum_is_stored(shape: tuple[int, int, i
     wanted = np.maximum(exact + arrays[2], 0) + arrays[3]
     compiled = Compiled([a, b, bias, residual], [sums, out])
     check(compiled, arrays, [exact, wanted])
+
+
+def test_rows_of_two_panels_are_added_once_to_what_lies_there() -> None:
+    m, k, n = 33, 20, 48
+    a, b, residual = (input_value(float32, s) for s in ((m, k), (k, n), (m, n)))
+    plan = Schedule(PACKED, (8,), (48,), 48, 16, 5, 1, 0, 20)
+    out = apply(elementwise.add, product(a, b), residual)
+    compiled = Compiled([a, b, residual], [out], plan)
+    arrays = [whole_numbers(v.type.shape, float32, i) for i, v in enumerate((a, b, residual))]
+    exact = expected_product(*arrays[:2]) + arrays[2]
+    given = [arrays[i].reshape(-1) for i in compiled.lowered.inputs]
+    interpret(compiled.kernel, [*given, given[compiled.lowered.inputs.index(2)]], [])
+    np.testing.assert_array_equal(arrays[2], exact)
 
 
 def test_a_cast_after_the_sum() -> None:
