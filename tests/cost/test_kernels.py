@@ -210,6 +210,17 @@ def test_a_sum_of_zeros_and_one_known_element_reads_that_element():
     assert len(all_loads(kernel)) == 2
 
 
+@pytest.mark.parametrize(
+    "body",
+    [lambda m, a, b: m * 0.9 + a @ b, lambda m, a, b: m[0] * 0.9 + ds.sum(a * b, 0)],
+    ids=["product", "sum"],
+)
+def test_what_a_result_alone_reads_is_computed_with_it(body):
+    """As a moment's decay with the gradient that it takes in."""
+    args = [ds.zeros((64, 64)) for _ in range(3)]
+    assert len(kernels_of(body, *args)) == 1
+
+
 def test_cross_entropy_and_its_gradient_go_over_the_logits_once():
     def loss(x, t):
         return ds.value_and_grad(lambda x: ds.cross_entropy(x, t))(x)
