@@ -122,6 +122,15 @@ def test_rows_from_anywhere_are_asked_for_early():
     assert places == {minimum(add(row, const(AHEAD // 256)), const(299))}
 
 
+def test_the_next_row_may_be_anywhere_but_its_place_is_read_from_within():
+    table, rows = ds.zeros((5000, 1024)), ds.zeros((300,), dtype=ds.int64)
+    (kernel,) = kernels_of(lambda t, i: ds.layer_norm(ds.take(t, i, axis=0), (1024,)), table, rows)
+    ((index, _),) = asked_for(kernel)
+    places = {e.args[0] for e in walk([index]) if e.fn == "load"}
+    (row,) = (axis.var for axis in kernel.grid())
+    assert places == {minimum(add(row, ONE), const(299))}
+
+
 def test_tiles_that_are_turned_ask_for_the_next_one():
     """Each line of it once: as many places as the tile has that is written meanwhile."""
     (kernel,) = kernels_of(lambda x: x.T + 1, ds.zeros((1024, 512)))
