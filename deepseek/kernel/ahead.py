@@ -41,12 +41,11 @@ def asking_for_next(
 
     The first loop that finds the row in the caches asks for the next one.
     """
-    shift = {row.var: scalar.add(row.var, scalar.ONE)}
     wanted: dict[Prefetch, None] = {}
     for e in loads_of(body):
         index = e.args[0]
         if e.name in large and not scalar.free_of(index, row.var) and _is_row(index, inside):
-            wanted[Prefetch(e.name, scalar.substitute(index, shift))] = None
+            wanted[Prefetch(e.name, _later(index, row, 1))] = None
     out = list(body)
     for number, stmt in enumerate(out[1:], start=1):
         if isinstance(stmt, Fold):
@@ -80,12 +79,16 @@ def rows_to_come(
         nbytes = last.extent.value * e.dtype.itemsize
         if nbytes <= AHEAD and _jumps(e.args[0], outer, nbytes, e.dtype.itemsize):
             turns = max(1, min(AHEAD // nbytes, MOST_AHEAD))
-            later = scalar.add(outer.var, scalar.const(turns))
-            if any(inner.fn == "load" for inner in scalar.walk([e.args[0]])):
-                later = scalar.minimum(later, scalar.sub(outer.extent, scalar.ONE))
-            index = scalar.substitute(e.args[0], {outer.var: later})
-            wanted[Prefetch(e.name, index)] = None
+            wanted[Prefetch(e.name, _later(e.args[0], outer, turns))] = None
     return tuple(wanted)
+
+
+def _later(index: Expr, span: Span, turns: int) -> Expr:
+    """The index some turns of a loop later; what the index itself reads has to be there."""
+    then = scalar.add(span.var, scalar.const(turns))
+    if any(e.fn == "load" for e in scalar.walk([index])):
+        then = scalar.minimum(then, scalar.sub(span.extent, scalar.ONE))
+    return scalar.substitute(index, {span.var: then})
 
 
 def _is_row(index: Expr, inside: Span) -> bool:

@@ -123,6 +123,15 @@ def test_rows_from_anywhere_are_asked_for_early():
     assert places == {minimum(add(row, const(AHEAD // 256)), const(299))}
 
 
+def test_the_next_row_may_be_anywhere_but_its_place_is_read_from_within():
+    table, rows = ds.zeros((5000, 1024)), ds.zeros((300,), dtype=ds.int64)
+    (kernel,) = kernels_of(lambda t, i: ds.layer_norm(ds.take(t, i, axis=0), (1024,)), table, rows)
+    ((index, _),) = asked_for(kernel)
+    places = {e.args[0] for e in walk([index]) if e.fn == "load"}
+    (row,) = (axis.var for axis in kernel.grid())
+    assert places == {minimum(add(row, ONE), const(299))}
+
+
 def test_tiles_that_are_turned_ask_for_the_next_one():
     """Each line of it once: as many places as the tile has that is written meanwhile."""
     (kernel,) = kernels_of(lambda x: x.T + 1, ds.zeros((1024, 512)))
@@ -209,6 +218,17 @@ def test_a_sum_of_zeros_and_one_known_element_reads_that_element():
     (kernel,) = kernels_of(loss, ds.zeros((10, 600)), ds.zeros((10,), dtype=ds.int64))
     assert not [s for s in statements(kernel.body) if isinstance(s, Fold)]
     assert len(all_loads(kernel)) == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [lambda m, a, b: m * 0.9 + a @ b, lambda m, a, b: m[0] * 0.9 + ds.sum(a * b, 0)],
+    ids=["product", "sum"],
+)
+def test_what_a_result_alone_reads_is_computed_with_it(body):
+    """As a moment's decay with the gradient that it takes in."""
+    args = [ds.zeros((64, 64)) for _ in range(3)]
+    assert len(kernels_of(body, *args)) == 1
 
 
 def test_cross_entropy_and_its_gradient_go_over_the_logits_once():
