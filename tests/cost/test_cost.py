@@ -128,7 +128,7 @@ def test_operands_of_products_are_computed_before_them(columns):
     """Also where an operand has the shape of the result, so that its indices look alike."""
     x, w = ds.ones((48, 48)), ds.ones((48, columns))
     assert cost_of(ds.jit(lambda x, w: ds.exp(x) @ w), x, w) == 2
-    assert cost_of(ds.jit(lambda x, w: (x @ w) + ds.exp(w)), x, w) == 1
+    assert cost_of(ds.jit(lambda x, w: ds.exp(w) + x @ w), x, w) == 1
 
 
 def test_an_update_keeps_nothing_of_its_own_in_memory():
