@@ -149,7 +149,7 @@ class Fuser(Grouping):
         if moved is None:
             return
         if target.form == "contract" and (moved != source.at or self._seen_outside(source, target)):
-            return  # what a contraction itself reads stays in memory
+            return
         source.at = moved
         self.unite(source, target)
 
@@ -166,7 +166,8 @@ class Fuser(Grouping):
                 if self.group_of.get(access.value.node) is source:
                     reads.add(access.index)
                     in_place &= access.index == source.at[access.value]
-                    if source.at[access.value] != source.domain:
+                    operand = node.op.kind is Kind.CONTRACT  # which stays in memory
+                    if operand or source.at[access.value] != source.domain:
                         return None
         if in_place:
             return dict(source.at)
