@@ -495,6 +495,4 @@ def tracing(trace: Any) -> Iterator[Any]:
         state.trace = before
 
 
-_runtime.configure_graph(
-    tensor=Tensor, value=Value, node=graph.Node, input_node=INPUT_NODE, form=graph.form_of
-)
+_runtime.configure_graph(tensor=Tensor, input_node=INPUT_NODE, form=graph.form_of)
