@@ -85,6 +85,13 @@ def test_a_training_loop_works_nothing_out(worked_out: list[str]) -> None:
         np.testing.assert_allclose(trained(12), losses, rtol=2e-5)
 
 
+@pytest.mark.parametrize("nodes", [1, 2, 3, 7])
+def test_flushes_in_the_middle_of_anything_change_nothing(nodes: int) -> None:
+    wanted = trained(5)
+    with ds.config.override(flush_nodes=nodes):
+        np.testing.assert_allclose(trained(5), wanted, rtol=2e-5)
+
+
 def test_a_training_loop_leaves_nothing_to_collect() -> None:
     left = []
 
