@@ -16,7 +16,7 @@ The aliases (`Expr`, `Ref`, `Row`) and typed dicts exist for type checkers only:
 `TYPE_CHECKING`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import CodeType
 from typing import Any, TypedDict, final
 
@@ -397,6 +397,17 @@ def wait_for_trace() -> None:
 def writing_here() -> bool:
     """Whether a compiled call further up this thread is changing tensors."""
 
+# ---- recorded nodes ----------------------------------------------------------------------------
+
+def configure_nodes(*, node: type, value: type, sequence: Iterator[int]) -> None:
+    """Tell the runtime the classes of the graph, and what numbers nodes in recorded order."""
+
+def make_node(*args: Any) -> Any:
+    """A node whose output types are known: op, inputs, attrs, types, line=None, form=None."""
+
+def make_value(*args: Any) -> Any:
+    """The first output of a node that is made otherwise: node, type."""
+
 # ---- walks over recorded nodes -----------------------------------------------------------------
 
 class Walk:
@@ -449,10 +460,10 @@ class Plan:
     ) -> None: ...
     def run(self, pending: Pending) -> None: ...
 
-def configure_graph(
-    *, tensor: type, value: type, node: type, input_node: Any, form: Callable[[Any], int]
-) -> None:
-    """Tell the runtime the classes of the graph, and who numbers what a node does."""
+def configure_graph(*, tensor: type, input_node: Any, form: Callable[[Any], int]) -> None:
+    """Tell the runtime what shows values, what made those without a history, and who numbers what a
+    node does.
+    """
 
 # ---- dispatch ----------------------------------------------------------------------------------
 

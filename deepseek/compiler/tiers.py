@@ -31,7 +31,7 @@ from deepseek.errors import OutOfMemoryError, ShapeError
 from deepseek.frontend.tensor import hooks, no_grad, state, tracing
 from deepseek.ir import scalar
 from deepseek.ir.access import point_value
-from deepseek.ir.graph import INPUT, Graph, Node, Value, input_value, reach
+from deepseek.ir.graph import Graph, Node, Value, input_value, reach
 from deepseek.ir.graph import node as make
 from deepseek.ir.interpret import last_uses
 from deepseek.ir.op import Kind
@@ -39,6 +39,7 @@ from deepseek.ir.rewrite import inline
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Sizes, active
 from deepseek.ops import ones_like
+from deepseek.ops.define import isolated
 from deepseek.recompute import opened
 
 PROMOTED_AT = 3  # the time a pending graph is met at which it is compiled as a whole
@@ -77,16 +78,12 @@ def saved_for_backward(nodes: Sequence[Node], outputs: Sequence[Value]) -> list[
     if not tops:
         return []
     pending = {v for n in nodes for v in n.outputs if v.data is None}
-    state.rehearsal = True
-    try:
-        with no_grad():
-            leaves: set[Value] = set()
-            for top in tops:
-                leaves.update(autograd.leaves_of(top))
-            seeds = [ones_like(autograd.shown(v)) for v in tops]
-            found = autograd.cotangents(tops, seeds, leaves, autograd.requires_grad)
-    finally:
-        state.rehearsal = False
+    with isolated(), no_grad():  # whatever the options say, nothing is computed meanwhile
+        leaves: set[Value] = set()
+        for top in tops:
+            leaves.update(autograd.leaves_of(top))
+        seeds = [ones_like(autograd.shown(v)) for v in tops]
+        found = autograd.cotangents(tops, seeds, leaves, autograd.requires_grad)
     backward = reach([t._value for t in found.values()], pending)
     return [v for n in backward for v in n.inputs if v in pending]
 
@@ -95,7 +92,7 @@ def graph_of(pending: Pending) -> Graph:
     """What a flush computes: the values that are shown, and those that backward will read."""
     outputs = dict.fromkeys(pending.shown)
     outputs.update(dict.fromkeys(saved_for_backward(pending.nodes, pending.shown)))
-    return Graph(pending.inputs, outputs)
+    return Graph(pending.inputs, outputs, pending.nodes)  # another thread may compute some now
 
 
 def run(pending: Pending, key: tuple[str, bytes], backend: Backend) -> None:
@@ -103,24 +100,23 @@ def run(pending: Pending, key: tuple[str, bytes], backend: Backend) -> None:
     becomes its plan.
     """
     recorded = graph_of(pending)
-    graph = opened(recorded)
-    data = [v.data for v in graph.inputs]
+    graph = opened(self_contained(recorded))
+    data = [v.data for v in recorded.inputs]
+    numbers = pending.numbers_of(recorded.outputs)
     try:
         if backend.interprets:
-            results = compile_graph(self_contained(graph), backend).run(data)
+            results = compile_graph(graph, backend).run(data)
         elif not options.promote or times_met(key) < PROMOTED_AT:
-            results = run_by_op(graph, backend)
+            results = run_by_op(graph, data, backend)
         else:
-            executable = compile_graph(
-                self_contained(graph), backend, name="pending graph", example=example_of(data)
-            )
+            example = example_of(data)
+            executable = compile_graph(graph, backend, name="pending graph", example=example)
             if type(executable) is Compiled and executable.prepared is None:
-                numbers = pending.numbers_of(recorded.outputs)
                 _plans.put(key, Plan(executable.loaded, executable.from_input, numbers))
             results = executable.run(data)
     except OutOfMemoryError as error:
         raise OutOfMemoryError(f"{error}{largest_tensor(graph)}") from None
-    pending.show(pending.numbers_of(recorded.outputs), results)
+    pending.show(numbers, results)
 
 
 def times_met(key: tuple[str, bytes]) -> int:
@@ -135,8 +131,6 @@ def self_contained(graph: Graph) -> Graph:
 
     A value that requires gradients keeps its node after it was computed.
     """
-    if all(v.node.op is INPUT for v in graph.inputs):
-        return graph
     inputs = []
     for value in graph.inputs:
         inputs.append(input_value(value.type.dtype, value.type.shape))
@@ -144,9 +138,9 @@ def self_contained(graph: Graph) -> Graph:
     return Graph(inputs, inline(graph, inputs))
 
 
-def run_by_op(graph: Graph, backend: Backend) -> list[Buffer]:
+def run_by_op(graph: Graph, data: Sequence[Buffer], backend: Backend) -> list[Buffer]:
     """Tier 0: one program per op, made once for all sizes."""
-    values: dict[Value, Buffer] = {v: v.data for v in graph.inputs}
+    values: dict[Value, Buffer] = dict(zip(graph.inputs, data, strict=True))
     last = last_uses(graph)
     for node in graph.nodes:
         if is_number(node):

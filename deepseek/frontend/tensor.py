@@ -50,8 +50,8 @@ class Recording(threading.local):
 
     `grad`: whether histories are kept. `autocast`: what the ops of the class "low" compute in, None
     for the dtypes they get. `trace`: the trace going on. `pending`: nodes since the last flush.
-    `losses`: what `backward` started from, computed with the optimizer's next step. `rehearsal`:
-    what is recorded will not run. `calls`: how often a user's function was shown a gradient.
+    `losses`: what `backward` started from, computed with the optimizer's next step. `calls`: how
+    often a user's function was shown a gradient.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,6 @@ class Recording(threading.local):
         self.autocast: DType | None = None
         self.trace: Any = None
         self.pending = 0
-        self.rehearsal = False
         self.losses: list[weakref.ref[Tensor]] = []
         self.calls = 0
 
@@ -495,6 +494,4 @@ def tracing(trace: Any) -> Iterator[Any]:
         state.trace = before
 
 
-_runtime.configure_graph(
-    tensor=Tensor, value=Value, node=graph.Node, input_node=INPUT_NODE, form=graph.form_of
-)
+_runtime.configure_graph(tensor=Tensor, input_node=INPUT_NODE, form=graph.form_of)

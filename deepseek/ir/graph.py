@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from deepseek import _runtime
 from deepseek.errors import Line
 from deepseek.ir.dtype import DType
 from deepseek.ir.op import Kind, Op, internal
@@ -64,36 +65,11 @@ class Node:
         return f"<node {self.op.name} -> {', '.join(str(v.type) for v in self.outputs)}>"
 
 
-def make_node(
-    op: Op,
-    inputs: tuple[Value, ...],
-    attrs: Attrs,
-    types: Sequence[TensorType],
-    line: Line | None = None,
-    form: int | None = None,
-) -> Node:
-    """A node whose output types are known."""
-    made = Node()
-    made.op = op
-    made.inputs = inputs
-    made.attrs = attrs
-    made.line = line
-    made.sequence = next(sequence)
-    made.form = form
-    made.outputs = tuple([make_value(made, type_, index) for index, type_ in enumerate(types)])
-    return made
-
-
-def make_value(node: Node, type_: TensorType, index: int = 0) -> Value:
-    """A value that a node gives."""
-    value = Value()
-    value.node = node
-    value.index = index
-    value.type = type_
-    value.data = None
-    value.handle = None
-    value.requires_grad = False
-    return value
+_runtime.configure_nodes(node=Node, value=Value, sequence=sequence)
+make_node: Callable[..., Node] = _runtime.make_node
+"""make_node(op, inputs, attrs, types, line=None, form=None): a node, its output types known."""
+make_value: Callable[[Node, TensorType], Value] = _runtime.make_value
+"""make_value(node, type): the first output of a node that is made otherwise."""
 
 
 def node(op: Op, inputs: tuple[Value, ...], attrs: Attrs, line: Line | None = None) -> Node:

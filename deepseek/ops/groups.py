@@ -89,7 +89,7 @@ def take_turn(op: Op, group: Group, *tensors: Tensor, **attrs: Any) -> list[Tens
     after, *results = made if tensors else (made,)
     if not outside:
         trace.turn = after
-    elif not state.rehearsal:
+    else:
         groups.turn._rebind(after._value)
     return results
 

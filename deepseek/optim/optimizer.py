@@ -218,7 +218,7 @@ class Optimizer:
             self._together(group, parameters)
         given = {name: group[name] for name in self.defaults}
         states = [self.state[p] for p in parameters]
-        compiled_update()(type(self), given, self.found_inf, parameters, states)
+        compiled_step()(type(self), given, self.found_inf, parameters, states)
 
     def _update(self, group: Group, parameters: list[Tensor]) -> None:
         """One step of a group's parameters, which `found_inf` may undo."""
@@ -411,20 +411,21 @@ class Optimizer:
 _met: Recent[Any, int] = Recent(1024)  # by rule and types of parameters: how many eager steps
 
 
+def optimizer_step(
+    rule: type[Optimizer], given: Group, found_inf: Tensor | None, parameters: list[Tensor],
+    states: list[State],
+) -> None:  # fmt: skip
+    """One step of any of our rules; the arguments are all that it depends on."""
+    optimizer = rule.__new__(rule)
+    optimizer.state = dict(zip(parameters, states, strict=True))
+    optimizer.found_inf = found_inf
+    optimizer._update({**given, "params": parameters}, parameters)
+
+
 @functools.cache
-def compiled_update() -> Callable[..., None]:
-    """One step of any optimizer as a compiled call, whose arguments are all it depends on."""
-
-    def update(
-        rule: type[Optimizer], given: Group, found_inf: Tensor | None, parameters: list[Tensor],
-        states: list[State],
-    ) -> None:  # fmt: skip
-        optimizer = rule.__new__(rule)
-        optimizer.state = dict(zip(parameters, states, strict=True))
-        optimizer.found_inf = found_inf
-        optimizer._update({**given, "params": parameters}, parameters)
-
-    compiled: Callable[..., None] = functions.jit(update, dynamic=False)
+def compiled_step() -> Callable[..., None]:
+    """The same as a compiled call, one for all optimizers there are."""
+    compiled: Callable[..., None] = functions.jit(optimizer_step, dynamic=False)
     return compiled
 
 

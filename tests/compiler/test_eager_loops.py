@@ -85,6 +85,13 @@ def test_a_training_loop_works_nothing_out(worked_out: list[str]) -> None:
         np.testing.assert_allclose(trained(12), losses, rtol=2e-5)
 
 
+@pytest.mark.parametrize("nodes", [1, 2, 3, 7])
+def test_flushes_in_the_middle_of_anything_change_nothing(nodes: int) -> None:
+    wanted = trained(5)
+    with ds.config.override(flush_nodes=nodes):
+        np.testing.assert_allclose(trained(5), wanted, rtol=2e-5)
+
+
 def test_a_training_loop_leaves_nothing_to_collect() -> None:
     left = []
 
@@ -193,3 +200,20 @@ def test_parameters_without_gradients_stay_behind() -> None:
             return [*steps, *[p.item() for p in parameters]]
 
     np.testing.assert_allclose(run(True), run(False), rtol=1e-6)
+
+
+def test_nothing_is_prepared_from_gradients() -> None:
+    """They are other tensors at each step, unlike what else a compiled function reads."""
+    p = nn.Parameter(ds.ones(4, 3))
+    w = ds.ones(4, 3)
+
+    @ds.jit
+    def moved() -> ds.Tensor:
+        return p.detach() - ds.exp(p.grad @ w.mT) @ w  # type: ignore[arg-type, operator]
+
+    for i in range(3):
+        p.grad = ds.full((4, 3), i / 10)
+        wanted = 1 - np.exp(np.full((4, 4), 3 * i / 10)) @ np.ones((4, 3))
+        np.testing.assert_allclose(moved().numpy(), wanted, rtol=1e-5)
+    (entry,) = moved.entries
+    assert entry.executable.prepared is None

@@ -18,6 +18,7 @@ void bind_program(py::module_& module);
 void bind_collective(py::module_& module);
 void bind_call_recording(py::module_& module);
 void bind_dispatcher(py::module_& module);
+void bind_nodes(py::module_& module);
 void bind_walks(py::module_& module);
 
 // The Buffer behind a Python object; TypeError names `what` if it is none.

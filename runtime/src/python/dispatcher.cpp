@@ -401,26 +401,33 @@ PyObject* held(const py::object& object) {
   return Py_NewRef(object.ptr());
 }
 
-void configure_graph(const py::object& tensor, const py::object& value, const py::object& node,
-                     const py::object& input_node, const py::object& form) {
-  frontend.tensor = held_type(tensor);
+void configure_nodes(const py::object& node, const py::object& value, const py::object& sequence) {
+  frontend.node = held_type(node);
   frontend.value = held_type(value);
-  frontend.input_node = held(input_node);
-  frontend.input_op = held(input_node.attr("op"));
-  frontend.form = held(form);
+  frontend.sequence = held(sequence);
   frontend.node_op = slot_offset(node, "op");
   frontend.node_inputs = slot_offset(node, "inputs");
+  frontend.node_attrs = slot_offset(node, "attrs");
   frontend.node_outputs = slot_offset(node, "outputs");
+  frontend.node_line = slot_offset(node, "line");
   frontend.node_sequence = slot_offset(node, "sequence");
   frontend.node_form = slot_offset(node, "form");
-  frontend.tensor_value = slot_offset(tensor, "_value");
-  frontend.tensor_grad = slot_offset(tensor, "_grad");
   frontend.value_node = slot_offset(value, "node");
   frontend.value_index = slot_offset(value, "index");
   frontend.value_type = slot_offset(value, "type");
   frontend.value_data = slot_offset(value, "data");
   frontend.value_handle = slot_offset(value, "handle");
   frontend.value_requires_grad = slot_offset(value, "requires_grad");
+}
+
+void configure_graph(const py::object& tensor, const py::object& input_node,
+                     const py::object& form) {
+  frontend.tensor = held_type(tensor);
+  frontend.tensor_value = slot_offset(tensor, "_value");
+  frontend.tensor_grad = slot_offset(tensor, "_grad");
+  frontend.input_node = held(input_node);
+  frontend.input_op = held(input_node.attr("op"));
+  frontend.form = held(form);
 }
 
 void configure_dispatch(const py::object& tensor_type, const py::object& generator,
@@ -455,8 +462,10 @@ void bind_dispatcher(py::module_& module) {
     fail();
   }
   module.attr("Dispatcher") = type;
+  module.def("configure_nodes", &configure_nodes, py::kw_only(), py::arg("node"), py::arg("value"),
+             py::arg("sequence"));
   module.def("configure_graph", &configure_graph, py::kw_only(), py::arg("tensor"),
-             py::arg("value"), py::arg("node"), py::arg("input_node"), py::arg("form"));
+             py::arg("input_node"), py::arg("form"));
   module.def("configure_dispatch", &configure_dispatch, py::kw_only(), py::arg("tensor_type"),
              py::arg("generator"), py::arg("array"), py::arg("floating"), py::arg("missing"),
              py::arg("structure"), py::arg("recording"), py::arg("options"), py::arg("same"),

@@ -11,16 +11,21 @@
 
 namespace deepseek::python {
 
-// Set once, by `configure_graph` as far as `value_requires_grad` and then by `configure_dispatch`.
+// Set once, by `configure_nodes`, `configure_graph` as far as `value_requires_grad`, and then by
+// `configure_dispatch`.
 struct Frontend {
-  PyTypeObject* tensor = nullptr;
+  PyTypeObject* node = nullptr;
   PyTypeObject* value = nullptr;
+  PyObject* sequence = nullptr;  // numbers nodes in the order they are recorded
+  PyTypeObject* tensor = nullptr;
   PyObject* input_node = nullptr;  // the producer of values without a history
   PyObject* input_op = nullptr;    // its op
   PyObject* form = nullptr;        // what a node does to what types, as a number
   Py_ssize_t node_op = 0;
   Py_ssize_t node_inputs = 0;
+  Py_ssize_t node_attrs = 0;
   Py_ssize_t node_outputs = 0;
+  Py_ssize_t node_line = 0;
   Py_ssize_t node_sequence = 0;
   Py_ssize_t node_form = 0;
   Py_ssize_t tensor_value = 0;

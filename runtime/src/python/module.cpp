@@ -118,6 +118,7 @@ PYBIND11_MODULE(_runtime, module) {
   module.def("take_profile", &profile);
   bind_call_recording(module);
   bind_dispatcher(module);
+  bind_nodes(module);
   bind_walks(module);
 }
 
