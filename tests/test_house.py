@@ -28,7 +28,7 @@ _runtime
 ir/ recent dtype expr integer scalar shape op graph text verify rewrite interpret access
 frontend/ tensor gradient_hooks precision number guards reads explore tracer
 ops/ spelling methods define forms forms_nn forms_math forms_flow
-ops/ elementwise transcendental reduce view index
+ops/ elementwise transcendental reductions view index
 ops/ contract create random activation nn bodies control * __init__
 repetition autograd recompute
 passes/ expand simplify fold_conv_bn layout prepare order cost grouping fuse * __init__

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from deepseek.ops.random import *
     from deepseek.ops.rectifiers import *
     from deepseek.ops.recurrent import *
-    from deepseek.ops.reduce import *
+    from deepseek.ops.reductions import *
     from deepseek.ops.regions import *
     from deepseek.ops.resample import *
     from deepseek.ops.scattering import *
@@ -138,7 +138,7 @@ random: randn_like random_bits randperm uniform
 rectifiers: celu elu hardshrink hardsigmoid hardswish hardtanh leaky_relu prelu relu6 rrelu selu
 rectifiers: softshrink threshold
 recurrent: gru_layer lstm_layer rnn_layer
-reduce: argmax argmin max mean min prod sum var
+reductions: argmax argmin max mean min prod sum var
 regions: adaptive_avg_pool adaptive_max_pool
 resample: interpolate resize upsample
 scattering: index_add index_copy index_fill index_reduce index_select masked_fill masked_scatter
@@ -205,7 +205,7 @@ random: random_bits
 rectifiers: celu elu hardshrink hardsigmoid hardswish hardtanh leaky_relu prelu relu6 rrelu selu
 rectifiers: softshrink threshold
 recurrent: gru_layer lstm_layer rnn_layer
-reduce: argmax argmin max mean min prod sum var
+reductions: argmax argmin max mean min prod sum var
 regions: adaptive_avg_pool adaptive_max_pool
 resample: resize
 scattering: masked_scatter scatter_elements
@@ -264,7 +264,7 @@ patches: unfold
 prefix: cummax cummin cumprod cumsum cumulative_prod cumulative_sum logcumsumexp
 products: addbmm addmm addmv addr baddbmm bmm cross dot ger inner mm mv outer vdot
 quantiles: median mode nanmedian nanquantile quantile
-reduce: argmax argmin max mean min prod sum var
+reductions: argmax argmin max mean min prod sum var
 scattering: index_add index_copy index_fill index_reduce index_select masked_fill masked_scatter
 scattering: masked_select put scatter scatter_reduce
 searching: bincount
