@@ -18,7 +18,7 @@ from deepseek.ir.graph import Attrs, Value
 from deepseek.ir.op import Op
 from deepseek.ir.shape import Shape, Size
 from deepseek.ops.random import Generator
-from deepseek.ops.reduce import Axis
+from deepseek.ops.reductions import Axis
 from deepseek.ops.splitting import Tensors
 
 class Hooks:
@@ -37,8 +37,7 @@ class Recording(threading.local):
     `grad`: whether histories are kept. `autocast`: what the ops of the class "low"
     compute in, None for the dtypes they get. `trace`: the trace going on. `pending`:
     nodes since the last flush. `losses`: what `backward` started from, computed with the
-    optimizer's next step. `rehearsal`: what is recorded will not run. `calls`: how often
-    a user's function was shown a gradient.
+    optimizer's next step. `calls`: how often a user's function was shown a gradient.
     """
     def __init__(self) -> None: ...
     autocast: DType | None
