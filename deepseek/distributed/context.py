@@ -8,10 +8,10 @@ from __future__ import annotations
 import datetime
 
 from deepseek.distributed.meeting import meeting
-from deepseek.distributed.process_group import _numbers, leave, make_group, run_recorded
-from deepseek.frontend.tensor import Tensor, no_grad, state
+from deepseek.distributed.process_group import leave, make_group, next_number, run_recorded
+from deepseek.frontend.tensor import Tensor, no_grad
 from deepseek.ops import collective
-from deepseek.ops.groups import Group, groups
+from deepseek.ops.groups import Group, groups, note_read
 from deepseek.ops.indexing import assigned
 
 
@@ -39,22 +39,22 @@ class CommContext:
         timeout: float | datetime.timedelta | None = None,
     ) -> None:
         where = meeting(init_method, rank, world_size)
-        number = _numbers.get("context", 0) + 1
-        self._group: Group = make_group(f"context {number}", backend, where, timeout)
-        _numbers["context"] = number
+        name = f"context {next_number('context')}"
+        self._group: Group = make_group(name, backend, where, timeout)
 
     @property
     def group(self) -> Group:
         """The group. Raises DistributedError after `close`."""
+        note_read("version")
         return groups.named(self._group.name)
 
     def get_rank(self) -> int:
         """This process's number in the group."""
-        return watched(self.group).rank
+        return self.group.rank
 
     def get_world_size(self) -> int:
         """How many processes the group has."""
-        return watched(self.group).size
+        return self.group.size
 
     def all_reduce(self, src: Tensor, dst: Tensor | None = None, op: str = "sum") -> Tensor:
         """All ranks' tensors reduced element by element: sum, prod, min, max or avg."""
@@ -118,13 +118,6 @@ class CommContext:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def watched(group: Group) -> Group:
-    """The group; a compiled function that asks about it looks again when groups change."""
-    if hasattr(state.trace, "held"):
-        state.trace.held[groups, "version"] = None
-    return group
 
 
 def done(result: Tensor, target: Tensor | None = None) -> Tensor:

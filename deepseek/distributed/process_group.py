@@ -16,7 +16,7 @@ from deepseek.distributed.meeting import Meeting, meeting
 from deepseek.errors import ArgumentError, BackendError, DistributedError, unknown
 from deepseek.frontend.tensor import hooks, leaf, state
 from deepseek.ir.dtype import uint8
-from deepseek.ops.groups import ALONE, Group, groups
+from deepseek.ops.groups import ALONE, Group, groups, note_read
 
 BACKENDS = ("shm", "nccl", "gloo")
 WORLD = "world"
@@ -94,7 +94,7 @@ def new_group(ranks: Sequence[int] | None = None, backend: str | None = None) ->
         raise ArgumentError(
             f"new_group: got ranks {ranks}; wanted different ones from 0 to {world.size - 1}"
         )
-    _numbers[WORLD] = number = _numbers.get(WORLD, 0) + 1
+    number = next_number(WORLD)
     if world.rank not in ranks:
         return None
     name = f"group {number} of ranks {', '.join(map(str, ranks))}"
@@ -105,11 +105,15 @@ def new_group(ranks: Sequence[int] | None = None, backend: str | None = None) ->
 _numbers: dict[str, int] = {}  # how many groups of a kind were made, the same on every rank
 
 
+def next_number(kind: str) -> int:
+    """The number of the next group of a kind."""
+    _numbers[kind] = _numbers.get(kind, 0) + 1
+    return _numbers[kind]
+
+
 def group_of(group: Group | None) -> Group:
     """The group, or the default one. Raises DistributedError where there is none."""
-    trace = state.trace
-    if hasattr(trace, "held"):  # a compiled function looks again when a group is made or left
-        trace.held[groups, "version"] = None
+    note_read("version")
     found = group or groups.default
     if found is None:
         raise DistributedError(
@@ -197,7 +201,8 @@ def leave(those: Sequence[Group]) -> None:
         del _meetings[group.name]
         if group is groups.default:
             groups.default = None
-            _numbers.clear()
+    if not _meetings:
+        _numbers.clear()
     groups.version += 1
 
 

@@ -83,13 +83,6 @@ def reduced(arrays: Arrays, reduction: str) -> Any:
     return out / len(arrays) if reduction == "avg" else out
 
 
-def rows_of(array: Any, ranks: int) -> list[Any]:
-    """The part of each rank, along the first axis."""
-    return list(array.reshape(ranks, -1, *array.shape[1:])) if array.size else [
-        array[: array.shape[0] // ranks]
-    ] * ranks  # fmt: skip
-
-
 OVER_RANKS: dict[str, Callable[..., list[Any]]] = {
     "all_reduce": lambda xs, reduction: [reduced(xs, reduction)] * len(xs),
     "reduce_to": lambda xs, reduction, root: [
@@ -97,9 +90,9 @@ OVER_RANKS: dict[str, Callable[..., list[Any]]] = {
     ],
     "broadcast": lambda xs, root: [xs[root]] * len(xs),
     "all_gather": lambda xs: [np.concatenate(xs)] * len(xs),
-    "reduce_scatter": lambda xs, reduction: rows_of(reduced(xs, reduction), len(xs)),
+    "reduce_scatter": lambda xs, reduction: np.split(reduced(xs, reduction), len(xs)),
     "all_to_all": lambda xs: [
-        np.concatenate([rows_of(x, len(xs))[r] for x in xs]) for r in range(len(xs))
+        np.concatenate(parts) for parts in zip(*(np.split(x, len(xs)) for x in xs), strict=True)
     ],
 }
 """What each rank gets, from the list of what each gives."""

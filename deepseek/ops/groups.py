@@ -65,6 +65,12 @@ class Groups:
 groups = Groups()
 
 
+def note_read(*attributes: str) -> None:
+    """Let a function that is being compiled depend on these attributes of `groups`."""
+    if hasattr(state.trace, "held"):
+        state.trace.held.update(dict.fromkeys((groups, name) for name in attributes))
+
+
 def take_turn(op: Op, group: Group, *tensors: Tensor, **attrs: Any) -> list[Tensor]:
     """Record a collective, next in order. Returns what it gives beside its turn."""
     trace = state.trace
@@ -74,9 +80,9 @@ def take_turn(op: Op, group: Group, *tensors: Tensor, **attrs: Any) -> list[Tens
             "the backend 'shm' for tensors in the processor's memory", user_line(),
         )  # fmt: skip
     outside = trace is None or hasattr(trace, "held")
-    if trace is not None and outside:  # a compiled function reads the turn, and gives it back
-        trace.held.update(dict.fromkeys(((groups, "turn"), (groups, "version"))))
-    elif not outside and not hasattr(trace, "turn"):
+    if outside:  # a compiled function reads the turn, and gives it back
+        note_read("turn", "version")
+    elif not hasattr(trace, "turn"):
         raise TraceError(
             f"op '{op.name}' stands in the body of ds.cond, ds.scan or ds.while_loop, which other "
             f"ranks may run another number of times\n  at {format_line(user_line())}\n"
