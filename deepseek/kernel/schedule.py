@@ -29,7 +29,6 @@ from deepseek.kernel.register_tile import register_tile
 
 SWEPT = 8  # places of the sum for which a right operand in memory is read at once
 FAR = 1 << 17  # elements that hardly stay in the nearest caches
-OUTSIDE = 1 << 22  # elements that hardly stay in any cache
 MOST_SUMS = 16  # that lanes along the summed axis make at once
 
 
@@ -42,10 +41,10 @@ def schedule_of(p: Problem) -> Schedule:
         return Schedule(form, _last(p.rows, _column_rows(p)), (1,) * len(p.columns))
     if form == SWEEP:
         return Schedule(form, _whole(p.rows), (1,) * len(p.columns), _swept(p), block=SWEPT)
-    if size_of(p.rows) == 1 and size_of(p.columns) * size_of(p.folded) > OUTSIDE:
-        return Schedule(form, _whole(p.rows), (1,) * len(p.columns))  # in the order of memory
     if size_of(p.rows) * size_of(p.columns) <= MOST_SUMS:
         return Schedule(form, _whole(p.rows), _whole(p.columns))
+    if size_of(p.rows) == 1:
+        return Schedule(form, _whole(p.rows), (1,) * len(p.columns))  # in the order of memory
     return Schedule(
         form, _last(p.rows, _divisor(p.rows, 4)), _last(p.columns, _divisor(p.columns, 4))
     )
