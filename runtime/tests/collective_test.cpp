@@ -6,7 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmath>
+#include <atomic>
 #include <cstring>
 #include <functional>
 #include <limits>
