@@ -59,7 +59,7 @@ def softmax(node):
         CLAIMED.append(sizes)
         shape = sizes[: len(sizes) // 2]
         x, y = (np.frombuffer(v, np.uint8).view(dtype).reshape(shape) for v in views)
-        e = np.exp(x - x.max(axis=axis, keepdims=True))
+        e = np.exp(x - x.max(axis=axis, keepdims=True, initial=-np.inf))
         y[...] = e / e.sum(axis=axis, keepdims=True)
 
     return run

@@ -32,7 +32,7 @@ class ReduceOp(StrEnum):
     AVG = "avg"
 
 
-def all_reduce(tensor: Tensor, op: str = ReduceOp.SUM, group: Group | None = None) -> Tensor:
+def all_reduce(tensor: Tensor, op: str = "sum", group: Group | None = None) -> Tensor:
     """Let the tensor show all ranks' reduced; the same bits on every rank. Returns it.
 
     >>> ds.distributed.init_process_group()
@@ -44,7 +44,7 @@ def all_reduce(tensor: Tensor, op: str = ReduceOp.SUM, group: Group | None = Non
 
 
 def reduce(
-    tensor: Tensor, dst: int, op: str = ReduceOp.SUM, group: Group | None = None
+    tensor: Tensor, dst: int, op: str = "sum", group: Group | None = None
 ) -> Tensor:
     """Let the tensor show all ranks' reduced on rank `dst`, and zeros elsewhere. Returns it.
 
@@ -99,7 +99,7 @@ def all_gather_into_tensor(
 
 
 def reduce_scatter(
-    output: Tensor, input_list: Sequence[Tensor], op: str = ReduceOp.SUM,
+    output: Tensor, input_list: Sequence[Tensor], op: str = "sum",
     group: Group | None = None,
 ) -> Tensor:  # fmt: skip
     """Let the output show the sum of what all ranks have in this rank's place of their lists.
@@ -116,7 +116,7 @@ def reduce_scatter(
 
 
 def reduce_scatter_tensor(
-    output: Tensor, input: Tensor, op: str = ReduceOp.SUM,  # noqa: A002
+    output: Tensor, input: Tensor, op: str = "sum",  # noqa: A002
     group: Group | None = None,
 ) -> Tensor:  # fmt: skip
     """Let the output show this rank's part, along the first axis, of all ranks' inputs reduced.

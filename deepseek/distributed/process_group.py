@@ -81,7 +81,8 @@ def make_group(
 
 def new_group(ranks: Sequence[int] | None = None, backend: str | None = None) -> Group | None:
     """A group of some ranks of the default one, in their order. Every process calls it, with the
-    same ranks; those that are not among them get None.
+    same ranks; those that are not among them get None. Raises ArgumentError for ranks that there
+    are not, or one twice.
 
     >>> ds.distributed.init_process_group()
     >>> ds.distributed.new_group([0]).size
