@@ -198,14 +198,16 @@ void Block::launch(Kernel kernel, std::vector<Row> rows, Expr scratch, Expr grai
 }
 
 void Block::launch(cuda::Image& image, std::string_view symbol, std::vector<Row> rows,
-                   unsigned threads, Expr shared, std::string label, std::string where) {
+                   std::array<unsigned, 2> threads, Expr shared, std::optional<Expr> scratch,
+                   std::string label, std::string where) {
   if (builder_.program_->device() == kHost) {
     throw std::invalid_argument("a kernel of a device cannot be launched on the cpu");
   }
   cuda::Device& device = cuda::Device::get(builder_.program_->device());
   auto kernel = std::make_shared<const cuda::Kernel>(image, device, std::string(symbol), threads,
                                                      std::move(where));
-  add(DeviceLaunchStep{std::move(kernel), rows_of(rows), builder_.expr(shared)},
+  add(DeviceLaunchStep{std::move(kernel), rows_of(rows), builder_.expr(shared),
+                       scratch ? builder_.expr(*scratch) : -1},
       label.empty() ? std::string(symbol) : std::move(label));
 }
 

@@ -178,6 +178,13 @@ void Program::bind_steps(const Steps& steps, Binding& binding, std::vector<int64
                      if (value(launch.shared) < 0 || value(launch.shared) > INT32_MAX) {
                        fail("shared memory has " + std::to_string(value(launch.shared)) + " bytes");
                      }
+                     if (launch.scratch >= 0) {
+                       if (value(launch.scratch) < 0) {
+                         fail("scratch has " + std::to_string(value(launch.scratch)) + " bytes");
+                       }
+                       binding.device_scratch_bytes =
+                           std::max(binding.device_scratch_bytes, value(launch.scratch));
+                     }
                    },
                    [&](const ExternStep& call) {
                      std::vector<int64_t> nbytes;

@@ -4,6 +4,7 @@
 // them.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <string>
@@ -47,9 +48,10 @@ class Block {
               Expr scratch = 0, Expr grain = 1, std::string label = {});
   void launch(Kernel kernel, std::vector<Row> rows, Expr scratch = 0, Expr grain = 1,
               std::string label = {});
-  // A kernel of the program's device, in blocks of `threads`; `where` is the user's line.
-  void launch(cuda::Image& image, std::string_view symbol, std::vector<Row> rows, unsigned threads,
-              Expr shared = 0, std::string label = {}, std::string where = {});
+  // A kernel of the program's device; `where` is the user's line.
+  void launch(cuda::Image& image, std::string_view symbol, std::vector<Row> rows,
+              std::array<unsigned, 2> threads, Expr shared = 0, std::optional<Expr> scratch = {},
+              std::string label = {}, std::string where = {});
   void call(std::string_view routine, std::vector<Ref> buffers, std::vector<Expr> sizes,
             std::string label = {});
   void host(HostFunction function, std::vector<Ref> buffers, std::vector<Expr> sizes,

@@ -1,6 +1,7 @@
 // Code of a device: cubins as the driver's modules, and the kernels in them.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <map>
 #include <memory>
@@ -40,9 +41,13 @@ class Image {
   std::map<int, std::weak_ptr<const Module>> modules_;
 };
 
-// What a launch runs: threads of `block` each, over a grid of such blocks.
+// Threads of a block, along x and along y.
+using Threads = std::array<unsigned, 2>;
+
+// What a launch runs, over a grid of blocks. Its arguments are pointers to buffers, int64 sizes,
+// and a pointer to scratch memory where it wants any.
 struct Kernel {
-  Kernel(Image& image, Device& device, std::string symbol, unsigned block, std::string where);
+  Kernel(Image& image, Device& device, std::string symbol, Threads block, std::string where);
 
   // Lets the kernel have so much dynamic shared memory.
   void allow_shared(int nbytes) const;
@@ -50,7 +55,7 @@ struct Kernel {
   std::shared_ptr<const Module> module;
   FunctionHandle function;
   std::string symbol;
-  unsigned block;     // threads
+  Threads block;
   std::string where;  // the user's lines, for errors
 
  private:

@@ -71,11 +71,13 @@ struct LaunchStep {
   int grain;
 };
 
-// A launch on a device: the grids are blocks of threads, the shared memory is each block's.
+// A launch on a device: the grids count blocks of threads, the shared memory is each block's, the
+// scratch all of theirs.
 struct DeviceLaunchStep {
   std::shared_ptr<const cuda::Kernel> kernel;
   std::vector<LaunchRow> rows;
   int shared;
+  int scratch;  // -1: the kernel takes none
 };
 
 struct ExternStep {
@@ -165,6 +167,7 @@ struct Binding {
   int64_t arena_bytes = 0;
   int64_t lower_bound = 0;
   int64_t scratch_bytes = 0;  // per thread
+  int64_t device_scratch_bytes = 0;
 };
 
 struct Counters {

@@ -36,16 +36,17 @@ std::shared_ptr<const Module> Image::on(Device& device) {
   return module;
 }
 
-Kernel::Kernel(Image& image, Device& device, std::string symbol, unsigned block, std::string where)
+Kernel::Kernel(Image& image, Device& device, std::string symbol, Threads block, std::string where)
     : module(image.on(device)),
       function(module->function(symbol)),
       symbol(std::move(symbol)),
       block(block),
       where(std::move(where)) {
   const int most = device.properties().max_threads_per_block;
-  if (block < 1 || block > static_cast<unsigned>(most)) {
+  const uint64_t threads = uint64_t{block[0]} * block[1];
+  if (threads < 1 || threads > static_cast<uint64_t>(most)) {
     throw std::invalid_argument("kernel '" + this->symbol + "': got blocks of " +
-                                std::to_string(block) + " threads; wanted 1 to " +
+                                std::to_string(threads) + " threads; wanted 1 to " +
                                 std::to_string(most));
   }
 }

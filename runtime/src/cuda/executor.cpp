@@ -8,10 +8,6 @@
 namespace deepseek::cuda {
 namespace {
 
-std::shared_ptr<Buffer> host_memory(size_t nbytes, const std::string& label) {
-  return Buffer::allocate(nbytes, label);
-}
-
 // A call on a device. Steps are queued on a stream, and done some time after the call.
 class DeviceExecution : Execution {
  public:
@@ -29,6 +25,10 @@ class DeviceExecution : Execution {
     make_outputs([this](const Buffer& input) { return input.stream() == &stream_; });
     place_temps();
     place_constants();
+    if (binding_->device_scratch_bytes > 0) {
+      scratch_ = allocate(static_cast<size_t>(binding_->device_scratch_bytes),
+                          "scratch of " + program_.name());
+    }
   }
 
   std::vector<std::shared_ptr<Buffer>> run() {
@@ -182,41 +182,51 @@ class DeviceExecution : Execution {
     }
     for (const LaunchRow& row : launch.rows) {
       if (value(row.grid) > 0) {
-        launch_row(*launch.kernel, row, shared);
+        launch_row(launch, row, shared);
       }
     }
   }
 
-  void launch_row(const Kernel& kernel, const LaunchRow& row, unsigned shared) {
+  void launch_row(const DeviceLaunchStep& launch, const LaunchRow& row, unsigned shared) {
+    const Kernel& kernel = *launch.kernel;
     program_.counters().launches.fetch_add(1, std::memory_order_relaxed);
     buffers_.clear();
     for (const Argument& argument : row.buffers) {
       buffers_.push_back(resolve(argument));
     }
+    buffers_.push_back(scratch_ ? scratch_->data() : nullptr);
     if (mode_ == Mode::kUpdate && graph_->launches[launched_].buffers == buffers_) {
       ++launched_;
       return;
     }
     parameters_.clear();
-    for (void*& buffer : buffers_) {
-      parameters_.push_back(&buffer);
+    for (size_t i = 0; i < row.buffers.size(); ++i) {
+      parameters_.push_back(&buffers_[i]);
     }
     for (const int64_t& size : sizes(row.sizes_at, row.sizes.size())) {
       parameters_.push_back(const_cast<int64_t*>(&size));
     }
+    if (launch.scratch >= 0) {
+      parameters_.push_back(&buffers_.back());
+    }
     const auto grid = static_cast<unsigned>(value(row.grid));
     if (mode_ == Mode::kUpdate) {
       Captured::Launch& known = graph_->launches[launched_++];
-      const KernelNode node{
-          kernel.function, {grid, 1, 1}, {kernel.block, 1, 1}, shared, parameters_.data(), nullptr,
-          nullptr,         nullptr};
+      const KernelNode node{kernel.function,
+                            {grid, 1, 1},
+                            {kernel.block[0], kernel.block[1], 1},
+                            shared,
+                            parameters_.data(),
+                            nullptr,
+                            nullptr,
+                            nullptr};
       check(api_.graph_set_kernel(graph_->exec, known.node, &node),
             "cuGraphExecKernelNodeSetParams");
       known.buffers = buffers_;
       return;
     }
-    const Result result = api_.launch(kernel.function, grid, 1, 1, kernel.block, 1, 1, shared,
-                                      queue_, parameters_.data(), nullptr);
+    const Result result = api_.launch(kernel.function, grid, 1, 1, kernel.block[0], kernel.block[1],
+                                      1, shared, queue_, parameters_.data(), nullptr);
     if (result != kSuccess) {
       device_.check(result, "cuLaunchKernel", describe_step());
     }
@@ -268,7 +278,7 @@ class DeviceExecution : Execution {
     std::vector<HostView> views;
     for (const Argument& argument : arguments) {
       char* data = resolve(argument);
-      auto copy = host_memory(nbytes_from(argument, data), slot_of(argument).label);
+      auto copy = Buffer::allocate(nbytes_from(argument, data), slot_of(argument).label);
       to_host(stream_, copy->data(), address(data), copy->nbytes());
       views.push_back({argument, std::move(copy), data});
     }
@@ -307,7 +317,7 @@ class DeviceExecution : Execution {
     const size_t stride =
         (static_cast<size_t>(binding_->scratch_bytes) + Pool::kPage - 1) & ~(Pool::kPage - 1);
     const auto scratch =
-        host_memory(std::max(stride * static_cast<size_t>(workers), Pool::kLarge), "scratch");
+        Buffer::allocate(std::max(stride * static_cast<size_t>(workers), Pool::kLarge), "scratch");
     call.routine->run(
         {pointers, sizes(call.sizes_at, call.sizes.size()), scratch->data(), stride, workers});
     return_views(views);
@@ -362,6 +372,7 @@ class DeviceExecution : Execution {
   size_t copied_ = 0;
   bool outdated_ = false;
   const Step* step_ = nullptr;
+  std::shared_ptr<Buffer> scratch_;
   std::vector<std::shared_ptr<Buffer>> uploads_;  // of inputs that the host holds
   std::vector<void*> buffers_;
   std::vector<void*> parameters_;

@@ -144,10 +144,14 @@ struct PyBlock {
   }
 
   void launch_on_device(const std::shared_ptr<cuda::Image>& code, const std::string& symbol,
-                        const py::sequence& rows, unsigned threads, const py::object& shared,
-                        std::string label, std::string where) const {
+                        const py::sequence& rows, cuda::Threads threads, const py::object& shared,
+                        const py::object& scratch, std::string label, std::string where) const {
+    std::optional<Expr> wanted;
+    if (!scratch.is_none()) {
+      wanted = to_expr(scratch, symbols());
+    }
     block->launch(*code, symbol, to_rows(rows), threads, to_expr(shared, symbols()),
-                  std::move(label), std::move(where));
+                  std::move(wanted), std::move(label), std::move(where));
   }
 
   void call(const std::string& routine, const py::sequence& buffers, const py::sequence& sizes,
@@ -360,8 +364,8 @@ void bind_building(py::module_& module) {
       .def("launch", &PyBlock::launch, py::arg("code"), py::arg("symbol"), py::arg("rows"),
            py::arg("scratch") = 0, py::arg("grain") = 1, py::arg("label") = "")
       .def("launch_on_device", &PyBlock::launch_on_device, py::arg("code"), py::arg("symbol"),
-           py::arg("rows"), py::arg("threads"), py::arg("shared") = 0, py::arg("label") = "",
-           py::arg("where") = "")
+           py::arg("rows"), py::arg("threads"), py::arg("shared") = 0,
+           py::arg("scratch") = py::none(), py::arg("label") = "", py::arg("where") = "")
       .def("extern", &PyBlock::call, py::arg("routine"), py::arg("buffers"),
            py::arg("sizes") = py::tuple(), py::arg("label") = "")
       .def("host", &PyBlock::host, py::arg("function"), py::arg("buffers"),
