@@ -693,15 +693,22 @@ STUB int cuStreamBeginCapture_v2(Stream* stream, int) {
   return 0;
 }
 
+// A capture that fails has ended, too.
 STUB int cuStreamEndCapture(Stream* stream, Graph** graph) {
-  ENTER("cuStreamEndCapture");
+  std::lock_guard lock(state().mutex);
+  const int code = planned("cuStreamEndCapture");
   if (stream->capture == nullptr) {
     return kInvalidValue;
   }
   *graph = stream->capture;
   stream->capture = nullptr;
   --capturing;
-  return 0;
+  if (code != 0) {
+    state().graphs.erase(*graph);
+    delete *graph;
+    *graph = nullptr;
+  }
+  return code;
 }
 
 STUB int cuStreamGetCaptureInfo_v2(Stream* stream, int* status, uint64_t*, Graph**,
