@@ -55,6 +55,13 @@ Stub& stub() {
   return stub;
 }
 
+// Lets calls of the driver fail, until the end of the block.
+class Failing {
+ public:
+  Failing(const char* function, int call, int code) { stub().fail(function, call, code); }
+  ~Failing() { stub().succeed(); }
+};
+
 // A device that no test has used, nor lost.
 Device& fresh_device() {
   stub();
@@ -203,14 +210,13 @@ TEST(the_driver_running_out_of_memory_empties_the_cache_first) {
   {
     const auto freed = cuda::allocate(device, size_t{8} << 20, "freed");
   }
-  stub().fail("cuMemAlloc_v2", 1, cuda::kOutOfMemory);  // somebody else has taken it
-  const auto held = cuda::allocate(device, size_t{50} << 20, "held");
+  const Failing once("cuMemAlloc_v2", 1, cuda::kOutOfMemory);  // somebody else has taken it
+  const auto held = cuda::allocate(device, size_t{48} << 20, "held");
   CHECK_EQUAL(device.memory().stats().retries, uint64_t{1});
   CHECK_EQUAL(device.memory().stats().cached, size_t{0});
-  stub().fail("cuMemAlloc_v2", 0, cuda::kOutOfMemory);
-  CHECK_THROWS(OutOfMemory, "the driver has 14.0 MiB left",
+  const Failing always("cuMemAlloc_v2", 0, cuda::kOutOfMemory);
+  CHECK_THROWS(OutOfMemory, "the driver has 16.0 MiB left",
                cuda::allocate(device, size_t{4} << 20, "more"));
-  stub().succeed();
 }
 
 // ---- programs ----------------------------------------------------------------------------------
@@ -470,14 +476,13 @@ TEST(every_call_of_the_driver_may_fail) {
   for (const char* name : kFunctions) {
     const int calls = after.at(name) - before.at(name);
     for (int call = 1; call <= calls; call += std::max(1, calls / 12)) {
-      stub().fail(name, call, cuda::kInvalidValue);
       try {
+        const Failing once(name, call, cuda::kInvalidValue);
         scenario(device);
       } catch (const cuda::Error& error) {
         ++failed;
         CHECK(std::string(error.what()).find("INVALID_VALUE") != std::string::npos);
       }
-      stub().succeed();
       device.set_current_stream(nullptr);
       device.synchronize();
       scenario(device);  // all is as before
@@ -529,13 +534,12 @@ TEST(a_device_may_be_lost_anywhere) {
       continue;
     }
     Device& device = fresh_device();
-    stub().fail(name, 2, cuda::kIllegalAddress);
     try {
+      const Failing second(name, 2, cuda::kIllegalAddress);
       scenario(device);
     } catch (const cuda::Error& error) {
       CHECK_EQUAL(error.code(), cuda::Result{cuda::kIllegalAddress});
     }
-    stub().succeed();
     device.set_current_stream(nullptr);
     CHECK_THROWS(cuda::Error, "ILLEGAL_ADDRESS", device.synchronize());
     CHECK(device.lost());

@@ -61,8 +61,10 @@ class StubKernel(Launchable):
     """A kernel of the processor behind a device's launch: the grid is its range."""
 
     def __init__(self, code: _runtime.Code, symbol: str) -> None:
-        self.native = code  # keeps the machine code mapped
+        self.native = code
         self.symbol = symbol
+        # Launches may be queued when the process ends: the machine code stays mapped.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
 
     def add(
         self, block: Any, kernel: Any, rows: Sequence[Any], grain: Any, label: str, loader: Any

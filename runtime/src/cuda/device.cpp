@@ -54,9 +54,12 @@ std::string remedy(Result code) {
 // ---- devices -----------------------------------------------------------------------------------
 
 int Device::count() {
-  int count = 0;
-  require(driver().device_count(&count), "cuDeviceGetCount");
-  return std::min(count, kMaxDevices);
+  static const int count = [] {
+    int found = 0;
+    require(driver().device_count(&found), "cuDeviceGetCount");
+    return std::min(found, kMaxDevices);
+  }();
+  return count;
 }
 
 Device& Device::get(int index) {
