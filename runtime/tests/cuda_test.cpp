@@ -535,7 +535,7 @@ TEST(a_device_may_be_lost_anywhere) {
     }
     Device& device = fresh_device();
     try {
-      const Failing second(name, 2, cuda::kIllegalAddress);
+      const Failing first_call(name, 1, cuda::kIllegalAddress);
       scenario(device);
     } catch (const cuda::Error& error) {
       CHECK_EQUAL(error.code(), cuda::Result{cuda::kIllegalAddress});
