@@ -115,6 +115,20 @@ class Execution {
     return data;
   }
 
+  // The group of a collective step, and what this rank asks it for.
+  std::pair<std::shared_ptr<Communicator>, Message> collective(const CollectiveStep& call) const {
+    program_.counters().collectives.fetch_add(1, std::memory_order_relaxed);
+    auto group = find_communicator(call.group);
+    if (group->size() != call.ranks) {
+      throw CollectiveError("group '" + call.group + "' has " + std::to_string(group->size()) +
+                            " ranks; " + program_.name() + " was compiled for " +
+                            std::to_string(call.ranks));
+    }
+    Message message = call.message;
+    message.count = value(call.count);
+    return {std::move(group), message};
+  }
+
   std::span<const int64_t> sizes(size_t at, size_t count) const {
     return {binding_->sizes.data() + at, count};
   }

@@ -150,15 +150,7 @@ class HostExecution : Execution {
   }
 
   void execute(const CollectiveStep& call) {
-    program_.counters().collectives.fetch_add(1, std::memory_order_relaxed);
-    const auto group = find_communicator(call.group);
-    if (group->size() != call.ranks) {
-      throw CollectiveError("group '" + call.group + "' has " + std::to_string(group->size()) +
-                            " ranks; " + program_.name() + " was compiled for " +
-                            std::to_string(call.ranks));
-    }
-    Message message = call.message;
-    message.count = value(call.count);
+    const auto [group, message] = collective(call);
     group->run(message, call.given ? resolve(*call.given) : nullptr,
                call.taken ? resolve(*call.taken) : nullptr, arguments_.interrupt);
   }

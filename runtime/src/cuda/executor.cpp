@@ -323,6 +323,20 @@ class DeviceExecution : Execution {
     return_views(views);
   }
 
+  void execute(const CollectiveStep& call) {
+    const auto [group, message] = collective(call);
+    std::vector<Argument> arguments;
+    for (const auto& argument : {call.given, call.taken}) {
+      if (argument) {
+        arguments.push_back(*argument);
+      }
+    }
+    const std::vector<HostView> views = to_views(arguments);
+    group->run(message, call.given ? views.front().copy->data() : nullptr,
+               call.taken ? views.back().copy->data() : nullptr, arguments_.interrupt);
+    return_views(views);
+  }
+
   void execute(const LaunchStep&) {
     throw std::logic_error(program_.name() + ": a processor's kernel in a program of a device");
   }
