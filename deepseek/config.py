@@ -201,7 +201,7 @@ TABLE: tuple[Option, ...] = (
         "DS_MEMORY_LIMIT",
         size,
         "0",
-        "The most memory that tensors and arenas may hold on one device, in bytes or with a "
+        "The most of the machine's memory that tensors and arenas may hold, in bytes or with a "
         "suffix K, M, G or T. `0`: no limit but the machine's.",
     ),
     Option(
