@@ -221,8 +221,8 @@ TABLE: tuple[Option, ...] = (
         ON_OFF,
     ),
     Option(
-        "cuda_graphs",
-        "DS_CUDA_GRAPHS",
+        "cuda_capture",
+        "DS_CUDA_CAPTURE",
         flag,
         "1",
         "`1`: a program that runs again with the same sizes on a CUDA device is captured as a CUDA "
@@ -288,7 +288,7 @@ class Options(threading.local):
     memory_limit: int
     cuda_driver: str
     cuda_sync: bool
-    cuda_graphs: bool
+    cuda_capture: bool
     flush_nodes: int
     fuel: int
     collective_timeout: int

@@ -179,25 +179,21 @@ class Call:
         return arguments
 
     def tensor(self, x: Tensor, i: int, at: int, axes: Sequence[int]) -> Leaf:
-        value = x._value
+        value, own = x._value, x._value.type
         if at != i:
-            return Leaf(TENSOR, at, value.type, value.type, requires_grad=value.requires_grad)
-        shape: list[Any] = list(value.type.shape)
+            return Leaf(TENSOR, at, own, own, requires_grad=value.requires_grad)
+        shape: list[Any] = list(own.shape)
         dims = list(shape)
         for axis in axes:
             dims[axis] = ~len(self.sizes.current)
             shape[axis] = self.sizes.symbol(shape[axis])
-        placeholder = self.trace.placeholder(
-            value.type.dtype, tuple(shape), value.requires_grad, value.type.device
-        )
+        requires = value.requires_grad
+        placeholder = self.trace.placeholder(own.dtype, tuple(shape), requires, own.device)
         self.trace.shown[value] = placeholder
         self.trace.show(x, placeholder)
         self.inputs.append((TENSOR, i, placeholder))
-        type_ = None if axes else value.type
-        return Leaf(
-            TENSOR, i, type_, value.type, value.type.dtype, value.type.device, tuple(dims),
-            value.requires_grad,
-        )  # fmt: skip
+        type_ = None if axes else own
+        return Leaf(TENSOR, i, type_, own, own.dtype, own.device, tuple(dims), requires)
 
     def without(
         self, varying: dict[int, list[int]], symbols: Sequence[Expr]
@@ -484,9 +480,7 @@ def fits_leaf(leaf: Leaf, type_: TensorType) -> bool:
     """Whether a tensor's type is one that the leaf is for."""
     if leaf.type is not None:
         return type_ is leaf.type
-    if type_.dtype is not leaf.dtype or type_.device is not leaf.device:
-        return False
-    if type_.rank != len(leaf.dims):
+    if (type_.dtype, type_.device, type_.rank) != (leaf.dtype, leaf.device, len(leaf.dims)):
         return False
     return all(dim < 0 or dim == size for dim, size in zip(leaf.dims, type_.shape, strict=True))
 

@@ -194,6 +194,6 @@ hooks.check_devices = check_devices
 _runtime.cuda_set_driver(options.cuda_driver)
 handed_on["cuda_driver"] = _runtime.cuda_set_driver
 handed_on["cuda_sync"] = _runtime.cuda_set_synchronous
-handed_on["cuda_graphs"] = _runtime.cuda_set_graphs
+handed_on["cuda_capture"] = _runtime.cuda_set_graphs
 _runtime.cuda_set_synchronous(options.cuda_sync)
-_runtime.cuda_set_graphs(options.cuda_graphs)
+_runtime.cuda_set_graphs(options.cuda_capture)

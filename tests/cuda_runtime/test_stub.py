@@ -321,7 +321,7 @@ def test_an_illegal_access_is_an_error_and_the_device_is_lost(script) -> None:
                 look()
         assert (ds.ones(2, device="cuda:1") + 1).tolist() == [2, 2]
         """,
-        DS_CUDA_GRAPHS="0",
+        DS_CUDA_CAPTURE="0",
     )
 
 

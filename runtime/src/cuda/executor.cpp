@@ -134,7 +134,7 @@ class DeviceExecution : Execution {
     if (count != 1) {
       throw Error(0, program_.name() +
                          ": the capture of a CUDA graph was disturbed\n"
-                         "  help: DS_CUDA_GRAPHS=0 does without graphs");
+                         "  help: DS_CUDA_CAPTURE=0 does without graphs");
     }
     return last[0];
   }
