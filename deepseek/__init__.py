@@ -39,7 +39,18 @@ from deepseek.ir.dtype import (
 from deepseek.ir.graph import Value
 
 if TYPE_CHECKING:
-    from deepseek import amp, cache, data, debug, distributed, linalg, nn, onnx, optim  # noqa: F401
+    from deepseek import (  # noqa: F401
+        amp,
+        cache,
+        cuda,
+        data,
+        debug,
+        distributed,
+        linalg,
+        nn,
+        onnx,
+        optim,
+    )
     from deepseek.checkpoints import (  # noqa: F401
         latest_checkpoint,
         load_checkpoint,
@@ -71,6 +82,7 @@ _ON_DEMAND = {
     "deepseek.checkpoints": ("latest_checkpoint", "load_checkpoint", "save_checkpoint"),
     "deepseek.compiler.caches": ("counters",),
     "deepseek.compiler.function": ("jit",),
+    "deepseek.cuda": ("cuda",),
     "deepseek.data": ("data",),
     "deepseek.data.bar": ("progress",),
     "deepseek.debug": ("debug", "explain"),

@@ -63,6 +63,11 @@ class Buffer:
     def version(self) -> int:
         """A number of this buffer's own, and another one after a Program took its memory over."""
     label: str
+    @property
+    def device(self) -> int:
+        """Where the memory lies: -1 is the processor's. That of a device cannot be looked into."""
+    def to(self, device: int) -> Buffer:
+        """A copy elsewhere, or there once more; the host's are complete when this returns."""
     def writable_view(self) -> memoryview: ...
     def copy_from(self, data: SupportsBuffer) -> None:
         """Fill from a C-contiguous object of exactly `nbytes` bytes."""
@@ -75,8 +80,11 @@ class PoolStats(TypedDict):
     reserved: int  # bytes held from the system: live and cached, rounded up to size classes
     cached: int  # bytes of free blocks kept for reuse
     peak: int  # largest in_use since the start or reset_peak()
+    peak_reserved: int
     allocations: int
     cache_hits: int
+    retries: int  # allocations that first had to give back what was cached
+    failures: int  # allocations refused
     live_blocks: int
     limit: int | None
     physical: int  # memory of the machine or of its control group
@@ -152,6 +160,80 @@ def call_kernel(
 ) -> None:
     """Call one kernel directly on this thread (tests and tuning), without the GIL."""
 
+# ---- CUDA --------------------------------------------------------------------------------------
+
+class CudaError(BackendError):
+    """What the driver refused, or why there is none."""
+
+@final
+class CudaCode:
+    """A cubin. Each device that runs its kernels loads it, when a program of it is built."""
+
+    def __init__(self, data: SupportsBuffer) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
+
+@final
+class CudaStream:
+    """A queue of work of a device: a new one, or one that was let go."""
+
+    def __init__(self, device: int, priority: int = 0) -> None: ...
+    @staticmethod
+    def default(device: int) -> CudaStream: ...
+    @staticmethod
+    def current(device: int) -> CudaStream:
+        """This thread's; the caller of make_current keeps it alive."""
+    def make_current(self) -> None: ...
+    @property
+    def device(self) -> int: ...
+    @property
+    def handle(self) -> int: ...
+    @property
+    def priority(self) -> int: ...
+    def synchronize(self) -> None: ...
+    def query(self) -> bool: ...
+    def wait_stream(self, other: CudaStream) -> None: ...
+
+@final
+class CudaEvent:
+    """A mark in a stream, by default in the thread's current one."""
+
+    def __init__(self, device: int, timing: bool = False) -> None: ...
+    def record(self, stream: CudaStream | None = None) -> None: ...
+    def wait(self, stream: CudaStream | None = None) -> None: ...
+    @property
+    def recorded(self) -> bool: ...
+    @property
+    def handle(self) -> int: ...
+    def synchronize(self) -> None: ...
+    def query(self) -> bool: ...
+    def elapsed_time(self, end: CudaEvent) -> float: ...
+
+def cuda_set_driver(path: str) -> None:
+    """The driver's library, before it is opened; empty: the system's."""
+
+def cuda_unavailable() -> str:
+    """Why there is no CUDA here; empty where there is. Opens the driver."""
+
+def cuda_driver_version() -> int:
+    """13000 for CUDA 13.0."""
+
+def cuda_device_count() -> int: ...
+def cuda_properties(device: int) -> dict[str, Any]: ...
+def cuda_can_access_peer(device: int, peer: int) -> bool: ...
+def cuda_set_synchronous(on: bool) -> None: ...
+def cuda_set_graphs(on: bool) -> None: ...
+def cuda_synchronize(device: int) -> None: ...
+def cuda_pool_stats(device: int, pinned: bool = False) -> PoolStats:
+    """Of a device's memory, or of the host memory that its copies go through."""
+
+def cuda_live_blocks(device: int) -> list[tuple[str, int]]: ...
+def cuda_set_memory_limit(device: int, nbytes: int | None) -> None: ...
+def cuda_empty_cache(device: int) -> int: ...
+def cuda_reset_peak(device: int) -> None: ...
+def cuda_free_memory(device: int) -> int:
+    """Bytes that the driver has left."""
+
 # ---- programs ----------------------------------------------------------------------------------
 
 @final
@@ -170,6 +252,24 @@ class Block:
         """One kernel over a table of rows; the tasks of all rows form one index space.
 
         `scratch` is bytes per thread, `grain` the fewest tasks worth giving to another thread.
+        """
+
+    def launch_on_device(
+        self,
+        code: CudaCode,
+        symbol: str,
+        rows: Sequence[Row],
+        threads: tuple[int, int],
+        shared: Expr = 0,
+        scratch: Expr | None = None,
+        label: str = "",
+        where: str = "",
+    ) -> None:
+        """A kernel of the program's device for each row, whose grid counts blocks of threads.
+
+        Its arguments are the buffers' addresses, the sizes as int64 and, unless `scratch` is None,
+        the address of so many bytes. `shared` is each block's dynamic shared memory, `where` the
+        user's line.
         """
 
     def extern(
@@ -236,7 +336,7 @@ class ProgramBuilder:
     of a temp is the range of steps that touch it, widened to whole loops that it crosses.
     """
 
-    def __init__(self, symbols: int, name: str = "program") -> None: ...
+    def __init__(self, symbols: int, name: str = "program", device: int = -1) -> None: ...
     def input(self, nbytes: Expr, label: str = "") -> int: ...
     def output(self, nbytes: Expr, may_alias: int | None = None, label: str = "") -> int:
         """`may_alias` is the slot of an input whose buffer is taken over when it is donated.
@@ -280,6 +380,8 @@ class Counters(TypedDict):
     copies: int
     collectives: int
     bindings: int  # bindings made, misses of the binding cache
+    captures: int  # CUDA graphs made
+    replays: int  # and launched
 
 @final
 class Program:
@@ -287,6 +389,8 @@ class Program:
 
     @property
     def name(self) -> str: ...
+    @property
+    def device(self) -> int: ...
     @property
     def steps(self) -> list[tuple[str, str]]:
         """(kind, label) of every step in numbering order (depth first, as profiles number them)."""

@@ -201,8 +201,33 @@ TABLE: tuple[Option, ...] = (
         "DS_MEMORY_LIMIT",
         size,
         "0",
-        "The most memory that tensors and arenas may hold on one device, in bytes or with a "
+        "The most of the machine's memory that tensors and arenas may hold, in bytes or with a "
         "suffix K, M, G or T. `0`: no limit but the machine's.",
+    ),
+    Option(
+        "cuda_driver",
+        "DS_CUDA_DRIVER",
+        str,
+        "",
+        "The library of the CUDA driver. Empty: the system's `libcuda.so.1`.",
+    ),
+    Option(
+        "cuda_sync",
+        "DS_CUDA_SYNC",
+        flag,
+        "0",
+        "`1`: every step on a CUDA device is waited for, so that an error names the step and the "
+        "line it comes from. For debugging.",
+        ON_OFF,
+    ),
+    Option(
+        "cuda_capture",
+        "DS_CUDA_CAPTURE",
+        flag,
+        "1",
+        "`1`: a program that runs again with the same sizes on a CUDA device is captured as a CUDA "
+        "graph. `0`: its steps are launched one by one.",
+        ON_OFF,
     ),
     Option(
         "flush_nodes",
@@ -261,6 +286,9 @@ class Options(threading.local):
     cache_size: int
     seed: bool
     memory_limit: int
+    cuda_driver: str
+    cuda_sync: bool
+    cuda_capture: bool
     flush_nodes: int
     fuel: int
     collective_timeout: int
@@ -465,6 +493,7 @@ VALUES: dict[Callable[[str], object], str] = {
     folder: "a folder",
     library: "a path or name",
     cache_path: "a folder",
+    str: "a path",
     size: "bytes, or `512M`, `2G`",
     count: "1 or more",
     fuel: "-1 or more",

@@ -7,6 +7,8 @@ then on each change of them too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from deepseek import _runtime
 from deepseek.compiler.compile import recent_programs
 from deepseek.config import MAX_THREADS, enter, handed_on, options, size
@@ -45,27 +47,32 @@ def memory_summary() -> str:
         ("cached", amount(stats["cached"]), "kept for reuse; ds.empty_cache() gives it back"),
         ("limit", "none" if limit is None else amount(limit), bound),
     ]
-    text = "Memory\n" + table(rows)
-    held = holders()
-    if held:
-        lines = [
-            (label or "(unlabelled)", amount(nbytes), f"in {count} blocks")
-            for label, nbytes, count in held[:TOP]
-        ]
-        if len(held) > TOP:
-            rest = held[TOP:]
-            total = sum(nbytes for _, nbytes, _ in rest)
-            blocks = sum(count for *_, count in rest)
-            lines.append((f"{len(rest)} more", amount(total), f"in {blocks} blocks"))
-        text += "Held by\n" + table(lines)
+    text = "Memory\n" + table(rows) + held_by(_runtime.live_blocks())
     arenas = list(program_rows())
     return text + ("Arenas of the programs compiled last\n" + table(arenas) if arenas else "")
 
 
-def holders() -> list[tuple[str, int, int]]:
+def held_by(blocks: Sequence[tuple[str, int]]) -> str:
+    """Who holds most of a pool's live blocks, as a table; nothing where there are none."""
+    held = holders(blocks)
+    if not held:
+        return ""
+    lines = [
+        (label or "(unlabelled)", amount(nbytes), f"in {count} blocks")
+        for label, nbytes, count in held[:TOP]
+    ]
+    if len(held) > TOP:
+        rest = held[TOP:]
+        total = sum(nbytes for _, nbytes, _ in rest)
+        count = sum(count for *_, count in rest)
+        lines.append((f"{len(rest)} more", amount(total), f"in {count} blocks"))
+    return "Held by\n" + table(lines)
+
+
+def holders(blocks: Sequence[tuple[str, int]]) -> list[tuple[str, int, int]]:
     """(label, bytes, blocks) of what is held, the largest first."""
     found: dict[str, list[int]] = {}
-    for label, nbytes in _runtime.live_blocks():
+    for label, nbytes in blocks:
         entry = found.setdefault(label, [0, 0])
         entry[0] += nbytes
         entry[1] += 1

@@ -25,8 +25,8 @@ PACKAGE = Path(__file__).parents[1] / "deepseek"
 TREE = """
 errors late config logs
 _runtime
-ir/ recent dtype expr integer scalar shape op graph text verify rewrite interpret access
-frontend/ tensor gradient_hooks precision number guards reads explore tracer
+ir/ recent device dtype expr integer scalar shape op graph text verify rewrite interpret access
+frontend/ tensor devices gradient_hooks precision number guards reads explore tracer
 ops/ spelling methods define forms forms_nn forms_math forms_flow
 ops/ elementwise transcendental reductions view index
 ops/ contract create random activation nn bodies control * __init__

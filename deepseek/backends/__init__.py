@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepseek._runtime import Code
+from deepseek._runtime import Code, CudaCode
+from deepseek.config import options
 from deepseek.errors import BackendError, unknown
+from deepseek.ir.device import Device
 from deepseek.ir.graph import Node
 from deepseek.ir.scalar import Expr
 
@@ -49,7 +51,7 @@ class Launchable:
     """A compiled kernel that can be added to a Program. `code` is what its launches run, if that
     is machine code: only then can Programs of it be kept on disk."""
 
-    code: Code | None = None
+    code: Code | CudaCode | None = None
 
     def add(
         self,
@@ -162,6 +164,11 @@ def load(name: str) -> Backend:
     if reason is not None:
         raise BackendError(f"backend {name!r} cannot be used here: {reason}")
     return backend
+
+
+def backend_of(device: Device | None) -> Backend:
+    """Who compiles for a device: what the options say for the processor, else its own backend."""
+    return load(options.backend if device is None else device.type)
 
 
 def available() -> list[tuple[str, bool, str]]:

@@ -294,13 +294,13 @@ def is_ours(op: Op) -> bool:
     return base.function is not None and base.function.__module__.startswith("deepseek.")
 
 
-def find_program(key: Key, backend: Backend) -> Kept | None:
-    """A Program from the disk, loaded."""
-    found: Kept | None = lookup(key, lambda body: revived_program(body, backend))
+def find_program(key: Key, backend: Backend, device: int = -1) -> Kept | None:
+    """A Program from the disk, loaded for a device."""
+    found: Kept | None = lookup(key, lambda body: revived_program(body, backend, device))
     return found
 
 
-def revived_program(body: Any, backend: Backend) -> Kept | None:
+def revived_program(body: Any, backend: Backend, device: int) -> Kept | None:
     """A stored Program, loaded; None where the runtime refuses it."""
     data, kernels, constants, outputs, split, text = body
     codes = []
@@ -311,7 +311,7 @@ def revived_program(body: Any, backend: Backend) -> Kept | None:
         codes.append(launchables[0].code)
     buffers = [Buffer.copy_of(constant, "constant") for constant in constants]
     return Kept(
-        play(data, codes, (), buffers),
+        play(data, codes, (), buffers, device),
         outputs,
         split,
         lambda: program_text.parse_program(

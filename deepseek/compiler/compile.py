@@ -31,8 +31,10 @@ from deepseek.compiler.caches import (
 )
 from deepseek.config import options
 from deepseek.errors import OutOfMemoryError, format_line, user_line
+from deepseek.frontend.devices import device_of, on_device, without_devices
 from deepseek.frontend.tensor import hooks
 from deepseek.ir import scalar
+from deepseek.ir.device import Device
 from deepseek.ir.graph import Graph, Node
 from deepseek.ir.interpret import interpret
 from deepseek.ir.rewrite import specialized
@@ -280,18 +282,23 @@ def compile_graph(
 ) -> Executable:
     """The graph as an Executable.
 
-    `takes[o] = i` lets output o have input i's buffer if donated. `stable` numbers the inputs that
-    mostly keep their value between calls: what depends on them alone is computed once. `name` is
-    what logs call it; `example` is needed where options.verify is 2.
+    It runs on the device of the graph's values. `takes[o] = i` lets output o have input i's buffer
+    if donated. `stable` numbers the inputs that mostly keep their value between calls: what depends
+    on them alone is computed once. `name` is what logs call it; `example` is needed where
+    options.verify is 2.
     """
+    place = device_of(graph)
+    device = -1
+    if place is not None:
+        graph, device = without_devices(graph), place.number
     if backend.interprets:
         counters.programs += 1
         return Interpreted(graph, symbols)
     watched = context is not None
     key = program_key(graph, backend, symbols, takes, labels, stable, watched, name)
-    kept = find_program(key, backend)
+    kept = find_program(key, backend, device)
     if kept is not None:
-        return revived(kept, graph, backend, symbols)
+        return revived(kept, graph, backend, symbols, place)
     counters.programs += 1
     start = time.perf_counter()
     context = context or passes.PassContext()
@@ -319,7 +326,9 @@ def compile_graph(
     outputs = output_sources(program)
     prepared = None
     if context.split is not None:
-        inner = compile_graph(context.split.prepared, backend, symbols, name=f"{name} (prepared)")
+        inner = compile_graph(
+            on_device(context.split.prepared, place), backend, symbols, name=f"{name} (prepared)"
+        )
         prepared = Prepared(inner, context.split.sources)
     stages = {stage: f"{spent * 1e3:.1f}" for stage, spent in context.seconds.items()}
     logger().info(
@@ -330,15 +339,18 @@ def compile_graph(
     )  # fmt: skip
     keep_program(key, program, tape, kernels, outputs, context.split)
     made = Compiled if backend.runs else Unrun
-    return made(graph, symbols, lambda: program, tape.build(), outputs, prepared)
+    return made(graph, symbols, lambda: program, tape.build(device), outputs, prepared)
 
 
-def revived(kept: Kept, graph: Graph, backend: Backend, symbols: Sequence[Expr]) -> Executable:
+def revived(
+    kept: Kept, graph: Graph, backend: Backend, symbols: Sequence[Expr], place: Device | None
+) -> Executable:
     """A Program from the disk as an Executable."""
     prepared = None
     if kept.split is not None:
         text, sources = kept.split
-        prepared = Prepared(compile_graph(parse_graph(text), backend, symbols), sources)
+        inner = compile_graph(on_device(parse_graph(text), place), backend, symbols)
+        prepared = Prepared(inner, sources)
     made = Compiled if backend.runs else Unrun
     return made(graph, symbols, kept.program, kept.loaded, kept.outputs, prepared)
 

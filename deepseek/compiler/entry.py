@@ -21,11 +21,13 @@ from deepseek.compiler.compile import Compiled, Example, Executable, compile_gra
 from deepseek.compiler.tree import GENERATOR, TENSOR, flatten
 from deepseek.config import options
 from deepseek.errors import TraceError, format_line
+from deepseek.frontend.devices import device_of, on_one_device
 from deepseek.frontend.explore import Explorer
 from deepseek.frontend.guards import LEAF, MISSING, Table, same
 from deepseek.frontend.tensor import GradientDropped, Tensor, from_numpy, hooks, state
 from deepseek.frontend.tracer import Trace
 from deepseek.ir import scalar
+from deepseek.ir.device import Device
 from deepseek.ir.dtype import DType, dtype_of
 from deepseek.ir.graph import Graph, Value, make_node
 from deepseek.ir.op import Kind, Op
@@ -51,6 +53,7 @@ class Leaf:
     type: TensorType | None = None  # where no size is symbolic
     given: TensorType | None = None  # in the call that was traced
     dtype: DType | None = None
+    device: Device | None = None
     dims: tuple[int, ...] = ()
     requires_grad: bool = False
     number: type | None = None
@@ -111,8 +114,8 @@ class Entry:
         if min(sizes, default=1) < 1 or not all(scalar.evaluate(g, env) for g in self.guards):
             return None
         shapes = self.executable.output_shapes(sizes)
-        outputs = zip(self.executable.outputs, shapes, strict=True)
-        types = tuple(tensor_type(t.dtype, shape) for t, shape in outputs)
+        outputs = zip([v.type for v in self.graph.outputs], shapes, strict=True)
+        types = tuple(tensor_type(t.dtype, shape, t.device) for t, shape in outputs)
         return types, tuple(int(scalar.evaluate(e, env)) for e in self.result_sizes)
 
     def link(self, inputs: Sequence[Value], outputs: Sequence[Tensor]) -> None:
@@ -176,22 +179,21 @@ class Call:
         return arguments
 
     def tensor(self, x: Tensor, i: int, at: int, axes: Sequence[int]) -> Leaf:
-        value = x._value
+        value, own = x._value, x._value.type
         if at != i:
-            return Leaf(TENSOR, at, value.type, value.type, requires_grad=value.requires_grad)
-        shape: list[Any] = list(value.type.shape)
+            return Leaf(TENSOR, at, own, own, requires_grad=value.requires_grad)
+        shape: list[Any] = list(own.shape)
         dims = list(shape)
         for axis in axes:
             dims[axis] = ~len(self.sizes.current)
             shape[axis] = self.sizes.symbol(shape[axis])
-        placeholder = self.trace.placeholder(value.type.dtype, tuple(shape), value.requires_grad)
+        requires = value.requires_grad
+        placeholder = self.trace.placeholder(own.dtype, tuple(shape), requires, own.device)
         self.trace.shown[value] = placeholder
         self.trace.show(x, placeholder)
         self.inputs.append((TENSOR, i, placeholder))
-        type_ = None if axes else value.type
-        return Leaf(
-            TENSOR, i, type_, value.type, value.type.dtype, tuple(dims), value.requires_grad
-        )
+        type_ = None if axes else own
+        return Leaf(TENSOR, i, type_, own, own.dtype, own.device, tuple(dims), requires)
 
     def without(
         self, varying: dict[int, list[int]], symbols: Sequence[Expr]
@@ -243,8 +245,10 @@ def assemble(
         else:
             dropped = isinstance(grad, Tensor)
             grads.append((row, -1, GradientDropped() if dropped else grad))
+    device = device_of(Graph(inputs, outputs))
+    outputs = [on_one_device(v, device) for v in outputs]
     graph = Graph(inputs, outputs)
-    linked = Graph(inputs, done.returned)
+    linked = Graph(inputs, outputs[: len(done.returned)])
     takes, donated = takeovers(graph, linked, bindings, rebound, grads, explorer)
     labels = [label_of(b, explorer.table) for b in bindings]
     changed = {row for row, _, _ in rebound}
@@ -254,7 +258,7 @@ def assemble(
     )  # fmt: skip
     symbols = tuple(call.sizes.current)
     recompile = functools.partial(
-        compile_graph, graph, backends.load(options.backend), symbols, takes, labels,
+        compile_graph, graph, backends.backend_of(device), symbols, takes, labels,
         stable=stable, name=name,
     )  # fmt: skip
     example = first_call(explorer, bindings, call) if options.verify > 1 else None
@@ -476,7 +480,7 @@ def fits_leaf(leaf: Leaf, type_: TensorType) -> bool:
     """Whether a tensor's type is one that the leaf is for."""
     if leaf.type is not None:
         return type_ is leaf.type
-    if type_.dtype is not leaf.dtype or type_.rank != len(leaf.dims):
+    if (type_.dtype, type_.device, type_.rank) != (leaf.dtype, leaf.device, len(leaf.dims)):
         return False
     return all(dim < 0 or dim == size for dim, size in zip(leaf.dims, type_.shape, strict=True))
 

@@ -218,7 +218,7 @@ class Function(_runtime.Dispatcher):
     def key(self, form: Any, leaves: Sequence[Any]) -> Any:
         """The signature without sizes."""
         kinds = tuple(
-            (x._value.type.dtype, x._value.type.rank, x._value.requires_grad)
+            (x._value.type.dtype, x._value.type.rank, x._value.type.device, x._value.requires_grad)
             if isinstance(x, Tensor)
             else type(x)
             for x in leaves

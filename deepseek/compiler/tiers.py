@@ -28,9 +28,11 @@ from deepseek.compiler.compile import (
 )
 from deepseek.config import options
 from deepseek.errors import OutOfMemoryError, ShapeError
+from deepseek.frontend.devices import on_device, without_devices
 from deepseek.frontend.tensor import hooks, no_grad, state, tracing
 from deepseek.ir import scalar
 from deepseek.ir.access import point_value
+from deepseek.ir.device import Device
 from deepseek.ir.graph import Graph, Node, Value, input_value, reach
 from deepseek.ir.graph import node as make
 from deepseek.ir.interpret import last_uses
@@ -54,22 +56,26 @@ _ops: Recent[Any, tuple[OneOp, ...]] = Recent(4096)
 
 def evaluate(values: Sequence[Value]) -> None:
     """Compute values, with everything pending that the user still holds under them."""
+    device = values[0].type.device if values else None
+    if len(values) > 1 and any(v.type.device is not device for v in values):
+        evaluate([v for v in values if v.type.device is not device])
+        values = [v for v in values if v.type.device is device]
     pending = Pending(values)
     if not pending:
         return
     state.pending = 0
-    backend = backends.load(options.backend)
+    backend = backends.backend_of(device)
     key = backend.target(), pending.key
     plan = _plans.get(key) if options.promote else None
     if plan is None:
         with tracing(None):
-            run(pending, key, backend)
+            run(pending, key, backend, device)
         return
     try:
         plan.run(pending)
     except OutOfMemoryError as error:
         with tracing(None):
-            raise out_of_memory(str(error), graph_of(pending)) from None
+            raise out_of_memory(str(error), graph_of(pending, device)) from None
 
 
 def saved_for_backward(nodes: Sequence[Node], outputs: Sequence[Value]) -> list[Value]:
@@ -88,29 +94,38 @@ def saved_for_backward(nodes: Sequence[Node], outputs: Sequence[Value]) -> list[
     return [v for n in backward for v in n.inputs if v in pending]
 
 
-def graph_of(pending: Pending) -> Graph:
-    """What a flush computes: the values that are shown, and those that backward will read."""
+def graph_of(pending: Pending, device: Device | None) -> Graph:
+    """What a flush computes: the values that are shown, and those that backward will read.
+
+    What belongs to no device yet is computed there for its readers only.
+    """
     outputs = dict.fromkeys(pending.shown)
     outputs.update(dict.fromkeys(saved_for_backward(pending.nodes, pending.shown)))
-    return Graph(pending.inputs, outputs, pending.nodes)  # another thread may compute some now
+    there = [v for v in outputs if v.type.device is device]
+    return Graph(pending.inputs, there, pending.nodes)  # another thread may compute some now
 
 
-def run(pending: Pending, key: tuple[str, bytes], backend: Backend) -> None:
+def run(
+    pending: Pending, key: tuple[str, bytes], backend: Backend, device: Device | None
+) -> None:
     """Compute what has no plan: op by op the first two times it is met, then as one program, which
     becomes its plan.
     """
-    recorded = graph_of(pending)
+    recorded = graph_of(pending, device)
     graph = opened(self_contained(recorded))
+    graph = graph if device is None else without_devices(graph)
     data = [v.data for v in recorded.inputs]
     numbers = pending.numbers_of(recorded.outputs)
     try:
         if backend.interprets:
             results = compile_graph(graph, backend).run(data)
         elif not options.promote or times_met(key) < PROMOTED_AT:
-            results = run_by_op(graph, data, backend)
+            results = run_by_op(graph, data, backend, device)
         else:
             example = example_of(data)
-            executable = compile_graph(graph, backend, name="pending graph", example=example)
+            executable = compile_graph(
+                on_device(graph, device), backend, name="pending graph", example=example
+            )
             if type(executable) is Compiled and executable.prepared is None:
                 _plans.put(key, Plan(executable.loaded, executable.from_input, numbers))
             results = executable.run(data)
@@ -138,7 +153,9 @@ def self_contained(graph: Graph) -> Graph:
     return Graph(inputs, inline(graph, inputs))
 
 
-def run_by_op(graph: Graph, data: Sequence[Buffer], backend: Backend) -> list[Buffer]:
+def run_by_op(
+    graph: Graph, data: Sequence[Buffer], backend: Backend, device: Device | None
+) -> list[Buffer]:
     """Tier 0: one program per op, made once for all sizes."""
     values: dict[Value, Buffer] = dict(zip(graph.inputs, data, strict=True))
     last = last_uses(graph)
@@ -147,7 +164,7 @@ def run_by_op(graph: Graph, data: Sequence[Buffer], backend: Backend) -> list[Bu
             values[node.outputs[0]] = number(node)
             continue
         inputs = [values[v] for v in node.inputs]
-        op, sizes = one_op(node, backend, inputs)
+        op, sizes = one_op(node, backend, device, inputs)
         results = op.executable.run(inputs, sizes)
         values.update(zip(node.outputs, results, strict=True))
         for value in last.get(node, ()):
@@ -188,18 +205,18 @@ def example_of(buffers: Sequence[Buffer], sizes: tuple[int, ...] = ()) -> Exampl
 
 
 def one_op(
-    node: Node, backend: Backend, inputs: Sequence[Buffer]
+    node: Node, backend: Backend, device: Device | None, inputs: Sequence[Buffer]
 ) -> tuple[OneOp, tuple[int, ...]]:
     """The compiled op for a node, and the sizes to run it with."""
     form, sizes = pattern(node, known_sizes=False)
-    key = backend.target(), node.op, form
+    key = backend.target(), device, node.op, form
     known = _ops.get(key)
     if known != ():
         found = next((op for op in known or () if op.accepts(sizes)), None)
         if found is not None:
             return found, sizes
         try:
-            found = compile_op(node, form, sizes, backend, inputs)
+            found = compile_op(node, form, sizes, backend, device, inputs)
         except ShapeError:  # a rule that needs a number, such as a convolution's window
             if not known:
                 _ops.put(key, ())
@@ -207,10 +224,10 @@ def one_op(
             _ops.put(key, (found, *(known or ()))[:MOST_OPS])
             return found, sizes
     form, sizes = pattern(node, known_sizes=True)
-    key = *key[:2], (form, "known")
+    key = *key[:3], (form, "known")
     known = _ops.get(key)
     if known is None:
-        known = (compile_op(node, form, sizes, backend, inputs),)
+        known = (compile_op(node, form, sizes, backend, device, inputs),)
         _ops.put(key, known)
     return known[0], sizes
 
@@ -239,8 +256,9 @@ def pattern(node: Node, known_sizes: bool) -> tuple[Any, tuple[int, ...]]:
 
 
 def compile_op(
-    node: Node, form: Any, now: tuple[int, ...], backend: Backend, data: Sequence[Buffer]
-) -> OneOp:
+    node: Node, form: Any, now: tuple[int, ...], backend: Backend, device: Device | None,
+    data: Sequence[Buffer],
+) -> OneOp:  # fmt: skip
     """Compile one op with a symbol for each distinct size."""
     sizes = Sizes()
     symbols = tuple(sizes.symbol(s) for s in now)
@@ -254,7 +272,7 @@ def compile_op(
         given = {k: shape_from(x) if k == "shape" else x for k, x in attrs}
         made = make(node.op, tuple(inputs), given, node.line)
         executable = compile_graph(
-            Graph(inputs, made.outputs), backend, symbols,
+            on_device(Graph(inputs, made.outputs), device), backend, symbols,
             name=f"op '{node.op.name}'", example=example_of(data, now),
         )  # fmt: skip
     return OneOp(executable, symbols, [g.condition for g in sizes.guards.values()])

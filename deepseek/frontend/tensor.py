@@ -24,6 +24,7 @@ from deepseek._runtime import Buffer
 from deepseek.config import options
 from deepseek.errors import ArgumentError, DTypeError, TraceError, format_line, user_line
 from deepseek.ir import graph
+from deepseek.ir.device import CPU, Device
 from deepseek.ir.dtype import DType, dtype_of
 from deepseek.ir.graph import INPUT, INPUT_NODE, Attrs, Value, make_value
 from deepseek.ir.op import Op
@@ -37,6 +38,7 @@ class Hooks:
     """
 
     evaluate: Callable[[Sequence[Value]], None]
+    check_devices: Callable[[graph.Node], None]  # of a node that is not the processor's
     pullback: Callable[..., list[Tensor | None]]  # (graph, inputs, cotangents of outputs) -> theirs
     watch: Callable[..., Any]
     traces: tuple[Any, ...] = ()
@@ -121,30 +123,6 @@ def is_grad_enabled() -> bool:
     return state.grad
 
 
-class Device:
-    """A place that holds memory and runs programs, such as `cpu`."""
-
-    __slots__ = ("type",)
-
-    def __init__(self, type_: str) -> None:
-        self.type = type_
-
-    def __repr__(self) -> str:
-        return f"device({self.type!r})"
-
-    def __str__(self) -> str:
-        return self.type
-
-    def __eq__(self, other: object) -> bool:
-        return str(other) == self.type
-
-    def __hash__(self) -> int:
-        return hash(self.type)
-
-
-CPU = Device("cpu")
-
-
 class Tensor:
     """An n-dimensional array of one dtype.
 
@@ -198,7 +176,8 @@ class Tensor:
 
     @property
     def device(self) -> Device:
-        return CPU
+        """Where the elements lie, or will: `cpu`, `cuda:0`, ..."""
+        return self._value.type.device or CPU
 
     # ------------------------------------------------------------------------------- gradients
 
@@ -278,7 +257,8 @@ class Tensor:
         return value
 
     def numpy(self) -> np.ndarray[Any, Any]:
-        """The elements as a read-only NumPy array that shares this tensor's memory.
+        """The elements as a read-only NumPy array that shares this tensor's memory; from another
+        device than the processor, a copy of them.
 
         Raises TraceError inside `@ds.jit`, where values are not known yet.
         """
@@ -365,6 +345,8 @@ class Tensor:
             body += f", shape={self.shape}"
         implied = self.dtype.name in ("float32", "int64", "bool") and array.size
         extra = "" if implied else f", dtype={self.dtype}"
+        if self._value.type.device is not None:
+            extra += f", device='{self.device}'"
         if self.requires_grad:
             extra += ", requires_grad=True"
         return f"tensor({body}{extra})"
@@ -420,6 +402,8 @@ def record_values(op: Op, inputs: tuple[Value, ...], attrs: Attrs) -> tuple[Valu
         inputs = tuple([settled(v) for v in inputs])
     made = graph.node(op, inputs, attrs, user_line(2))
     outputs = made.outputs
+    if outputs[0].type.device is not None:
+        hooks.check_devices(made)
     if state.grad and op.differentiable:
         for v in inputs:
             if v.requires_grad:
@@ -451,16 +435,20 @@ def settled(value: Value) -> Value:
 def view_of(value: Value) -> np.ndarray[Any, Any]:
     """A computed value's memory as a read-only array."""
     type_ = value.type
-    flat = np.frombuffer(value.data, np.uint8, count=type_.nbytes)  # type: ignore[arg-type]
+    data = value.data if type_.device is None else value.data.to(-1)
+    flat = np.frombuffer(data, np.uint8, count=type_.nbytes)  # type: ignore[arg-type]
     return flat.view(type_.dtype.numpy).reshape(type_.shape)  # type: ignore[arg-type]
 
 
-def leaf(data: Buffer, dtype: DType, shape: Shape, requires_grad: bool = False) -> Value:
+def leaf(
+    data: Buffer, dtype: DType, shape: Shape, requires_grad: bool = False,
+    device: Device | None = None,
+) -> Value:  # fmt: skip
     """A value that holds its data and comes from no op."""
     if state.trace is None:  # a node of its own would form a cycle, and keep the buffer a while
-        value = make_value(INPUT_NODE, tensor_type(dtype, shape))
+        value = make_value(INPUT_NODE, tensor_type(dtype, shape, device))
     else:  # a trace tells by its place in the order what was made during it
-        value = graph.input_value(dtype, shape)
+        value = graph.input_value(dtype, shape, device=device)
     value.data = data
     value.requires_grad = requires_grad
     return value

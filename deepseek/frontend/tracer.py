@@ -18,6 +18,7 @@ from deepseek.errors import Line, TraceError, format_line, user_line
 from deepseek.frontend.number import Number
 from deepseek.frontend.tensor import Tensor, hooks, tracing, view_of
 from deepseek.ir import graph
+from deepseek.ir.device import Device
 from deepseek.ir.dtype import DType, dtype_of, float64, int64
 from deepseek.ir.graph import Value, constant, input_value
 from deepseek.ir.shape import Shape
@@ -112,13 +113,17 @@ class Trace:
             )
         if value.data is None:
             evaluate_apart([value])
-        placeholder = self.placeholder(value.type.dtype, value.type.shape, value.requires_grad)
+        placeholder = self.placeholder(
+            value.type.dtype, value.type.shape, value.requires_grad, value.type.device
+        )
         if handle._value is value:  # or else it was rebound since, and another handle is read
             self.show(handle, placeholder)
         return Hidden(handle, value, placeholder, line)
 
-    def placeholder(self, dtype: DType, shape: Shape, requires_grad: bool = False) -> Value:
-        made = input_value(dtype, shape)
+    def placeholder(
+        self, dtype: DType, shape: Shape, requires_grad: bool = False, device: Device | None = None
+    ) -> Value:
+        made = input_value(dtype, shape, device=device)
         made.requires_grad = requires_grad
         self.placeholders.add(made)
         return made

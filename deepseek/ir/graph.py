@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from deepseek import _runtime
-from deepseek.errors import Line
+from deepseek.errors import ArgumentError, Line, op_error, user_line
+from deepseek.ir.device import Device
 from deepseek.ir.dtype import DType
 from deepseek.ir.op import Kind, Op, internal
 from deepseek.ir.shape import Shape, TensorType, current_sizes, tensor_type
@@ -90,14 +91,14 @@ def typed(
             return _typed(op, types, exact(attrs) if attrs else ())
         except TypeError:  # an attribute that cannot be hashed, or the rule's own error
             pass
-    return 0, tuple(op.infer(*types, **attrs))
+    return 0, by_rule(op, types, attrs)
 
 
 @functools.lru_cache(maxsize=1 << 14)
 def _typed(
     op: Op, types: tuple[TensorType, ...], attrs: Any
 ) -> tuple[int, tuple[TensorType, ...]]:
-    found = tuple(op.infer(*types, **{name: value for name, value, _ in attrs}))
+    found = by_rule(op, types, {name: value for name, value, _ in attrs})
     return next(_forms), found
 
 
@@ -109,6 +110,25 @@ def form_of(node: Node) -> int:
     if node.form is None:
         node.form, _ = typed(node.op, tuple([v.type for v in node.inputs]), node.attrs)
     return node.form
+
+
+def by_rule(op: Op, types: tuple[TensorType, ...], attrs: Attrs) -> tuple[TensorType, ...]:
+    """What the op's rule says, which knows of no devices, on the device of the inputs."""
+    device = common_device(op, types)
+    if device is None:
+        return tuple(op.infer(*types, **attrs))
+    return tuple(t.on(device) for t in op.infer(*[t.on(None) for t in types], **attrs))
+
+
+def common_device(op: Op, types: Iterable[TensorType]) -> Device | None:
+    """The device of an op's inputs. Raises ArgumentError where they lie on several."""
+    devices = {t.device for t in types if t.device is not None}
+    if len(devices) > 1:
+        raise op_error(
+            ArgumentError, op.name, list(types), "tensors of one device", user_line(2),
+            "move one of them with x.to(y.device)",
+        )  # fmt: skip
+    return devices.pop() if devices else None
 
 
 def _leaf(*_: Any, type: TensorType, **__: Any) -> tuple[TensorType, ...]:  # noqa: A002
@@ -143,9 +163,11 @@ INPUT_NODE = make_node(INPUT, (), {}, ())
 """The producer of values whose history was let go."""
 
 
-def input_value(dtype: DType, shape: Shape, name: str | None = None) -> Value:
+def input_value(
+    dtype: DType, shape: Shape, name: str | None = None, device: Device | None = None
+) -> Value:
     """A fresh graph input."""
-    type_ = tensor_type(dtype, shape)
+    type_ = tensor_type(dtype, shape, device)
     return make_node(INPUT, (), {"type": type_, "name": name}, (type_,)).outputs[0]
 
 

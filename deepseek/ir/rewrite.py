@@ -188,12 +188,12 @@ def specialized(graph: Graph, sizes: Mapping[Expr, Size]) -> Graph:
         if isinstance(x, tuple):
             return tuple(fixed(item) for item in x)
         if isinstance(x, TensorType):
-            return tensor_type(x.dtype, fixed(x.shape))
+            return tensor_type(x.dtype, fixed(x.shape), x.device)
         return specialized(x, sizes) if isinstance(x, Graph) else x
 
     done: dict[Value, Value] = {}
     for value in graph.inputs:
-        made = input_value(value.type.dtype, fixed(value.type.shape))
+        made = input_value(value.type.dtype, fixed(value.type.shape), device=value.type.device)
         made.requires_grad = value.requires_grad
         done[value] = made
     for node in graph.nodes:

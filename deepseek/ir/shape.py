@@ -18,6 +18,7 @@ from typing import Any
 
 from deepseek.errors import Line, ShapeError, user_line
 from deepseek.ir import scalar
+from deepseek.ir.device import Device
 from deepseek.ir.dtype import DType
 from deepseek.ir.scalar import Expr
 
@@ -249,16 +250,24 @@ def normalize_axes(axis: int | Sequence[int] | None, rank: int) -> tuple[int, ..
 
 
 class TensorType:
-    """The dtype and shape of a value. Interned: equal types are the same object."""
+    """The dtype and shape of a value, and its device unless that is the processor or still open.
+    Interned: equal types are the same object.
+    """
 
-    __slots__ = ("dtype", "shape", "static", "numel", "__weakref__")
+    __slots__ = ("dtype", "shape", "device", "static", "numel", "__weakref__")
     dtype: DType
     shape: Shape
+    device: Device | None
     static: bool
     numel: Size
 
     def __repr__(self) -> str:
-        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+        place = "" if self.device is None else f" on {self.device}"
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]{place}"
+
+    def on(self, device: Device | None) -> TensorType:
+        """The same for another device."""
+        return self if device is self.device else tensor_type(self.dtype, self.shape, device)
 
     @property
     def rank(self) -> int:
@@ -272,20 +281,21 @@ class TensorType:
         return scalar.mul(count, scalar.const(self.dtype.itemsize))
 
 
-_types: dict[tuple[DType, Shape], TensorType] = {}
+_types: dict[tuple[Any, ...], TensorType] = {}
 
 
-def tensor_type(dtype: DType, shape: Shape) -> TensorType:
+def tensor_type(dtype: DType, shape: Shape, device: Device | None = None) -> TensorType:
     """The interned type."""
-    key = (dtype, shape)
+    key = (dtype, shape) if device is None else (dtype, shape, device)
     found = _types.get(key)
     if found is None:
         found = TensorType()
         found.dtype = dtype
         found.shape = tuple(simplify(s) for s in shape)
+        found.device = device
         found.static = all(type(s) is int for s in found.shape)
         found.numel = numel(found.shape)
-        found = _types.setdefault((dtype, found.shape), found)
+        found = _types.setdefault((dtype, found.shape, *key[2:]), found)
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from deepseek.errors import ArgumentError
+from deepseek.frontend.devices import checked_device, moved
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.dtype import dtype_of, float32
 from deepseek.nn import functional as F
@@ -17,7 +18,6 @@ from deepseek.nn.module import Module
 from deepseek.nn.parameter import Parameter, computed_full
 from deepseek.nn.simple import Function
 from deepseek.ops.axes import unflatten
-from deepseek.ops.create import check_device
 
 __all__ = ["Bilinear", "Flatten", "Identity", "Linear", "Unflatten"]
 
@@ -27,13 +27,14 @@ def new_parameter(shape: tuple[int, ...], dtype: Any = None, device: Any = None)
 
     Raises ArgumentError unless the sizes are integers of 0 or more.
     """
-    check_device(device)
+    place = checked_device(device)
     for size in shape:
         if not isinstance(size, (int, np.integer)) or size < 0:
             raise ArgumentError(
                 f"a parameter of shape {shape}: got {size!r}; wanted integers of 0 or more"
             )
-    return Parameter(computed_full(shape, 0.0, float32 if dtype is None else dtype_of(dtype)))
+    made = computed_full(shape, 0.0, float32 if dtype is None else dtype_of(dtype))
+    return Parameter(moved(made, place))
 
 
 class Identity(Module):

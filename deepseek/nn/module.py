@@ -14,11 +14,12 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from deepseek.errors import ArgumentError, unknown
-from deepseek.frontend.tensor import Device, Tensor, leaf_like, state
+from deepseek.frontend.devices import checked_device, moved_in_place
+from deepseek.frontend.tensor import Tensor, leaf_like, state
+from deepseek.ir.device import Device
 from deepseek.ir.dtype import DTYPES, dtype_of
 from deepseek.nn.hooks import Hook, Hooked, changed
 from deepseek.nn.parameter import Parameter, assign, clear_grad, convert, loaded, retyped
-from deepseek.ops.create import check_device
 
 __all__ = ["Module"]
 
@@ -142,10 +143,9 @@ class Module(Hooked):
             held = own.get(kind)
             if held is not None and name in held:
                 return held[name]
-        text = f"{type(self).__name__} has no attribute {name!r}"
-        if name == "cuda":
-            text += ": deepseek has one device, the CPU\n  help: leave .cuda() out"
-        raise AttributeError(text, name=name, obj=self)
+        raise AttributeError(
+            f"{type(self).__name__} has no attribute {name!r}", name=name, obj=self
+        )
 
     def __delattr__(self, name: str) -> None:
         for held in (self._parameters, self._buffers, self._modules):
@@ -330,24 +330,37 @@ class Module(Hooked):
         return self
 
     def to(self, *args: Any, dtype: Any = None, device: Any = None) -> Self:
-        """Convert float parameters and buffers to a dtype, or say on which device they are to be.
+        """Convert float parameters and buffers to a dtype, or move all of them to a device.
 
         Call it as `to(dtype)`, `to(device)` or `to(device, dtype)`.
         """
         for given in args:
-            if isinstance(given, Device) or isinstance(given, str) and given not in DTYPES:
+            text = isinstance(given, str) and given not in DTYPES
+            if text or isinstance(given, Device) or type(given) is int:
                 device = given
             else:
                 dtype = given
-        check_device(device)
+        place = checked_device(device)
         wanted = None if dtype is None else dtype_of(dtype)
         if wanted is not None and not wanted.is_float:
             raise ArgumentError(f"Module.to: got {wanted}; wanted a float dtype")
         if wanted is not None:
             for tensor in (*self.parameters(), *self.buffers()):
                 convert(tensor, wanted)
+        if device is not None:
+            for tensor in (*self.parameters(), *self.buffers()):
+                moved_in_place(tensor, place)
+        if wanted is not None or device is not None:
             changed()
         return self
+
+    def cuda(self, device: Any = None) -> Self:
+        """Move to a CUDA device, the current one by default."""
+        return self.to(device="cuda" if device is None else device)
+
+    def cpu(self) -> Self:
+        """Move to the processor's memory."""
+        return self.to(device="cpu")
 
     def float(self) -> Self:
         """Convert to float32."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from deepseek.errors import ArgumentError, DTypeError, ShapeError
+from deepseek.frontend.devices import moved
 from deepseek.frontend.tensor import Tensor, from_numpy, hooks, leaf_like, no_grad, state
 from deepseek.ir.dtype import DType, dtype_of
 from deepseek.ir.shape import same_shape
@@ -62,9 +63,14 @@ def _restore(reduced: Any, requires_grad: bool) -> Parameter:
     return Parameter(make(*arguments), requires_grad)
 
 
-def computed_full(shape: Any, fill_value: float, dtype: DType) -> Tensor:
-    """A tensor with one number everywhere, there at once and without a kernel."""
-    return from_numpy(np.full(shape, fill_value, dtype.numpy), dtype)
+def computed_full(
+    shape: Any, fill_value: float, dtype: DType, beside: Tensor | None = None
+) -> Tensor:
+    """A tensor with one number everywhere, there at once and without a kernel; on the device of
+    another tensor, if one is given.
+    """
+    made = from_numpy(np.full(shape, fill_value, dtype.numpy), dtype)
+    return made if beside is None else moved(made, beside._value.type.device)
 
 
 class _Pending(threading.local):
@@ -80,15 +86,15 @@ _pending = _Pending()
 def assign(target: Tensor, new: Tensor) -> Tensor:
     """Make `target` show the value of `new`; gradients stop here.
 
-    The handle, its gradient and whether it requires gradients stay. Raises ShapeError or DTypeError
-    unless the types agree.
+    The handle, its device, its gradient and whether it requires gradients stay. Raises ShapeError
+    or DTypeError unless the types agree.
     """
     before, value = target._value, new._value
     if not same_shape(before.type.shape, value.type.shape):
         raise ShapeError(f"assign: got {value.type}; wanted {before.type}, the tensor's own type")
     if before.type.dtype is not value.type.dtype:
         raise DTypeError(f"assign: got {value.type}; wanted {before.type}, the tensor's own type")
-    return retyped(target, new, before.requires_grad)
+    return retyped(target, moved(new, before.type.device), before.requires_grad)
 
 
 def retyped(target: Tensor, new: Tensor, requires_grad: bool) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from deepseek.errors import ArgumentError, op_error, user_line
+from deepseek.frontend.devices import checked_device, moved
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.dtype import (
     DType,
@@ -77,12 +78,15 @@ def clone(x: Tensor, /) -> Tensor:
 
 
 @method("cuda")
-def _on_a_gpu(x: Tensor, /, *_: Any, **__: Any) -> Tensor:
-    """PyTorch's name for a move that there is no device for. Always raises ArgumentError."""
-    raise op_error(
-        ArgumentError, "cuda", "a move to a GPU", "the CPU, deepseek's one device", user_line(),
-        "leave .cuda() out",
-    )  # fmt: skip
+def _on_a_gpu(x: Tensor, /, device: Any = None) -> Tensor:
+    """x on a CUDA device, the current one by default. Raises BackendError where there is none."""
+    return moved(x, checked_device("cuda" if device is None else device))
+
+
+@method("cpu")
+def _on_the_processor(x: Tensor, /) -> Tensor:
+    """x in the processor's memory."""
+    return moved(x, None)
 
 
 def _in_dtype(name: str, dtype: DType) -> Callable[[Tensor], Tensor]:

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, unknown, user_line
-from deepseek.frontend.tensor import CPU, Device, Tensor, from_numpy, record
+from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
+from deepseek.frontend.devices import checked_device, moved
+from deepseek.frontend.tensor import Tensor, from_numpy, record
 from deepseek.ir import scalar
+from deepseek.ir.device import Device
 from deepseek.ir.dtype import DTYPES, DType, bool_, dtype_of, float32, float64, int64, scalar_dtype
 from deepseek.ir.op import Kind, Sample
 from deepseek.ir.scalar import Expr, as_expr, cast, const
@@ -49,17 +51,12 @@ __all__ = [
 ]  # fmt: skip
 
 Index = tuple[Expr, ...]
-DEVICES = (str(CPU),)
 
 
-def check_device(device: Any) -> None:
-    """Raises ArgumentError, listing the valid ones, unless tensors can live on the device."""
-    if device is not None and str(device).partition(":")[0] not in DEVICES:
-        raise unknown("device", str(device), DEVICES)
-
-
-def finished(x: Tensor, requires_grad: bool) -> Tensor:
-    """A new tensor with its gradient flag set."""
+def finished(x: Tensor, requires_grad: bool, device: Any = None) -> Tensor:
+    """A new tensor on its device, if one is wanted, with its gradient flag set."""
+    if device is not None:
+        x = moved(x, checked_device(device))
     return x.requires_grad_() if requires_grad else x
 
 
@@ -105,14 +102,14 @@ def full(
     tensor([[7, 7],
             [7, 7]])
     """
-    check_device(device)
+    checked_device(device)
     if isinstance(fill_value, Tensor):
         value = fill_value if dtype is None else converted(fill_value, dtype_of(dtype))
-        return finished(value.broadcast_to(given_shape(shape)), requires_grad)
+        return finished(value.broadcast_to(given_shape(shape)), requires_grad, device)
     if type(fill_value) is not Dim and not isinstance(fill_value, (bool, int, float)):
         fill_value = np.asarray(fill_value).item()
     made = dtype_of(dtype) if dtype is not None else scalar_dtype(fill_value)
-    return finished(filled(given_shape(shape), fill_value, made), requires_grad)
+    return finished(filled(given_shape(shape), fill_value, made), requires_grad, device)
 
 
 def zeros(
@@ -163,6 +160,7 @@ def full_like(
     tensor([0.5, 0.5, 0.5])
     """
     made = x.dtype if dtype is None else dtype
+    device = x._value.type.device if device is None else device
     return full(shape_of(x), fill_value, dtype=made, device=device, requires_grad=requires_grad)
 
 
@@ -241,7 +239,7 @@ def arange(
     >>> ds.arange(3), ds.arange(1, 2, 0.5)
     (tensor([0, 1, 2]), tensor([1. , 1.5]))
     """
-    check_device(device)
+    checked_device(device)
     if stop is None:
         start, stop = 0, start
     start, stop, step = (
@@ -267,7 +265,7 @@ def arange(
     if made is bool_:
         raise op_error(DTypeError, "arange", "dtype bool", "a dtype of numbers", user_line())
     out: Tensor = record(op_of(arange), size=size, first=first, step=step, dtype=made)
-    return finished(out, requires_grad)
+    return finished(out, requires_grad, device)
 
 
 def places_along(x: Tensor, axis: int) -> Tensor:
@@ -288,12 +286,12 @@ def linspace(
     made = dtype_of(dtype) if dtype is not None else float32
     gaps = max(num - 1 if endpoint else num, 1)
     step = (stop - start) / gaps
-    i = arange(num, dtype=float64, device=device)
+    i = arange(num, dtype=float64)
     # Counted from both ends, so that both are exact.
     x = where(i < gaps / 2, start + i * step, stop - (gaps - i) * step)
     if num == 1:
         x = full((1,), float(start), dtype=float64)
-    return finished(converted(x, made), requires_grad)
+    return finished(converted(x, made), requires_grad, device)
 
 
 def eye(
@@ -307,9 +305,9 @@ def eye(
             [0., 0., 1.]])
     """
     n_rows, n_cols = _count("eye", n_rows), None if n_cols is None else _count("eye", n_cols)
-    rows = arange(n_rows, device=device).reshape((-1, 1))
+    rows = arange(n_rows).reshape((-1, 1))
     columns = arange(n_rows if n_cols is None else n_cols)
-    return finished(converted(rows + k == columns, dtype_of(dtype)), requires_grad)
+    return finished(converted(rows + k == columns, dtype_of(dtype)), requires_grad, device)
 
 
 def _count(op: str, given: Any) -> Any:
@@ -377,16 +375,17 @@ def asarray(
     (tensor([[1, 2],
             [3, 4]]), tensor(0.5, dtype=float64))
     """
-    check_device(device)
     wanted = None if dtype is None else dtype_of(dtype)
     if isinstance(obj, Tensor):
         out = obj if wanted is None else converted(obj, wanted)
+        out = out if device is None else moved(out, checked_device(device))
         return out.detach().requires_grad_() if requires_grad else out
+    checked_device(device)
     if not isinstance(obj, (np.ndarray, np.generic)) and hasattr(obj, "__dlpack__"):
         obj = np.from_dlpack(obj)
     plain = not isinstance(obj, (np.ndarray, np.generic)) and not hasattr(obj, "__array__")
     if plain and _holds_tensors(obj):
-        return finished(_stacked(obj, wanted), requires_grad)
+        return finished(_stacked(obj, wanted), requires_grad, device)
     try:
         array = np.asarray(obj)
     except ValueError as error:
@@ -396,7 +395,7 @@ def asarray(
     if wanted is None:
         wanted = _natural_dtype(array, plain)
     return finished(
-        from_numpy(scalar.convert(array, wanted), wanted, label="asarray"), requires_grad
+        from_numpy(scalar.convert(array, wanted), wanted, label="asarray"), requires_grad, device
     )
 
 
@@ -430,9 +429,10 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
     >>> ds.from_dlpack(np.asarray([1.0, 2.0]))
     tensor([1., 2.], dtype=float64)
     """
-    check_device(device)
+    checked_device(device)
     array = np.from_dlpack(x)
-    return from_numpy(array, _natural_dtype(array, False), label="from_dlpack")
+    made = from_numpy(array, _natural_dtype(array, False), label="from_dlpack")
+    return finished(made, False, device)
 
 
 def array(
@@ -448,17 +448,19 @@ def array(
 
 
 def _to(x: Tensor, /, *targets: Any, dtype: Any = None, device: Any = None) -> Tensor:
-    """x with another dtype and on another device, given in any order. Text that is no dtype's name
-    is a device's.
+    """x with another dtype and on another device, given in any order, or those of another tensor.
+    Text that is no dtype's name is a device's, and a number a CUDA device's.
     """
     for target in targets:
         text = isinstance(target, str) and target not in DTYPES
-        if text or isinstance(target, Device):
+        if text or isinstance(target, Device) or type(target) is int:
             device = target
+        elif isinstance(target, Tensor):
+            dtype, device = target.dtype, target.device
         else:
             dtype = target
-    check_device(device)
-    return x if dtype is None else converted(x, dtype_of(dtype))
+    x = x if dtype is None else converted(x, dtype_of(dtype))
+    return x if device is None else moved(x, checked_device(device))
 
 
 attribute("to", _to, __name__)

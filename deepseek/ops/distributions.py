@@ -9,11 +9,12 @@ import math
 from typing import Any
 
 from deepseek.errors import ArgumentError, DTypeError, op_error, user_line
+from deepseek.frontend.devices import checked_device
 from deepseek.frontend.tensor import Tensor
 from deepseek.ir.dtype import DType, dtype_of, float32, float64, int64
 from deepseek.ir.shape import shape_of as given_shape
 from deepseek.ops.activation import widened
-from deepseek.ops.create import check_device, finished
+from deepseek.ops.create import finished
 from deepseek.ops.define import as_tensor, axis_of, converted, describe, shape_of
 from deepseek.ops.elementwise import maximum, minimum, where
 from deepseek.ops.index import take
@@ -45,14 +46,14 @@ def exponential(
     >>> ds.exponential(2.0, (2, 3)).shape
     (2, 3)
     """
-    check_device(device)
+    checked_device(device)
     made = _dtype("exponential", dtype)
     if not isinstance(scale, Tensor) and not 0 < scale < math.inf:
         raise op_error(
             ArgumentError, "exponential", f"scale={scale}", "a mean above 0", user_line()
         )
     u = rand(given_shape(size), dtype=made.accumulator, generator=generator)
-    return finished(converted(log1p(-u) * -scale, made), requires_grad)
+    return finished(converted(log1p(-u) * -scale, made), requires_grad, device)
 
 
 def truncated_normal(
@@ -68,7 +69,7 @@ def truncated_normal(
     >>> ds.all(ds.abs(x) <= 1)
     tensor(True)
     """
-    check_device(device)
+    checked_device(device)
     made = _dtype("truncated_normal", dtype)
     if not low < high or std <= 0:
         got = f"low={low}, high={high}, std={std}"
@@ -81,7 +82,7 @@ def truncated_normal(
     u = rand(given_shape(size), dtype=float64, generator=generator)
     x = ndtri(first + (last - first) * u)
     x = minimum(maximum(x, left), right) * (-std if turned else std) + mean
-    return finished(converted(x, made), requires_grad)
+    return finished(converted(x, made), requires_grad, device)
 
 
 def randint_like(
@@ -94,6 +95,7 @@ def randint_like(
     deepseek.float32
     """
     made = x.dtype if dtype is None else dtype
+    device = x._value.type.device if device is None else device
     return randint(low, high, shape_of(x), dtype=made, generator=generator, device=device)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from deepseek.errors import ArgumentError, TraceError, op_error, user_line
+from deepseek.frontend.devices import checked_device
 from deepseek.frontend.tensor import Tensor, from_numpy, record, state
 from deepseek.ir import scalar
 from deepseek.ir.dtype import DType, dtype_of, float32, float64, int64, uint32, uint64
@@ -23,7 +24,7 @@ from deepseek.ir.op import Kind, Sample
 from deepseek.ir.scalar import Expr, call, cast, const
 from deepseek.ir.shape import Shape, TensorType, broadcast, exprs, tensor_type
 from deepseek.ir.shape import shape_of as given_shape
-from deepseek.ops.create import check_device, finished, sizes
+from deepseek.ops.create import finished, sizes
 from deepseek.ops.define import FLOATS, converted, op_of, primitive, promoted, shape_of
 from deepseek.ops.elementwise import maximum
 from deepseek.ops.view import linear_index
@@ -267,12 +268,12 @@ def uniform(
     >>> ds.all((x >= 2) & (x < 3))
     tensor(True)
     """
-    check_device(device)
+    checked_device(device)
     if low > high:
         got = f"low={low} and high={high}"
         raise op_error(ArgumentError, "uniform", got, "low <= high", user_line())
     x = _uniform(given_shape(size), _float("uniform", dtype), generator)
-    return finished(x * (high - low) + low, requires_grad)
+    return finished(x * (high - low) + low, requires_grad, device)
 
 
 def rand(
@@ -284,9 +285,9 @@ def rand(
     >>> ds.rand(2, 3).shape
     (2, 3)
     """
-    check_device(device)
+    checked_device(device)
     shape = given_shape(sizes(size))
-    return finished(_uniform(shape, _float("rand", dtype), generator), requires_grad)
+    return finished(_uniform(shape, _float("rand", dtype), generator), requires_grad, device)
 
 
 def randn(
@@ -298,9 +299,9 @@ def randn(
     >>> ds.randn(2, 3).shape
     (2, 3)
     """
-    check_device(device)
+    checked_device(device)
     shape = given_shape(sizes(size))
-    return finished(_normal(shape, _float("randn", dtype), generator), requires_grad)
+    return finished(_normal(shape, _float("randn", dtype), generator), requires_grad, device)
 
 
 def normal(
@@ -315,13 +316,13 @@ def normal(
     >>> ds.normal(10.0, 0.5, (2, 3)).shape
     (2, 3)
     """
-    check_device(device)
+    checked_device(device)
     if not isinstance(std, Tensor) and std < 0:
         raise op_error(ArgumentError, "normal", f"std={std}", "0 or more", user_line())
     given = [shape_of(v) for v in (mean, std) if isinstance(v, Tensor)]
     shape = broadcast(given) if size is None else given_shape(size)
     x = _normal(shape, _float("normal", dtype), generator)
-    return finished(x * std + mean, requires_grad)
+    return finished(x * std + mean, requires_grad, device)
 
 
 def randint(
@@ -335,7 +336,7 @@ def randint(
     >>> ds.randint(5, 6, (3,))
     tensor([5, 5, 5])
     """
-    check_device(device)
+    checked_device(device)
     if high is None:
         low, high = 0, low
     span = high - low
@@ -346,7 +347,8 @@ def randint(
         )  # fmt: skip
     seed, draw = next_draw(generator)
     wide = random_bits(seed, draw, given_shape(size)).astype(uint64)
-    return converted(((wide * span) >> 32).astype(int64) + low, dtype_of(dtype))
+    made = converted(((wide * span) >> 32).astype(int64) + low, dtype_of(dtype))
+    return finished(made, False, device)
 
 
 def bernoulli(p: Tensor, /, *, generator: Generator | None = None) -> Tensor:
@@ -368,9 +370,10 @@ def randperm(
     >>> ds.sort(ds.randperm(4))
     tensor([0, 1, 2, 3])
     """
-    check_device(device)
+    checked_device(device)
     seed, draw = next_draw(generator)
-    return converted(random_bits(seed, draw, (n,)).argsort(), dtype_of(dtype))
+    made = converted(random_bits(seed, draw, (n,)).argsort(), dtype_of(dtype))
+    return finished(made, False, device)
 
 
 def _like(draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -379,6 +382,7 @@ def _like(draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
         device: Any = None, requires_grad: bool = False,
     ) -> Tensor:  # fmt: skip
         made = x.dtype if dtype is None else dtype
+        device = x._value.type.device if device is None else device
         return draw(
             shape_of(x), dtype=made, generator=generator, device=device, requires_grad=requires_grad
         )

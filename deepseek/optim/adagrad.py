@@ -55,7 +55,7 @@ class Adagrad(Optimizer):
         return "step", "sum"
 
     def initial(self, name: str, group: Group, p: Tensor) -> Tensor:
-        return computed_full(p.shape, group["initial_accumulator_value"], p.dtype)
+        return computed_full(p.shape, group["initial_accumulator_value"], p.dtype, p)
 
     def factors(self, h: Hyper, s: Slots) -> dict[str, Tensor]:
         return {"step_size": h.lr / (1 + (s.step.astype(float64) - 1) * h.lr_decay)}

@@ -158,7 +158,7 @@ class Adafactor(Optimizer):
     def initial(self, name: str, group: Group, p: Tensor) -> Tensor:
         *outer, rows, columns = p.shape if p.ndim > 1 else (1, *p.shape, 1)
         shapes = {"row_var": (*outer, rows, 1), "col_var": (*outer, 1, columns)}
-        return computed_full(shapes.get(name, p.shape), 0.0, p.dtype)
+        return computed_full(shapes.get(name, p.shape), 0.0, p.dtype, p)
 
     def factors(self, h: Hyper, s: Slots) -> dict[str, Tensor]:
         steps = s.step.astype(float64)

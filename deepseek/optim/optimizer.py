@@ -92,7 +92,7 @@ class Optimizer:
 
     def initial(self, name: str, group: Group, p: Tensor) -> Tensor:
         """What a state starts with: zeros like the parameter."""
-        return computed_full(p.shape, 0.0, p.dtype)
+        return computed_full(p.shape, 0.0, p.dtype, p)
 
     def factors(self, h: Hyper, s: Slots) -> dict[str, Tensor]:
         """0-d values in float64 that the rule reads of `h`; `s` is the scalar state, counted up."""

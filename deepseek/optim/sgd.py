@@ -172,7 +172,7 @@ class Rprop(Optimizer):
 
     def initial(self, name: str, group: Group, p: Tensor) -> Tensor:
         fill = float(group["lr"]) if name == "step_size" else 0.0
-        return computed_full(p.shape, fill, p.dtype)
+        return computed_full(p.shape, fill, p.dtype, p)
 
     def factors(self, h: Hyper, s: Slots) -> dict[str, Tensor]:
         return {"steps": s.step}

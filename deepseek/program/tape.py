@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from deepseek import _runtime
-from deepseek._runtime import Buffer, Code
+from deepseek._runtime import Buffer, Code, CudaCode
 
 if TYPE_CHECKING:
     from deepseek._runtime import Expr, Ref, Row
@@ -29,7 +29,7 @@ class Tape:
         self.loops = 0
         self.slots: Steps = []
         self.main = TapeBlock(self)
-        self.codes: list[Code] = []
+        self.codes: list[Code | CudaCode] = []
         self.functions: list[Callable[..., None]] = []
         self.constants: list[Buffer] = []
 
@@ -62,8 +62,8 @@ class Tape:
         """All of it but what stands outside."""
         return self.symbols, self.name, self.loops, self.slots, self.main.steps
 
-    def build(self) -> _runtime.Program:
-        return play(self.data, self.codes, self.functions, self.constants)
+    def build(self, device: int = -1) -> _runtime.Program:
+        return play(self.data, self.codes, self.functions, self.constants, device)
 
 
 class TapeBlock:
@@ -84,6 +84,21 @@ class TapeBlock:
     ) -> None:
         number = place(self.tape.codes, code)
         self.steps.append(("launch", number, symbol, rows, scratch, grain, label))
+
+    def launch_on_device(
+        self,
+        code: CudaCode,
+        symbol: str,
+        rows: Sequence[Row],
+        threads: tuple[int, int],
+        shared: Expr = 0,
+        scratch: Expr | None = None,
+        label: str = "",
+        where: str = "",
+    ) -> None:
+        number = place(self.tape.codes, code)
+        step = ("launch_on_device", number, symbol, rows, threads, shared, scratch, label, where)
+        self.steps.append(step)
 
     def extern(
         self, routine: str, buffers: Sequence[Ref], sizes: Sequence[Expr] = (), label: str = ""
@@ -141,13 +156,14 @@ def place(items: list[Any], item: Any) -> int:
 
 def play(
     data: Data,
-    codes: Sequence[Code],
+    codes: Sequence[Any],
     functions: Sequence[Callable[..., None]],
     constants: Sequence[Buffer],
+    device: int = -1,
 ) -> _runtime.Program:
-    """The runtime's Program of a tape."""
+    """The runtime's Program of a tape, for the processor or a device."""
     symbols, name, loops, slots, steps = data
-    builder = _runtime.ProgramBuilder(symbols, name)
+    builder = _runtime.ProgramBuilder(symbols, name, device)
     numbers = [builder.loop() for _ in range(loops)]
     assert numbers == list(range(loops))
     declare = {
@@ -169,6 +185,8 @@ def play(
             match kind:
                 case "launch":
                     target.launch(codes[what[0]], *what[1:])
+                case "launch_on_device":
+                    target.launch_on_device(codes[what[0]], *what[1:])
                 case "extern":
                     target.extern(*what)
                 case "host":

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "deepseek/cuda_executor.h"
+
 namespace deepseek {
 namespace {
 
@@ -54,12 +56,16 @@ class Walk {
     num_sizes_ += count;
   }
 
-  void visit(LaunchStep& launch, int step) {
-    for (LaunchRow& row : launch.rows) {
+  void visit(std::vector<LaunchRow>& rows, int step) {
+    for (LaunchRow& row : rows) {
       touch(row.buffers, step);
       place_sizes(row.sizes_at, row.sizes.size());
     }
   }
+
+  void visit(LaunchStep& launch, int step) { visit(launch.rows, step); }
+
+  void visit(DeviceLaunchStep& launch, int step) { visit(launch.rows, step); }
 
   void visit(ExternStep& call, int step) {
     touch(call.buffers, step);
@@ -183,15 +189,38 @@ void Block::launch(std::shared_ptr<const Code> code, std::string_view symbol, st
 
 void Block::launch(Kernel kernel, std::vector<Row> rows, Expr scratch, Expr grain,
                    std::string label) {
+  if (builder_.program_->device() != kHost) {
+    throw std::invalid_argument("a kernel of the processor cannot be launched on " +
+                                device_name(builder_.program_->device()));
+  }
+  add(LaunchStep{nullptr, kernel, rows_of(rows), builder_.expr(scratch), builder_.expr(grain)},
+      std::move(label));
+}
+
+void Block::launch(cuda::Image& image, std::string_view symbol, std::vector<Row> rows,
+                   std::array<unsigned, 2> threads, Expr shared, std::optional<Expr> scratch,
+                   std::string label, std::string where) {
+  if (builder_.program_->device() == kHost) {
+    throw std::invalid_argument("a kernel of a device cannot be launched on the cpu");
+  }
+  cuda::Device& device = cuda::Device::get(builder_.program_->device());
+  auto kernel = std::make_shared<const cuda::Kernel>(image, device, std::string(symbol), threads,
+                                                     std::move(where));
+  add(DeviceLaunchStep{std::move(kernel), rows_of(rows), builder_.expr(shared),
+                       scratch ? builder_.expr(*scratch) : -1},
+      label.empty() ? std::string(symbol) : std::move(label));
+}
+
+std::vector<LaunchRow> Block::rows_of(const std::vector<Row>& rows) {
   if (rows.empty()) {
     throw std::invalid_argument("a launch needs at least one row");
   }
-  LaunchStep launch{nullptr, kernel, {}, builder_.expr(scratch), builder_.expr(grain)};
+  std::vector<LaunchRow> made;
   for (const Row& row : rows) {
-    launch.rows.push_back(
+    made.push_back(
         {builder_.arguments(row.buffers), builder_.exprs(row.sizes), builder_.expr(row.grid), 0});
   }
-  add(std::move(launch), std::move(label));
+  return made;
 }
 
 void Block::call(std::string_view routine, std::vector<Ref> buffers, std::vector<Expr> sizes,
@@ -276,9 +305,13 @@ void Block::loop_for(int loop, Expr count, Block& body, std::optional<Ref> count
 
 // ---- the builder -------------------------------------------------------------------------------
 
-ProgramBuilder::ProgramBuilder(int symbols, std::string name) : program_(new Program) {
+ProgramBuilder::ProgramBuilder(int symbols, std::string name, int device) : program_(new Program) {
   if (symbols < 0) {
     throw std::invalid_argument("the number of symbols is negative");
+  }
+  program_->device_ = device;
+  if (device != kHost) {
+    program_->state_ = std::make_shared<cuda::ProgramState>(cuda::Device::get(device));
   }
   program_->num_symbols_ = symbols;
   program_->name_ = std::make_shared<const std::string>(std::move(name));

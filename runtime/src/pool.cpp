@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstdlib>
 #include <fstream>
 #include <limits>
@@ -63,19 +62,6 @@ void system_free(void* data, size_t capacity) {
   }
 }
 
-std::string human(size_t bytes) {
-  constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  double value = static_cast<double>(bytes);
-  size_t unit = 0;
-  while (value >= 1024 && unit + 1 < std::size(kUnits)) {
-    value /= 1024;
-    ++unit;
-  }
-  char text[48];
-  std::snprintf(text, sizeof text, unit == 0 ? "%.0f %s" : "%.1f %s", value, kUnits[unit]);
-  return text;
-}
-
 }  // namespace
 
 Pool& Pool::global() {
@@ -88,8 +74,7 @@ Pool& Pool::global() {
   return *pool;
 }
 
-Pool::Pool() {
-  live_.previous = live_.next = &live_;
+Pool::Pool() : Memory(kHost) {
   stats_.physical = physical_memory();
 }
 
@@ -97,14 +82,8 @@ Pool::~Pool() {
   empty_cache();
 }
 
-// Eight classes to a doubling: at most an eighth is lost to rounding.
 size_t Pool::capacity_for(size_t nbytes) {
-  if (nbytes <= 512) {
-    return nbytes == 0 ? kAlignment : (nbytes + kAlignment - 1) & ~(kAlignment - 1);
-  }
-  const size_t step =
-      nbytes >= kLarge ? std::max(kPage, std::bit_floor(nbytes) / 8) : std::bit_floor(nbytes) / 8;
-  return (nbytes + step - 1) & ~(step - 1);
+  return size_class(nbytes, kAlignment, kLarge, kPage);
 }
 
 void Pool::acquire(LiveBlock& block, size_t nbytes, std::string label) {
@@ -112,6 +91,7 @@ void Pool::acquire(LiveBlock& block, size_t nbytes, std::string label) {
   constexpr size_t kSane = std::numeric_limits<size_t>::max() / 4;
   const size_t limit = effective_limit();
   if (nbytes > kSane || stats_.in_use + nbytes > limit) {
+    ++stats_.failures;
     throw OutOfMemory(describe_failure(nbytes));
   }
   const size_t capacity = capacity_for(nbytes);
@@ -125,21 +105,13 @@ void Pool::acquire(LiveBlock& block, size_t nbytes, std::string label) {
       block.data = system_allocate(capacity);
     }
     if (block.data == nullptr) {
+      ++stats_.failures;
       throw OutOfMemory(describe_failure(nbytes));
     }
     block.capacity = capacity;
     stats_.reserved += capacity;
   }
-  block.nbytes = nbytes;
-  block.label = std::move(label);
-  block.previous = live_.previous;
-  block.next = &live_;
-  live_.previous->next = &block;
-  live_.previous = &block;
-  stats_.in_use += nbytes;
-  stats_.peak = std::max(stats_.peak, stats_.in_use);
-  ++stats_.allocations;
-  ++stats_.live_blocks;
+  enter(block, nbytes, std::move(label));
 }
 
 // A large request also takes a block up to a quarter larger.
@@ -159,10 +131,7 @@ bool Pool::take_cached(LiveBlock& block, size_t capacity) {
 
 void Pool::release(LiveBlock& block) noexcept {
   std::lock_guard lock(mutex_);
-  block.previous->next = block.next;
-  block.next->previous = block.previous;
-  stats_.in_use -= block.nbytes;
-  --stats_.live_blocks;
+  leave(block);
   try {
     free_[block.capacity].push_back({block.data, ++clock_});
     stats_.cached += block.capacity;
@@ -195,59 +164,6 @@ bool Pool::evict_oldest() {
   return true;
 }
 
-size_t Pool::effective_limit() const {
-  return stats_.limit ? std::min(*stats_.limit, stats_.physical) : stats_.physical;
-}
-
-std::string Pool::describe_failure(size_t nbytes) const {
-  std::map<std::string, size_t> held;
-  for (const LiveBlock* block = live_.next; block != &live_; block = block->next) {
-    held[block->label.empty() ? "(unlabelled)" : block->label] += block->nbytes;
-  }
-  std::vector<std::pair<std::string, size_t>> top(held.begin(), held.end());
-  std::stable_sort(top.begin(), top.end(),
-                   [](const auto& a, const auto& b) { return a.second > b.second; });
-  std::string text = "out of memory: asked for " + human(nbytes) + " while " +
-                     human(stats_.in_use) + " are in use; the " +
-                     (stats_.limit ? "limit is " : "machine has ") + human(effective_limit());
-  for (size_t i = 0; i < std::min<size_t>(top.size(), 5); ++i) {
-    text += (i == 0 ? "; held by: " : ", ") + top[i].first + " " + human(top[i].second);
-  }
-  if (top.size() > 5) {
-    text += ", and " + std::to_string(top.size() - 5) + " more";
-  }
-  return text + ". Drop tensors that are not needed, use smaller batches, or raise the limit.";
-}
-
-std::string Pool::label_of(const LiveBlock& block) {
-  std::lock_guard lock(mutex_);
-  return block.label;
-}
-
-void Pool::set_label(LiveBlock& block, std::string label) {
-  std::lock_guard lock(mutex_);
-  block.label = std::move(label);
-}
-
-PoolStats Pool::stats() {
-  std::lock_guard lock(mutex_);
-  return stats_;
-}
-
-std::vector<std::pair<std::string, size_t>> Pool::live_blocks() {
-  std::vector<std::pair<std::string, size_t>> blocks;
-  {
-    std::lock_guard lock(mutex_);
-    blocks.reserve(stats_.live_blocks);
-    for (const LiveBlock* block = live_.next; block != &live_; block = block->next) {
-      blocks.emplace_back(block->label, block->nbytes);
-    }
-  }
-  std::stable_sort(blocks.begin(), blocks.end(),
-                   [](const auto& a, const auto& b) { return a.second > b.second; });
-  return blocks;
-}
-
 void Pool::set_limit(std::optional<size_t> nbytes) {
   std::lock_guard lock(mutex_);
   stats_.limit = nbytes;
@@ -267,11 +183,6 @@ size_t Pool::empty_cache() {
   stats_.reserved -= before;
   stats_.cached = 0;
   return before;
-}
-
-void Pool::reset_peak() {
-  std::lock_guard lock(mutex_);
-  stats_.peak = stats_.in_use;
 }
 
 }  // namespace deepseek

@@ -37,10 +37,14 @@ void list(const Steps& steps, std::vector<std::pair<std::string_view, std::strin
 }  // namespace
 
 std::string_view kind_name(const Step& step) {
-  constexpr std::string_view kNames[] = {"launch", "extern", "host", "copy",      "sync",
-                                         "if",     "while",  "for",  "collective"};
+  constexpr std::string_view kNames[] = {"launch", "launch", "extern", "host", "copy",
+                                         "sync",   "if",     "while",  "for",  "collective"};
   static_assert(std::size(kNames) == std::variant_size_v<decltype(step.what)>);
   return kNames[step.what.index()];
+}
+
+std::string device_name(int device) {
+  return device == kHost ? "cpu" : "cuda:" + std::to_string(device);
 }
 
 std::vector<std::pair<std::string_view, std::string>> Program::list_steps() const {
@@ -148,23 +152,39 @@ void Program::bind_steps(const Steps& steps, Binding& binding, std::vector<int64
       }
       return nbytes - static_cast<int64_t>(highest);
     };
+    const auto check_rows = [&](const std::vector<LaunchRow>& rows, int64_t most) {
+      int64_t tasks = 0;
+      for (const LaunchRow& row : rows) {
+        for (const Argument& argument : row.buffers) {
+          view(argument, 0);
+        }
+        fill_sizes(row.sizes, row.sizes_at);
+        if (value(row.grid) < 0 || value(row.grid) > most ||
+            __builtin_add_overflow(tasks, value(row.grid), &tasks)) {
+          fail("the grid has " + std::to_string(value(row.grid)) + " tasks");
+        }
+      }
+    };
     std::visit(
         Overloaded{[&](const LaunchStep& launch) {
-                     int64_t tasks = 0;
-                     for (const LaunchRow& row : launch.rows) {
-                       for (const Argument& argument : row.buffers) {
-                         view(argument, 0);
-                       }
-                       fill_sizes(row.sizes, row.sizes_at);
-                       if (value(row.grid) < 0 ||
-                           __builtin_add_overflow(tasks, value(row.grid), &tasks)) {
-                         fail("the grid has " + std::to_string(value(row.grid)) + " tasks");
-                       }
-                     }
+                     check_rows(launch.rows, INT64_MAX);
                      if (value(launch.scratch) < 0) {
                        fail("scratch has " + std::to_string(value(launch.scratch)) + " bytes");
                      }
                      binding.scratch_bytes = std::max(binding.scratch_bytes, value(launch.scratch));
+                   },
+                   [&](const DeviceLaunchStep& launch) {
+                     check_rows(launch.rows, INT32_MAX);
+                     if (value(launch.shared) < 0 || value(launch.shared) > INT32_MAX) {
+                       fail("shared memory has " + std::to_string(value(launch.shared)) + " bytes");
+                     }
+                     if (launch.scratch >= 0) {
+                       if (value(launch.scratch) < 0) {
+                         fail("scratch has " + std::to_string(value(launch.scratch)) + " bytes");
+                       }
+                       binding.device_scratch_bytes =
+                           std::max(binding.device_scratch_bytes, value(launch.scratch));
+                     }
                    },
                    [&](const ExternStep& call) {
                      std::vector<int64_t> nbytes;

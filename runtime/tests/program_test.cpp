@@ -8,6 +8,7 @@
 
 #include "deepseek/builder.h"
 #include "deepseek/executor.h"
+#include "deepseek/pool.h"
 #include "deepseek/profile.h"
 #include "deepseek/thread_pool.h"
 #include "test.h"

@@ -6,23 +6,27 @@
 #include <memory>
 #include <string>
 
-#include "deepseek/pool.h"
+#include "deepseek/memory.h"
 
 namespace deepseek {
 
 class Buffer {
  public:
+  // In the machine's own memory.
   static std::shared_ptr<Buffer> allocate(size_t nbytes, std::string label = {});
 
-  Buffer(Pool& pool, size_t nbytes, std::string label);
+  Buffer(Memory& memory, size_t nbytes, std::string label);
   ~Buffer();
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
 
+  // An address of the device's, where it is not the machine's memory.
   char* data() const { return static_cast<char*>(block_.data); }
+  int device() const { return memory_.device(); }
+  void* stream() const { return block_.stream; }
   size_t nbytes() const { return block_.nbytes; }
-  std::string label() const { return pool_.label_of(block_); }
-  void set_label(std::string label) { pool_.set_label(block_, std::move(label)); }
+  std::string label() const { return memory_.label_of(block_); }
+  void set_label(std::string label) { memory_.set_label(block_, std::move(label)); }
 
   // Live views handed out; while there are any the buffer must not be written in place.
   int exports() const { return exports_.load(std::memory_order_relaxed); }
@@ -44,7 +48,7 @@ class Buffer {
     return last.fetch_add(1, std::memory_order_relaxed) + 1;
   }
 
-  Pool& pool_;
+  Memory& memory_;
   LiveBlock block_;
   std::atomic<int> exports_{0};
   std::atomic<uint64_t> claim_{0};

@@ -4,6 +4,7 @@
 // them.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,6 +15,10 @@
 #include "deepseek/program.h"
 
 namespace deepseek {
+
+namespace cuda {
+class Image;
+}
 
 // An argument as its builder states it.
 struct Ref {
@@ -43,6 +48,10 @@ class Block {
               Expr scratch = 0, Expr grain = 1, std::string label = {});
   void launch(Kernel kernel, std::vector<Row> rows, Expr scratch = 0, Expr grain = 1,
               std::string label = {});
+  // A kernel of the program's device; `where` is the user's line.
+  void launch(cuda::Image& image, std::string_view symbol, std::vector<Row> rows,
+              std::array<unsigned, 2> threads, Expr shared = 0, std::optional<Expr> scratch = {},
+              std::string label = {}, std::string where = {});
   void call(std::string_view routine, std::vector<Ref> buffers, std::vector<Expr> sizes,
             std::string label = {});
   void host(HostFunction function, std::vector<Ref> buffers, std::vector<Expr> sizes,
@@ -60,6 +69,7 @@ class Block {
   friend class ProgramBuilder;
   explicit Block(ProgramBuilder& builder) : builder_(builder) {}
   void add(decltype(Step::what) what, std::string label);
+  std::vector<LaunchRow> rows_of(const std::vector<Row>& rows);
   Steps take(Block& block);
 
   ProgramBuilder& builder_;
@@ -69,7 +79,7 @@ class Block {
 
 class ProgramBuilder {
  public:
-  explicit ProgramBuilder(int symbols, std::string name = "program");
+  explicit ProgramBuilder(int symbols, std::string name = "program", int device = kHost);
   ProgramBuilder(const ProgramBuilder&) = delete;
   ProgramBuilder& operator=(const ProgramBuilder&) = delete;
 

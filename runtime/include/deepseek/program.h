@@ -1,7 +1,8 @@
 // Program: immutable steps over one arena, with sizes that depend on symbols.
 //
 // bind() evaluates every size for one tuple of symbol values and packs the arena; bindings are
-// cached. Programs are made by a ProgramBuilder and run by run() of executor.h.
+// cached. Programs are made by a ProgramBuilder, for the machine itself or for one device, and run
+// by run() of executor.h.
 #pragma once
 
 #include <atomic>
@@ -24,6 +25,11 @@
 #include "deepseek/routines.h"
 
 namespace deepseek {
+
+namespace cuda {
+struct Kernel;
+class ProgramState;
+}  // namespace cuda
 
 using Kernel = void (*)(void* const* buffers, const int64_t* sizes, int64_t begin, int64_t end,
                         void* scratch);
@@ -63,6 +69,15 @@ struct LaunchStep {
   std::vector<LaunchRow> rows;
   int scratch;
   int grain;
+};
+
+// A launch on a device: the grids count blocks of threads, the shared memory is each block's, the
+// scratch all of theirs.
+struct DeviceLaunchStep {
+  std::shared_ptr<const cuda::Kernel> kernel;
+  std::vector<LaunchRow> rows;
+  int shared;
+  int scratch;  // -1: the kernel takes none
 };
 
 struct ExternStep {
@@ -117,14 +132,17 @@ struct ForStep {
 };
 
 struct Step {
-  std::variant<LaunchStep, ExternStep, HostStep, CopyStep, SyncStep, IfStep, WhileStep, ForStep,
-               CollectiveStep>
+  std::variant<LaunchStep, DeviceLaunchStep, ExternStep, HostStep, CopyStep, SyncStep, IfStep,
+               WhileStep, ForStep, CollectiveStep>
       what;
   std::string label;
   int number = -1;
 };
 
 std::string_view kind_name(const Step& step);
+
+// "cpu", "cuda:0".
+std::string device_name(int device);
 
 enum class SlotKind : uint8_t { kInput, kOutput, kTemp, kConstant };
 
@@ -149,6 +167,7 @@ struct Binding {
   int64_t arena_bytes = 0;
   int64_t lower_bound = 0;
   int64_t scratch_bytes = 0;  // per thread
+  int64_t device_scratch_bytes = 0;
 };
 
 struct Counters {
@@ -159,6 +178,8 @@ struct Counters {
   std::atomic<uint64_t> copies{0};
   std::atomic<uint64_t> collectives{0};
   std::atomic<uint64_t> bindings{0};
+  std::atomic<uint64_t> captures{0};  // of a device: graphs made, and launched
+  std::atomic<uint64_t> replays{0};
 };
 
 class Program {
@@ -173,6 +194,8 @@ class Program {
   const std::vector<int>& temps() const { return temps_; }
   const Steps& steps() const { return steps_; }
   int num_loops() const { return num_loops_; }
+  int device() const { return device_; }
+  cuda::ProgramState& state() const { return *state_; }  // of a device's program
   Counters& counters() const { return counters_; }
   // True for outputs that may take over a donated input: no host step or collective can fail after
   // their first write.
@@ -188,6 +211,8 @@ class Program {
   void bind_steps(const Steps& steps, Binding& binding, std::vector<int64_t>& counts) const;
 
   std::shared_ptr<const std::string> name_;
+  int device_ = kHost;
+  std::shared_ptr<cuda::ProgramState> state_;
   int num_symbols_ = 0;
   int num_loops_ = 0;
   int last_host_ = -1;  // last step that may fail, or the end of the loop around it

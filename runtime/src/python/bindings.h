@@ -14,6 +14,7 @@ namespace deepseek::python {
 namespace py = pybind11;
 
 void bind_buffer(py::module_& module);
+void bind_cuda(py::module_& module);
 void bind_program(py::module_& module);
 void bind_collective(py::module_& module);
 void bind_call_recording(py::module_& module);
@@ -27,6 +28,9 @@ const std::shared_ptr<Buffer>& as_buffer(py::handle object, const char* what);
 // A message from its parts; ValueError for names that there are not.
 Message to_message(const std::string& verb, const std::string& dtype, const std::string& reduction,
                    int peer, int source);
+
+// A memory's figures as a dict.
+py::dict stats_of(Memory& memory);
 
 // A flat view of memory that `owner` keeps alive; counted among the owner's exports.
 py::object make_view(std::shared_ptr<Buffer> owner, char* data, size_t nbytes, bool writable);

@@ -7,6 +7,7 @@
 
 #include "bindings.h"
 #include "deepseek/claims.h"
+#include "deepseek/cuda_memory.h"
 #include "gil.h"
 
 namespace deepseek::python {
@@ -40,6 +41,13 @@ void release_view(PyObject*, Py_buffer* view) {
 
 int get_buffer(PyObject* object, Py_buffer* view, int flags) {
   const auto& buffer = as_buffer(object, "object");
+  if (buffer->device() != kHost) {
+    PyErr_Format(PyExc_BufferError,
+                 "the memory of cuda:%d cannot be looked into; copy it with to(-1)",
+                 buffer->device());
+    view->obj = nullptr;
+    return -1;
+  }
   try {
     wait_while_claimed(*buffer);
   } catch (py::error_already_set& error) {
@@ -77,7 +85,15 @@ std::shared_ptr<Buffer> allocate(py::ssize_t nbytes, std::string label) {
   return Buffer::allocate(static_cast<size_t>(nbytes), std::move(label));
 }
 
+void require_host(const Buffer& buffer, const char* what) {
+  if (buffer.device() != kHost) {
+    throw py::value_error(std::string(what) + ": the buffer lies on cuda:" +
+                          std::to_string(buffer.device()) + "; wanted one of the cpu");
+  }
+}
+
 void copy_bytes(Buffer& buffer, std::span<const char> bytes) {
+  require_host(buffer, "Buffer.copy_from");
   if (bytes.size() != buffer.nbytes()) {
     throw py::value_error("Buffer.copy_from: the buffer has " + std::to_string(buffer.nbytes()) +
                           " bytes, the data " + std::to_string(bytes.size()));
@@ -162,8 +178,18 @@ void bind_buffer(py::module_& module) {
       .def_property_readonly("exports", &Buffer::exports)
       .def_property_readonly("version", &Buffer::version)
       .def_property("label", &Buffer::label, &Buffer::set_label)
+      .def_property_readonly("device", &Buffer::device)
+      .def(
+          "to",
+          [](const std::shared_ptr<Buffer>& buffer, int device) {
+            wait_while_claimed(*buffer);
+            const WithoutGil release;
+            return cuda::copied(*buffer, device);
+          },
+          py::arg("device"))
       .def("writable_view",
            [](const std::shared_ptr<Buffer>& b) {
+             require_host(*b, "Buffer.writable_view");
              return make_view(b, b->data(), b->nbytes(), true);
            })
       .def(

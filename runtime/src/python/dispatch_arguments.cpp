@@ -177,6 +177,7 @@ bool leaf_fits(const Leaf& leaf, PyObject* object, Frame& frame) {
     return type == leaf.type;
   }
   return slot(type, frontend.type_dtype) == leaf.dtype &&
+         slot(type, frontend.type_device) == leaf.device &&
          sizes_fit(leaf, slot(type, frontend.type_shape), frame);
 }
 

@@ -111,6 +111,7 @@ Leaf read_leaf(const py::handle& given) {
   const py::object type = get(given, "type");
   leaf.type = type.is_none() ? nullptr : borrowed(type);
   leaf.dtype = borrowed(get(given, "dtype"));
+  leaf.device = borrowed(get(given, "device"));
   leaf.requires_grad = truth(get(given, "requires_grad"));
   leaf.dims = py::cast<std::vector<int64_t>>(get(given, "dims"));
   const py::object pinned = get(given, "pinned");

@@ -452,6 +452,7 @@ void configure_dispatch(const py::object& tensor_type, const py::object& generat
   frontend.no_memory = held(no_memory);
   frontend.type_dtype = slot_offset(tensor_type, "dtype");
   frontend.type_shape = slot_offset(tensor_type, "shape");
+  frontend.type_device = slot_offset(tensor_type, "device");
 }
 
 }  // namespace

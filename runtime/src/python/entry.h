@@ -47,6 +47,7 @@ struct Leaf {
   size_t same;                // the first leaf that is the same object
   PyObject* type = nullptr;   // of a tensor without symbolic sizes
   PyObject* dtype = nullptr;  // of any tensor
+  PyObject* device = nullptr;
   PyObject* requires_grad = nullptr;
   std::vector<int64_t> dims;   // a size, or ~symbol
   PyObject* pinned = nullptr;  // the value a number has to have

@@ -51,6 +51,7 @@ struct Frontend {
   PyObject* no_memory = nullptr;  // raises OutOfMemoryError, with the user's line
   Py_ssize_t type_dtype = 0;
   Py_ssize_t type_shape = 0;
+  Py_ssize_t type_device = 0;
 };
 
 extern Frontend frontend;

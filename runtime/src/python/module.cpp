@@ -13,22 +13,26 @@
 #include "gil.h"
 
 namespace deepseek::python {
-namespace {
 
-py::dict pool_stats() {
-  const PoolStats stats = Pool::global().stats();
+py::dict stats_of(Memory& memory) {
+  const PoolStats stats = memory.stats();
   py::dict dict;
   dict["in_use"] = stats.in_use;
   dict["reserved"] = stats.reserved;
   dict["cached"] = stats.cached;
   dict["peak"] = stats.peak;
+  dict["peak_reserved"] = stats.peak_reserved;
   dict["allocations"] = stats.allocations;
   dict["cache_hits"] = stats.cache_hits;
+  dict["retries"] = stats.retries;
+  dict["failures"] = stats.failures;
   dict["live_blocks"] = stats.live_blocks;
   dict["limit"] = stats.limit;
   dict["physical"] = stats.physical;
   return dict;
 }
+
+namespace {
 
 void set_memory_limit(std::optional<py::ssize_t> nbytes) {
   if (nbytes && *nbytes < 0) {
@@ -74,7 +78,7 @@ PYBIND11_MODULE(_runtime, module) {
                                           errors.attr("DistributedError"));
 
   bind_buffer(module);
-  module.def("pool_stats", &pool_stats);
+  module.def("pool_stats", [] { return stats_of(Pool::global()); });
   module.def("live_blocks", [] { return Pool::global().live_blocks(); });
   module.def("set_memory_limit", &set_memory_limit, py::arg("nbytes"));
   module.def("empty_cache", [] { return Pool::global().empty_cache(); });
@@ -112,6 +116,7 @@ PYBIND11_MODULE(_runtime, module) {
   module.def("writing_here", &writing_here);
 
   bind_collective(module);
+  bind_cuda(module);
   bind_program(module);
 
   module.def("set_profile", &set_profile, py::arg("on"));

@@ -6,8 +6,10 @@
 
 #include "bindings.h"
 #include "deepseek/builder.h"
+#include "deepseek/cuda_executor.h"
 #include "deepseek/executor.h"
 #include "deepseek/loader.h"
+#include "deepseek/pool.h"
 #include "deepseek/sort.h"
 #include "gil.h"
 #include "signals.h"
@@ -120,9 +122,7 @@ struct PyBlock {
 
   int symbols() const { return builder->num_symbols(); }
 
-  void launch(const std::shared_ptr<Code>& code, const std::string& symbol,
-              const py::sequence& rows, const py::object& scratch, const py::object& grain,
-              std::string label) const {
+  std::vector<Row> to_rows(const py::sequence& rows) const {
     std::vector<Row> table;
     for (const py::handle item : rows) {
       const auto row = py::cast<py::tuple>(item);
@@ -133,8 +133,25 @@ struct PyBlock {
       table.push_back(
           {to_refs(row[0], symbols()), to_exprs(row[1], symbols()), to_expr(row[2], symbols())});
     }
-    block->launch(code, symbol, std::move(table), to_expr(scratch, symbols()),
+    return table;
+  }
+
+  void launch(const std::shared_ptr<Code>& code, const std::string& symbol,
+              const py::sequence& rows, const py::object& scratch, const py::object& grain,
+              std::string label) const {
+    block->launch(code, symbol, to_rows(rows), to_expr(scratch, symbols()),
                   to_expr(grain, symbols()), std::move(label));
+  }
+
+  void launch_on_device(const std::shared_ptr<cuda::Image>& code, const std::string& symbol,
+                        const py::sequence& rows, cuda::Threads threads, const py::object& shared,
+                        const py::object& scratch, std::string label, std::string where) const {
+    std::optional<Expr> wanted;
+    if (!scratch.is_none()) {
+      wanted = to_expr(scratch, symbols());
+    }
+    block->launch(*code, symbol, to_rows(rows), threads, to_expr(shared, symbols()),
+                  std::move(wanted), std::move(label), std::move(where));
   }
 
   void call(const std::string& routine, const py::sequence& buffers, const py::sequence& sizes,
@@ -283,6 +300,8 @@ py::dict counters(const Program& program) {
   dict["copies"] = counters.copies.load();
   dict["collectives"] = counters.collectives.load();
   dict["bindings"] = counters.bindings.load();
+  dict["captures"] = counters.captures.load();
+  dict["replays"] = counters.replays.load();
   return dict;
 }
 
@@ -344,6 +363,9 @@ void bind_building(py::module_& module) {
   py::class_<PyBlock>(module, "Block", py::is_final(), "An ordered list of steps.")
       .def("launch", &PyBlock::launch, py::arg("code"), py::arg("symbol"), py::arg("rows"),
            py::arg("scratch") = 0, py::arg("grain") = 1, py::arg("label") = "")
+      .def("launch_on_device", &PyBlock::launch_on_device, py::arg("code"), py::arg("symbol"),
+           py::arg("rows"), py::arg("threads"), py::arg("shared") = 0,
+           py::arg("scratch") = py::none(), py::arg("label") = "", py::arg("where") = "")
       .def("extern", &PyBlock::call, py::arg("routine"), py::arg("buffers"),
            py::arg("sizes") = py::tuple(), py::arg("label") = "")
       .def("host", &PyBlock::host, py::arg("function"), py::arg("buffers"),
@@ -363,7 +385,8 @@ void bind_building(py::module_& module) {
 
   py::class_<ProgramBuilder, Builder>(module, "ProgramBuilder", py::is_final(),
                                       "Declares slots, fills blocks, builds a Program.")
-      .def(py::init<int, std::string>(), py::arg("symbols"), py::arg("name") = "program")
+      .def(py::init<int, std::string, int>(), py::arg("symbols"), py::arg("name") = "program",
+           py::arg("device") = kHost)
       .def(
           "input",
           [](ProgramBuilder& b, const py::object& nbytes, std::string label) {
@@ -398,6 +421,7 @@ void bind_program(py::module_& module) {
   py::class_<Program, std::shared_ptr<Program>>(module, "Program", py::is_final(),
                                                 "Immutable steps over one arena.")
       .def_property_readonly("name", &Program::name)
+      .def_property_readonly("device", &Program::device)
       .def_property_readonly(
           "steps",
           [](const Program& program) {
