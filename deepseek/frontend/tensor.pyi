@@ -13,6 +13,8 @@ import numpy as np
 from deepseek._runtime import Buffer
 from deepseek.errors import TraceError
 from deepseek.frontend.gradient_hooks import Hook, HookHandle
+from deepseek.ir import graph
+from deepseek.ir.device import Device
 from deepseek.ir.dtype import DType
 from deepseek.ir.graph import Attrs, Value
 from deepseek.ir.op import Op
@@ -27,6 +29,7 @@ class Hooks:
     DS_VERIFY ask for it. And the traces that go on, on all threads.
     """
     evaluate: Callable[[Sequence[Value]], None]
+    check_devices: Callable[[graph.Node], None]
     pullback: Callable[..., list[Tensor | None]]
     watch: Callable[..., Any]
     traces: tuple[Any, ...]
@@ -78,15 +81,6 @@ def is_grad_enabled() -> builtins.bool:
     >>> ds.is_grad_enabled()
     True
     """
-class Device:
-    """A place that holds memory and runs programs, such as `cpu`."""
-    __slots__: tuple[str, ...]
-    def __init__(self, type_: str) -> None: ...
-    def __repr__(self) -> str: ...
-    def __str__(self) -> str: ...
-    def __eq__(self, other: object) -> builtins.bool: ...
-    def __hash__(self) -> builtins.int: ...
-CPU: Device
 class Tensor:
     """An n-dimensional array of one dtype.
 
@@ -113,7 +107,8 @@ class Tensor:
     @property
     def nbytes(self) -> builtins.int: ...
     @property
-    def device(self) -> Device: ...
+    def device(self) -> Device:
+        """Where the elements lie, or will: `cpu`, `cuda:0`, ..."""
     @property
     def requires_grad(self) -> builtins.bool: ...
     @requires_grad.setter
@@ -135,7 +130,8 @@ class Tensor:
     def _computed(self) -> Value:
         """This tensor's value with its data there."""
     def numpy(self) -> np.ndarray[Any, Any]:
-        """The elements as a read-only NumPy array that shares this tensor's memory.
+        """The elements as a read-only NumPy array that shares this tensor's memory; from another
+        device than the processor, a copy of them.
 
         Raises TraceError inside `@ds.jit`, where values are not known yet.
         """
@@ -707,6 +703,8 @@ class Tensor:
 
         >>> ds.cov(ds.asarray([[1.0, 3.0], [2.0, 6.0]])) tensor([[2., 4.],         [4., 8.]])
         """
+    def cpu(self) -> Tensor:
+        """x in the processor's memory."""
     def cross(self, y: Tensor, axis: builtins.int = -1) -> Tensor:
         """The vector product along an axis of size 3; the others broadcast.
 
@@ -715,8 +713,10 @@ class Tensor:
         >>> ds.cross(ds.asarray([1, 0, 0]), ds.asarray([0, 1, 0])).tolist()
         [0, 0, 1]
         """
-    def cuda(self, *_: Any, **__: Any) -> Tensor:
-        """PyTorch's name for a move that there is no device for. Always raises ArgumentError."""
+    def cuda(self, device: Any = None) -> Tensor:
+        """x on a CUDA device, the current one by default. Raises BackendError where there is
+        none.
+        """
     def cummax(self, dim: builtins.int) -> tuple[Tensor, Tensor]:
         """(values, indices) of the largest element so far along an axis, the last of equals.
 
@@ -2318,8 +2318,8 @@ class Tensor:
         [[1, 2, 1, 2], [1, 2, 1, 2]]
         """
     def to(self, *targets: Any, dtype: Any = None, device: Any = None) -> Tensor:
-        """x with another dtype and on another device, given in any order. Text that is no
-        dtype's name is a device's.
+        """x with another dtype and on another device, given in any order, or those of another
+        tensor. Text that is no dtype's name is a device's, and a number a CUDA device's.
         """
     def topk(
         self,
@@ -2509,7 +2509,11 @@ def settled(value: Value) -> Value:
 def view_of(value: Value) -> np.ndarray[Any, Any]:
     """A computed value's memory as a read-only array."""
 def leaf(
-    data: Buffer, dtype: DType, shape: Shape, requires_grad: builtins.bool=False
+    data: Buffer,
+    dtype: DType,
+    shape: Shape,
+    requires_grad: builtins.bool=False,
+    device: Device | None=None,
 ) -> Value:
     """A value that holds its data and comes from no op."""
 def leaf_like(value: Value, requires_grad: builtins.bool) -> Value:

@@ -234,7 +234,7 @@ bitwise: bitwise_right_shift bitwise_xor
 comparison: __eq__ __ge__ __gt__ __le__ __lt__ __ne__ equal greater greater_equal less less_equal
 comparison: not_equal
 contract: __matmul__ __rmatmul__ matmul
-conversions: bfloat16 bool byte char clone copy cuda double float half int long short
+conversions: bfloat16 bool byte char clone copy cpu cuda double float half int long short
 create: to tril triu
 decompositions: logdet
 diagonals: diag diag_embed diagflat diagonal diagonal_scatter trace
