@@ -132,6 +132,15 @@ TABLE: tuple[Option, ...] = (
         ("auto", "v4", "v3", "v2"),
     ),
     Option(
+        "cuda_arch",
+        "DS_CUDA_ARCH",
+        str,
+        "auto",
+        "Architecture that CUDA code is generated for. `auto`: the device's, or where there is none "
+        "`sm_80`, the oldest.",
+        ("auto", "sm_80", "sm_86", "sm_89", "sm_90a"),
+    ),
+    Option(
         "log_level",
         "DS_LOG_LEVEL",
         str,
@@ -232,6 +241,7 @@ class Options(threading.local):
     backend: str
     num_threads: int
     cpu_level: str
+    cuda_arch: str
     log_level: str
     dump: str | None
     verify: int

@@ -1,0 +1,130 @@
+"""Statements as C++: what a team of threads shares, and what one thread runs alone.
+
+In flow the statements of a task; out flow lines. In a team's statements every thread arrives at the
+same place: vector loops are shared out among the threads, a single store is one thread's, and
+barriers keep what one writes before what another reads.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+from deepseek.backends.cuda.basics import THREAD
+from deepseek.backends.cuda.c_types import c_type, is_half
+from deepseek.backends.cuda.folds import Folds
+from deepseek.backends.cuda.mapping import is_parallel
+from deepseek.ir.dtype import DType
+from deepseek.kernel.ir import (
+    VECTOR,
+    Axis,
+    Barrier,
+    Buffer,
+    Fold,
+    Let,
+    Loop,
+    Mma,
+    Stmt,
+    Store,
+)
+
+
+class Statements(Folds):
+    """Statements over the kernel's `buffers`."""
+
+    buffers: dict[str, Buffer]
+
+    # ------------------------------------------------------------------------------- one thread's
+
+    def run(self, body: Iterable[Stmt]) -> None:
+        """Statements of one thread."""
+        for stmt in body:
+            match stmt:
+                case Let():
+                    self.let(stmt)
+                case Store():
+                    self.store(stmt)
+                case Loop(axis, inner):
+                    with self.serial_loop(axis):
+                        self.run(inner)
+                case Fold():
+                    self.serial_fold(stmt)
+                case Mma():
+                    self.mma(stmt)
+
+    # ------------------------------------------------------------------------------------ a team's
+
+    def run_team(self, body: Sequence[Stmt]) -> None:
+        """Statements that all threads of a team come to together."""
+        for for_one, group in itertools.groupby(body, _is_for_one):
+            statements = tuple(group)
+            if for_one:
+                self.wait_for(statements)
+                with self.braces(f"if ({THREAD} == 0)"):
+                    self.run(statements)
+                continue
+            for stmt in statements:
+                self._team_statement(stmt)
+
+    def _team_statement(self, stmt: Stmt) -> None:
+        if isinstance(stmt, Barrier):
+            self.barrier()
+            return
+        if isinstance(stmt, Loop) and stmt.axis.kind != VECTOR:
+            self._team_loop(stmt.axis, stmt.body)
+            return
+        self.wait_for((stmt,))
+        match stmt:
+            case Loop(axis, body):
+                with self.loop(axis.var, axis.extent, THREAD, self.team):
+                    self.run(body)
+            case Fold() if is_parallel(stmt):
+                self.team_fold(stmt)
+            case Fold():
+                self.serial_fold(stmt, together=True)
+            case _:
+                self.run((stmt,))
+
+    def _team_loop(self, axis: Axis, body: tuple[Stmt, ...]) -> None:
+        """A loop whose turns follow each other: what one leaves, the next must find."""
+        self.wait(self.hazards.access((), (axis.extent,)))
+        before = self.hazards.pending
+        whole = self.hazards.access(body)
+        with self.serial_loop(axis):
+            self.run_team(body)
+            if whole.conflicts(whole):
+                self.barrier()
+        self.hazards.pending = self.hazards.pending | before  # there may have been no turn
+
+    # ---------------------------------------------------------------------------------------- mma
+
+    def mma(self, mma: Mma) -> None:
+        """Each thread makes some of the sums, k in increasing order."""
+        acc = self.buffers[mma.acc].dtype
+        a_at, b_at, depth = self.values((mma.a_at, mma.b_at, mma.depth))
+        first, step = (THREAD, self.team) if self.team > 1 else ("0", 1)
+        e, k, total = self.fresh("e"), self.fresh("k"), self.fresh("total")
+        row = f"({a_at}) + {k} * {mma.step or mma.m} + {e} / {mma.n} * {mma.row}"
+        a = self._widened(f"{mma.a}[{row}]", mma.a, acc)
+        b = self._widened(f"{mma.b}[({b_at}) + {k} * {mma.n} + {e} % {mma.n}]", mma.b, acc)
+        kind = c_type(acc)
+        if acc.is_float:
+            next_total = f"{'fmaf' if acc.bits == 32 else 'fma'}({a}, {b}, {total})"
+        else:
+            next_total = f"wrapping_add<{kind}>(wrapping_mul<{kind}>({a}, {b}), {total})"
+        with self.braces(f"for (int {e} = {first}; {e} < {mma.m * mma.n}; {e} += {step})"):
+            self.line(f"{kind} {total} = {mma.acc}[{e}];")
+            with self.braces(f"for (int64 {k} = 0; {k} < {depth}; ++{k})"):
+                self.line(f"{total} = {next_total};")
+            self.line(f"{mma.acc}[{e}] = {total};")
+
+    def _widened(self, element: str, buffer: str, dtype: DType) -> str:
+        source = self.buffers[buffer].dtype
+        if source is dtype:
+            return element
+        return f"to_float({element})" if is_half(source) else f"{c_type(dtype)}({element})"
+
+
+def _is_for_one(stmt: Stmt) -> bool:
+    """Whether one thread runs a statement while the others go on."""
+    return isinstance(stmt, Store | Loop) and not is_parallel(stmt)
