@@ -59,6 +59,14 @@ def header() -> Path:
     return path
 
 
+@functools.cache
+def scheduler() -> Path:
+    """The shim's own code, compiled once."""
+    path = folder() / "libshim.so"
+    built([*FLAGS, "-O1", "-shared", str(SHIM.with_suffix(".cpp")), "-o", str(path)])
+    return path
+
+
 def built(arguments: Sequence[str]) -> None:
     done = subprocess.run([COMPILER, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[:4000]
@@ -74,7 +82,7 @@ def wrapper(symbol: str, kernel: Kernel) -> str:
     x, y = launch.block
     return (
         f'extern "C" const char* run_{symbol}(void** buffers, const int64* sizes, unsigned blocks, '
-        f"char* scratch, unsigned order) {{\n  return shim::launch(blocks, {x}, {y}, order, "
+        f"char* scratch, unsigned order) {{\n  return shim::launched(blocks, {x}, {y}, order, "
         f"[&] {{ {symbol}({', '.join(arguments)}); }});\n}}\n"
     )
 
@@ -86,7 +94,8 @@ def compiled(texts: tuple[str, ...]) -> ctypes.CDLL:
     name = hashlib.sha256(whole.encode()).hexdigest()[:24]
     source, library = folder() / f"{name}.cpp", folder() / f"{name}.so"
     source.write_text(whole)
-    built([*FLAGS, "-include", str(header()), "-shared", str(source), "-o", str(library)])
+    built([*FLAGS, "-include", str(header()), "-shared", str(source), str(scheduler()),
+           f"-Wl,-rpath,{folder()}", "-o", str(library)])  # fmt: skip
     return ctypes.CDLL(str(library))
 
 
