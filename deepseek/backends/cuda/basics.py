@@ -49,10 +49,11 @@ class Basics(Expressions):
     def loop(self, var: Expr, extent: Expr, start: str = "0", step: int = 1) -> Iterator[None]:
         """The braces of `for (var = start; var < extent; var += step)`."""
         limit = self.value(extent)
-        name = self.fresh(var.name)
+        name = self.unused(var.name)
         kind = counter_type(extent) if fits_int(var) else "int64"
         advance = f"++{name}" if step == 1 else f"{name} += {step}"
         with self.braces(f"for ({kind} {name} = {start}; {name} < {limit}; {advance})"):
+            self.scopes[-1].names.add(name)
             self.know_index(var, name)
             yield
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from deepseek.backends.cuda.basics import THREAD
 from deepseek.backends.cuda.c_types import c_type, counter_type, fits_int, value_type
 from deepseek.backends.cuda.expressions import Expressions, Scope
+from deepseek.backends.cuda.functions import ATOM, SUM, Text, inside
 from deepseek.backends.cuda.hazards import Access, Hazards, memory_of, shared_memory
 from deepseek.backends.cuda.mapping import Mapping, mapping_of
 from deepseek.backends.cuda.statements import Statements
@@ -73,7 +74,7 @@ class Function(Statements):
 
     def __init__(self, kernel: Kernel) -> None:
         self.mapping: Mapping = mapping_of(kernel)
-        super().__init__(self.mapping.team, Hazards(memory_of(kernel)))
+        super().__init__(self.mapping.team, Hazards(memory_of(kernel, self.mapping.team)))
         self.kernel = kernel
         self.buffers = {b.name: b for b in kernel.buffers}
         self.exchanged = {}
@@ -185,25 +186,28 @@ class Function(Statements):
         return f"{block} * {m.teams} + {own}", f"{stride} * {m.teams}"
 
     def _coordinates(self, grid: tuple[Axis, ...], task: str, kind: str) -> None:
-        axes = [a for a in grid if a.extent is not ONE]
+        """The place of a task along each grid axis."""
         for axis in grid:
             if axis.extent is ONE:
                 self.know_index(axis.var, "0")
         rest = task
-        for number, axis in enumerate(reversed(axes)):
-            if len(axes) == 1:
-                self.know_index(axis.var, task)
-                return
-            outermost = number == len(axes) - 1
-            extent = self.value(axis.extent)
-            at = rest if outermost else f"{rest} % ({extent})"
+        outermost, *inner = [a for a in grid if a.extent is not ONE] or [None]
+        for axis in reversed(inner):
+            extent = inside(Text(self.value(axis.extent), SUM), ATOM)
+            extent = extent[1:-1] if extent[1:-1].isalnum() else extent
             name = self.fresh(axis.var.name)
-            self.line(f"const {value_type(axis.var)} {name} = {at};")
+            self.line(f"const {value_type(axis.var)} {name} = {rest} % {extent};")
             self.know_index(axis.var, name)
-            if not outermost:
-                after = self.fresh("rest")
-                self.line(f"const {kind} {after} = {rest} / ({extent});")
-                rest = after
+            after = self.fresh("rest")
+            self.line(f"const {kind} {after} = {rest} / {extent};")
+            rest = after
+        if outermost is None:
+            return
+        if inner:
+            name = self.fresh(outermost.var.name)
+            self.line(f"const {value_type(outermost.var)} {name} = {rest};")
+            rest = name
+        self.know_index(outermost.var, rest)
 
     def _before_next_task(self, body: tuple[Stmt, ...]) -> None:
         """Scratch is the next task's when all threads are done with this one's."""

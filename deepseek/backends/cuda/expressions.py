@@ -7,6 +7,7 @@ was read from memory that the kernel also writes is read again by each statement
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -68,12 +69,23 @@ class Expressions:
         self.scopes[-1].names |= inner.names
 
     def fresh(self, wanted: str) -> str:
-        """A name that nothing in scope has; `wanted` where that is free."""
+        """A name for this scope that nothing in it has; `wanted` where that is free."""
+        name = self.unused(wanted)
+        self.scopes[-1].names.add(name)
+        return name
+
+    def unused(self, wanted: str) -> str:
         number = 1
         name = wanted
         while name in functions.RESERVED or any(name in s.names for s in self.scopes):
             number += 1
             name = f"{wanted}_{number}"
+        return name
+
+    def fresh_number(self, letter: str) -> str:
+        """A letter with the first number that is free."""
+        numbers = (f"{letter}{n}" for n in itertools.count(1))
+        name = next(n for n in numbers if self.unused(n) == n)
         self.scopes[-1].names.add(name)
         return name
 
@@ -129,7 +141,7 @@ class Expressions:
             long = len(text.text) > LONGEST and e not in roots
             again = uses[e] > 1 and len(text.text) > REPEATED and e.fn != "const"
             if long or again:
-                name = self.fresh("i1" if self.is_index(e) else "v1")
+                name = self.fresh_number("i" if self.is_index(e) else "v")
                 self.line(f"const {value_type(e)} {name} = {text.text};")
                 (moment if e in varying else self.scopes[-1].known)[e] = name
                 text = Text(name, ATOM)

@@ -59,7 +59,7 @@ class Folds(Basics):
         with self.forgetting():
             for let in fold.body:
                 self.let(let)
-            self._assign(fold.carries, self.values(c.step for c in fold.carries))
+            self._assign(fold.carries, [c.step for c in fold.carries])
         if not fold.prefix:
             return
         if not together:
@@ -73,17 +73,17 @@ class Folds(Basics):
         if written.conflicts(read):
             self.barrier()
 
-    def _assign(self, carries: Sequence[Carry], values: Sequence[str]) -> None:
+    def _assign(self, carries: Sequence[Carry], new: Sequence[Expr]) -> None:
         """New carries, all of which are made from the old ones."""
+        values = self.values(new)
         names = [self.known(c.var) or "" for c in carries]
-        changed = [(n, v, c) for n, v, c in zip(names, values, carries, strict=True) if n != v]
-        if len(changed) > 1:
-            for at, (name, value, carry) in enumerate(changed):
-                new = self.fresh(f"{name}_new")
-                self.line(f"const {c_type(carry.var.dtype)} {new} = {value};")
-                changed[at] = name, new, carry
-        for name, value, _ in changed:
-            self.line(f"{name} = {value};")
+        changed = [i for i in range(len(names)) if names[i] != values[i]]
+        for number, i in enumerate(changed):
+            if any(carries[before].var in new[i].free for before in changed[:number]):
+                made, values[i] = values[i], self.fresh(f"{names[i]}_new")
+                self.line(f"const {c_type(carries[i].var.dtype)} {values[i]} = {made};")
+        for i in changed:
+            self.line(f"{names[i]} = {values[i]};")
 
     # -------------------------------------------------------------------------------------- merges
 
@@ -92,7 +92,7 @@ class Folds(Basics):
         if fold.lanes <= WARP:
             return
         arrays = self._arrays(fold.carries, fold.lanes // 2)
-        half = self.fresh("half")
+        half = self.unused("half")
         with self.braces(f"for (int {half} = {fold.lanes // 2}; {half} >= {WARP}; {half} /= 2)"):
             self._wait_for_exchange()
             with self.braces(f"if ({THREAD} >= {half} && {THREAD} < 2 * {half})"):
@@ -106,7 +106,7 @@ class Folds(Basics):
         """Merge the lanes of a warp into its first; other threads go along for nothing."""
         if fold.lanes == 1:
             return
-        distance = self.fresh("distance")
+        distance = self.unused("distance")
         first = min(fold.lanes, WARP) // 2
         with self.braces(f"for (int {distance} = {first}; {distance} > 0; {distance} /= 2)"):
             later = [f"lane_after({self.known(c.var)}, {distance})" for c in fold.carries]
@@ -116,7 +116,7 @@ class Folds(Basics):
         for carry, text in zip(carries, later, strict=True):
             name = self.bind(carry.other, carry.other.name)
             self.line(f"const {c_type(carry.other.dtype)} {name} = {text};")
-        self._assign(carries, self.values(c.merge for c in carries))
+        self._assign(carries, [c.merge for c in carries])
 
     def _hand_round(self, carries: Sequence[Carry]) -> None:
         """The first thread's carries become everybody's."""

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from deepseek.backends.cuda.c_types import INT_HIGH, c_type, fits_int, is_half, value_type
 from deepseek.ir.dtype import DType, bool_, float32, float64, int32, int64, uint32
 from deepseek.ir.scalar import Expr, bounds
-from deepseek.kernel import polyfill
 
 # How tightly the outermost operator of a text binds.
 CHOICE, LOGIC, COMPARE, SUM, PRODUCT, UNARY, ATOM = range(7)
@@ -25,7 +24,7 @@ RESERVED = frozenset(
     "return short signed sizeof static struct switch template this throw true try typedef typename "
     "union unsigned using virtual void volatile while and or not xor bitand bitor compl int8 int16 "
     "int64 uint8 uint16 uint32 uint64 float16 bfloat16 minimum maximum exp log sin cos tanh atan "
-    "erf pow floor ceil trunc fabs fma sqrt index div abs gamma main scratch task".split()
+    "erf pow floor ceil trunc fabs fma sqrt index div abs gamma main scratch".split()
 )  # fmt: skip
 
 _COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<="}
@@ -66,8 +65,8 @@ def invoke(name: str, *args: str) -> Text:
 
 
 def needs_polyfill(fn: str, dtype: DType) -> bool:
-    """Integer powers, and float32's: the device's powf is off by up to 4 ulp."""
-    return fn == "pow" and dtype is not float64 and polyfill.needs(fn, dtype)
+    """Powers of float32: the device's powf is off by up to 4 ulp."""
+    return fn == "pow" and dtype is float32
 
 
 # ------------------------------------------------------------------------------------ conversions
@@ -143,7 +142,17 @@ def _index(e: Expr, args: Sequence[Text], kind: str) -> Text:
 def _sum(e: Expr, a: Text, b: Text) -> Text:
     """A sum or product; a negative term is taken off."""
     operator, level = _INFIX[e.fn]
+    if e.fn == "mul":
+        factor = e.args[1]
+        if "0" in (a.text, b.text):
+            return Text("0", ATOM)
+        if factor.fn == "const" and factor.attr < 0 and not b.text.startswith("("):
+            if factor.attr == -1:
+                return Text(f"-{inside(a, ATOM)}", UNARY)
+            return Text(f"-{b.text[1:]} * {inside(a, UNARY)}", PRODUCT)
     if e.fn == "add":
+        if "0" in (a.text, b.text):
+            return b if a.text == "0" else a
         for first, second in ((a, b), (b, a)):
             if second.text.startswith("-") and second.level in (UNARY, PRODUCT):
                 taken = Text(second.text[1:], ATOM if second.level == UNARY else PRODUCT)
@@ -236,8 +245,8 @@ def _integer(e: Expr, args: Sequence[Text], kind: str) -> Text:
             return _shift(e, args, kind)
         case "mulhi":
             return invoke("__umulhi", *texts)
-    names = {"floordiv": "floor_div", "mod": "floor_mod"}
-    if e.fn in names and dtype.kind == "u" and not short and _positive(e.args[1]):
+    names = {"floordiv": "floor_div", "mod": "floor_mod", "pow": "integer_power"}
+    if e.fn in ("floordiv", "mod") and dtype.kind == "u" and not short and _positive(e.args[1]):
         return infix(args[0], "/" if e.fn == "floordiv" else "%", args[1], PRODUCT)
     return invoke(f"{names.get(e.fn, e.fn)}<{kind}>", *texts)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from deepseek.ir.scalar import Expr, walk
+from deepseek.ir.scalar import ONE, Expr, walk
 from deepseek.kernel.ir import (
     GLOBAL,
     VECTOR,
@@ -24,7 +24,7 @@ from deepseek.kernel.ir import (
     expressions,
     statements,
 )
-from deepseek.kernel.lower import in_place
+from deepseek.kernel.lower import in_order, in_place
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,50 @@ class Hazards:
         return wait
 
 
-def memory_of(kernel: Kernel) -> dict[str, str]:
-    """For each buffer the memory that it lies in, by a name; none for what threads keep apart."""
-    apart = _kept_apart(kernel)
+def memory_of(kernel: Kernel, team: int) -> dict[str, str]:
+    """For each buffer the memory that it lies in, by a name; none for what needs no order."""
+    apart = _kept_apart(kernel, team)
     memory = {b.name: b.name for b in kernel.buffers if b.name not in apart}
+    once = _written_once(kernel)
     for taken, taker in shared_memory(kernel):
+        if taker in once and _read_beside(kernel, taken, taker):
+            continue
+        once.discard(taker)
         first, second = memory[taken], memory[taker]
         memory = {name: second if at == first else at for name, at in memory.items()}
-    return memory
+    return {name: at for name, at in memory.items() if name not in once}
+
+
+def _written_once(kernel: Kernel) -> set[str]:
+    """Outputs that nothing reads and of which each element is stored once: whatever runs around
+    the only store moves on to other elements."""
+    order = list(in_order(kernel.body, ()))
+    read = {e.name for e in walk([e for s, _ in order for e in expressions(s)]) if e.fn == "load"}
+    stores: dict[str, list[bool]] = {}
+    for stmt, axes in order:
+        if isinstance(stmt, Store):
+            moves = all(a.var in stmt.index.free or a.extent is ONE for a in axes)
+            stores.setdefault(stmt.buffer, []).append(moves and stmt.atomic is None)
+    outputs = {b.name for b in kernel.globals()} - read
+    return {name for name, moves in stores.items() if moves == [True] and name in outputs}
+
+
+def _read_beside(kernel: Kernel, taken: str, taker: str) -> bool:
+    """Whether all reads of one buffer stand in the vector loop that stores to the other."""
+    everywhere = _loads(kernel.body, taken)
+    loops = [s for s in statements(kernel.body) if isinstance(s, Loop) and s.axis.kind == VECTOR]
+    around = [
+        loop
+        for loop in loops
+        if any(isinstance(s, Store) and s.buffer == taker for s in statements(loop.body))
+    ]
+    return len(around) == 1 and _loads(around[0].body, taken) == everywhere
+
+
+def _loads(body: Iterable[Stmt], name: str) -> int:
+    """How many statements read a buffer."""
+    found = (walk(expressions(s)) for s in statements(tuple(body)))
+    return sum(any(e.fn == "load" and e.name == name for e in nodes) for nodes in found)
 
 
 def shared_memory(kernel: Kernel) -> list[tuple[str, str]]:
@@ -105,30 +141,36 @@ def shared_memory(kernel: Kernel) -> list[tuple[str, str]]:
     ]
 
 
-def _kept_apart(kernel: Kernel) -> set[str]:
-    """Scratch that is only accessed at the very place of the vector loop around."""
+def _kept_apart(kernel: Kernel, team: int) -> set[str]:
+    """Scratch that is only accessed at the very place of the vector loop around, which is the same
+    thread's in all loops and in folds of as many lanes as threads."""
     scratch = {b.name for b in kernel.buffers if b.space != GLOBAL}
-    return scratch - {name for name, own in _places(kernel.body, None) if not own}
+    return scratch - {name for name, own in _places(kernel.body, None, team) if not own}
 
 
-def _places(body: Iterable[Stmt], lane: Expr | None) -> Iterator[tuple[str, bool]]:
+def _places(body: Iterable[Stmt], lane: Expr | None, team: int) -> Iterator[tuple[str, bool]]:
     """Each access: the buffer, and whether it is at the lane's own place."""
     for stmt in body:
-        for e in walk(expressions(stmt)):
-            if e.fn == "load":
-                yield e.name, lane is not None and e.args[0] is lane
         match stmt:
+            case Fold(axes, carries, lets, prefix, lanes):
+                yield from _reads([a.extent for a in axes], lane)
+                yield from _reads([e for c in carries for e in (c.init, c.merge)], lane)
+                own = lane
+                if axes[-1].kind == VECTOR:
+                    own = axes[-1].var if lanes == team else None
+                yield from _reads([c.step for c in carries], own)
+                yield from _places((*lets, *prefix), own, team)
+                continue
             case Store():
                 yield stmt.buffer, lane is not None and stmt.index is lane
             case Mma():
                 yield from ((name, False) for name in (stmt.acc, stmt.a, stmt.b))
             case Loop(axis, inner):
-                yield from _places(inner, axis.var if axis.kind == VECTOR else lane)
-            case Fold(axes, _, lets, prefix, _):
-                own = axes[-1].var if axes[-1].kind == VECTOR else lane
-                for e in walk([c.step for c in stmt.carries]):
-                    if e.fn == "load":
-                        yield e.name, own is not None and e.args[0] is own
-                yield from _places((*lets, *prefix), own)
-            case _:
-                pass
+                yield from _places(inner, axis.var if axis.kind == VECTOR else lane, team)
+        yield from _reads(expressions(stmt), lane)
+
+
+def _reads(values: Iterable[Expr], lane: Expr | None) -> Iterator[tuple[str, bool]]:
+    for e in walk(values):
+        if e.fn == "load":
+            yield e.name, lane is not None and e.args[0] is lane

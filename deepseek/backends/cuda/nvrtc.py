@@ -19,7 +19,7 @@ from deepseek.errors import BackendError, CompileError
 
 LIBRARY = "libnvrtc.so.13"
 BUILTINS = "libnvrtc-builtins.so.13.*"  # found by full path: pip's library does not look beside it
-OPTIONS = ("--std=c++20", "--fmad=false", "--no-source-include")
+OPTIONS = ("--std=c++20", "--fmad=false", "--no-source-include", "--disable-warnings")
 MESSAGE = re.compile(r"^[^\s(]*\((\d+)\): (?:catastrophic )?error", re.MULTILINE)
 AROUND = 2  # lines shown around a wrong one
 

@@ -140,6 +140,16 @@ DEVICE T floor_mod(T a, T b) {
   return rest != 0 && (rest < 0) != (b < 0) ? T(rest + b) : rest;
 }
 
+// x**y modulo the type's range, for y >= 0.
+template <class T>
+DEVICE T integer_power(T x, T y) {
+  T result = T(1);
+  for (; y > T(0); y = T(y >> 1), x = wrapping_mul(x, x)) {
+    if (y & 1) result = wrapping_mul(result, x);
+  }
+  return result;
+}
+
 // Shifting by all bits or more leaves the sign, or nothing.
 template <class T>
 DEVICE T shift_left(T a, T b) {
