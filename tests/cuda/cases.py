@@ -6,7 +6,8 @@ graph means in float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ from sampling import Case, case_name, cases_of
 from deepseek import autograd
 from deepseek.backends import Backend
 from deepseek.compiler.compile import compile_graph
-from deepseek.frontend.tensor import Tensor, from_numpy
+from deepseek.frontend.tensor import Tensor, from_numpy, no_grad
 from deepseek.ir.dtype import dtype_of
-from deepseek.ir.graph import Graph
+from deepseek.ir.graph import Graph, input_value
 from deepseek.ir.interpret import interpret
 from deepseek.ops.define import REGISTRY, isolated
 
 CHAIN = 4.0  # where each 16-bit op rounds on its own, a chain of them may lose a few digits more
+GRADIENT = 8.0  # a gradient is a chain of several ops
 
 Array = np.ndarray[Any, Any]
 
@@ -55,9 +57,57 @@ def check(cases: Sequence[Case], graphs: Sequence[Graph], backend: Backend) -> N
             assert_near(array, exact, case.op.tolerance * chain, case_name(case))
 
 
-def sampled(part: int = 0, parts: int = 1) -> Iterator[Case]:
-    """Every parts-th case of the sweep, all dtypes for the first sample of each op."""
-    found = (c for op in REGISTRY.values() for c in cases_of(op, every=True, thin=True))
-    for number, case in enumerate(found):
-        if number % parts == part:
-            yield case
+@functools.cache
+def forward_cases() -> list[Case]:
+    """The op sweep: all dtypes for the first sample of each op, two for the others."""
+    return [c for op in REGISTRY.values() for c in cases_of(op, every=True, thin=True)]
+
+
+@functools.cache
+def backward_cases() -> list[Case]:
+    """Cases of differentiable ops in each float type, small ones that have a gradient."""
+    return [c for c in forward_cases() if c.op.differentiable and _has_gradient(c)]
+
+
+def _has_gradient(case: Case) -> bool:
+    floats = [a for a in case.arrays if dtype_of(a.dtype).is_float]
+    smooth = floats and all(np.isfinite(a.astype(np.float64)).all() for a in floats)
+    # These say by design that some results or inputs have none.
+    meant = case.op.name != "while_loop" and "padding_idx" not in case.sample.kwargs
+    return bool(smooth) and meant and all(0 < a.size < 2000 for a in floats)
+
+
+def gradient(case: Case) -> tuple[Graph, list[Array]] | None:
+    """A case's gradient as a graph of its inputs and cotangents, with arrays for these."""
+    graph = case.graph()
+    floats = [v for v in graph.inputs if v.type.dtype.is_float]
+    flows = autograd.dependents(graph, floats).__contains__
+    reached = [v for v in graph.outputs if v.type.dtype.is_float and flows(v)]
+    if not reached:
+        return None
+    with isolated(), no_grad():
+        seeds = [Tensor(input_value(v.type.dtype, v.type.shape)) for v in reached]
+        found = autograd.cotangents(reached, seeds, floats, flows)
+    outputs = [found[v]._value for v in floats if v in found]
+    random = np.random.default_rng(1)
+    given = [
+        random.uniform(0.5, 1.5, v.type.shape).astype(v.type.dtype.numpy) for v in reached
+    ]
+    return Graph([*graph.inputs, *(s._value for s in seeds)], outputs), [*case.arrays, *given]
+
+
+def check_backward(cases: Sequence[Case], backend: Backend) -> int:
+    """Hold the gradients of cases against their meaning; returns how many there were."""
+    found = [(case, made) for case in cases if (made := gradient(case)) is not None]
+    graphs, arrays = [g for _, (g, _) in found], [a for _, (_, a) in found]
+    if not found:
+        return 0
+    got = results(graphs, arrays, backend)
+    for (case, _), graph, given, outputs in zip(found, graphs, arrays, got, strict=True):
+        with np.errstate(all="ignore"):
+            wanted = interpret(graph, given, wide=True)
+        for array, exact in zip(outputs, wanted, strict=True):
+            chain = CHAIN if array.dtype.itemsize == 2 else 1
+            tolerance = GRADIENT * case.op.tolerance * chain
+            assert_near(array, exact, tolerance, f"gradient of {case_name(case)}")
+    return len(found)
