@@ -42,6 +42,8 @@ from deepseek.kernel.loops import (
 COLUMNS = 512  # columns of a grid task that reduces along rows
 COLUMNS_READ_AGAIN = 256  # the same where its elements are read several times
 LANES = 32  # virtual lanes of a fold: fixed, so that sums do not depend on the machine
+LONG = 2048  # elements of a row that keep more threads than a warp's busy
+LONG_LANES, LONGEST_LANES = 256, 1024  # lanes of such folds where lanes are threads
 SWEPT = 8  # rows that a sweep over columns takes at a time
 SMALL_FOLD = 32  # a fold of at most this many elements runs in one lane, rows being the lanes
 COSTLY = 10  # instructions that are worth a trip to scratch and back
@@ -49,14 +51,15 @@ KEPT = 1 << 15  # elements of a row that scratch takes
 
 
 def reduce_region(
-    ev: Evaluator, shape: Shape, folded: tuple[int, ...], outputs: dict[Value, Buffer]
-) -> Nest:
-    """Folds over some axes, level by level, then the stores."""
+    ev: Evaluator, shape: Shape, folded: tuple[int, ...], outputs: dict[Value, Buffer],
+    threads: bool = False,
+) -> Nest:  # fmt: skip
+    """Folds over some axes, level by level, then the stores. `threads`: lanes are threads."""
     spans = spans_of(shape, folded)
     kept = [s for s in spans if not s.folded]
     count = scalar.product(exprs(shape)[i] for i in folded)
     small = is_small(count, SMALL_FOLD) and bool(kept) and not is_small(kept[-1].extent, 3)
-    plan = _Reduction(ev, shape, folded, outputs, spans, count)
+    plan = _Reduction(ev, shape, folded, outputs, spans, count, threads)
     return plan.rows() if not kept or spans[-1].folded and not small else plan.columns()
 
 
@@ -68,6 +71,7 @@ class _Reduction:
     outputs: dict[Value, Buffer]
     spans: list[Span]
     count: Expr
+    threads: bool
 
     def __post_init__(self) -> None:
         self.domain = axes_of(self.shape)
@@ -137,13 +141,19 @@ class _Reduction:
             now = [k.store for k in kept.values() if k.before == number]
             if now:
                 body += nest(inside, tuple(now))
-            body.append(fold_over(inside, carries, held))
+            body.append(fold_over(inside, carries, held, lanes=self.lanes()))
         if per_element:
             stores = [replace(s, value=scalar.substitute(s.value, held)) for s in per_element]
             body += nest(inside, together(stores))
         body += together([substituted(s, change) for s in per_row])
         scratch = [k.buffer for k in kept.values()]
         return Nest(grid([s for s in spans if not s.folded], tuple(body)), scratch, lengths)
+
+    def lanes(self) -> int:
+        """Virtual lanes of a row's folds: more where they are threads and rows are long."""
+        if not self.threads or is_small(self.count, LONG):
+            return LANES
+        return LONG_LANES if any(not s.folded for s in self.spans) else LONGEST_LANES
 
     def columns(self) -> Nest:
         """Lanes along the last kept axis; each level's results pass through scratch, one per
@@ -261,8 +271,9 @@ def folded_columns(
 
 
 def fold_over(
-    spans: Sequence[Span], carries: list[Carry], change: dict[Expr, Expr], vector: bool = True
-) -> Fold:
+    spans: Sequence[Span], carries: list[Carry], change: dict[Expr, Expr], vector: bool = True,
+    lanes: int = LANES,
+) -> Fold:  # fmt: skip
     """A Fold over the axes, the last one in lanes unless it is very short."""
     changed = tuple(replace(c, step=scalar.substitute(c.step, change)) for c in carries)
     if not spans:
@@ -270,7 +281,7 @@ def fold_over(
     vector = vector and not is_small(spans[-1].extent, 7)
     axes = [Axis(s.var, s.extent, SERIAL) for s in spans[:-1]]
     axes.append(Axis(spans[-1].var, spans[-1].extent, VECTOR if vector else SERIAL))
-    return Fold(tuple(axes), changed, lanes=LANES if vector else 1)
+    return Fold(tuple(axes), changed, lanes=lanes if vector else 1)
 
 
 def reduction_levels(nodes: Sequence[Node]) -> list[list[Node]]:

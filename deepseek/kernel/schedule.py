@@ -34,15 +34,18 @@ SWEPT = 8  # places of the sum for which a right operand in memory is read at on
 FAR = 1 << 18  # elements that hardly stay in a core's own caches
 NEAR = 512  # elements that a few lines of a cache hold
 MOST_SUMS = 16  # that lanes along the summed axis make at once
+THREADED = 32  # lanes that no vector has: those of a warp
 ALIASES = 4096  # bytes after which addresses fall into the same sets of a cache
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a micro-tile has to fit: lanes of a vector of the accumulators, and registers."""
+    """What a micro-tile has to fit: lanes of a vector of the accumulators, and registers. Lanes may
+    also be threads, which nothing is packed for."""
 
     lanes: int
     registers: int
+    threads: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,13 @@ class Schedule:
 
 def machine_of(lanes: int, itemsize: int) -> Machine:
     """The machine for accumulators of a size, from its number of float32 lanes."""
-    return Machine(max(1, lanes * 4 // itemsize), 32 if lanes >= 16 else 16)
+    registers = 32 if lanes >= 16 else 16
+    return Machine(max(1, lanes * 4 // itemsize), registers, has_threads(lanes))
+
+
+def has_threads(lanes: int) -> bool:
+    """Whether a target with so many float32 lanes has threads for lanes, as GPUs do."""
+    return lanes >= THREADED
 
 
 def schedule_of(p: Problem) -> Schedule:
@@ -134,6 +143,9 @@ def _form(p: Problem) -> str:
     if not m * n * k:
         return COLUMNS
     long = _run(p.folded) >= 8
+    if p.machine.threads:
+        lies_along = p.left_along_folded == 1 and p.right_along_folded in (0, 1)
+        return ROWS if lies_along and long and p.right_along_columns != 1 else COLUMNS
     if not p.columns:
         return ROWS if p.left_along_folded == 1 == p.right_along_folded and long else COLUMNS
     if not p.fused:

@@ -198,9 +198,12 @@ class Function(Statements):
             name = self.fresh(axis.var.name)
             self.line(f"const {value_type(axis.var)} {name} = {rest} % {extent};")
             self.know_index(axis.var, name)
-            after = self.fresh("rest")
-            self.line(f"const {kind} {after} = {rest} / {extent};")
-            rest = after
+            if axis is not inner[0]:
+                after = self.fresh("rest")
+                self.line(f"const {kind} {after} = {rest} / {extent};")
+                rest = after
+            else:
+                rest = f"{rest} / {extent}"
         if outermost is None:
             return
         if inner:
