@@ -136,9 +136,16 @@ TABLE: tuple[Option, ...] = (
         "DS_CUDA_ARCH",
         str,
         "auto",
-        "Architecture that CUDA code is generated for. `auto`: the device's, or where there is none "
-        "`sm_80`, the oldest.",
+        "Architecture that CUDA code is generated for. `auto`: the device's, or `sm_80`, the "
+        "oldest, where there is none.",
         ("auto", "sm_80", "sm_86", "sm_89", "sm_90a"),
+    ),
+    Option(
+        "cuda_home",
+        "DS_CUDA_HOME",
+        str,
+        "/usr/local/cuda",
+        "Folder of a CUDA 13 toolkit, in which NVRTC is looked for after the packages of pip.",
     ),
     Option(
         "log_level",
@@ -242,6 +249,7 @@ class Options(threading.local):
     num_threads: int
     cpu_level: str
     cuda_arch: str
+    cuda_home: str
     log_level: str
     dump: str | None
     verify: int

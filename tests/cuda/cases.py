@@ -91,9 +91,7 @@ def gradient(case: Case) -> tuple[Graph, list[Array]] | None:
         found = autograd.cotangents(reached, seeds, floats, flows)
     outputs = [found[v]._value for v in floats if v in found]
     random = np.random.default_rng(1)
-    given = [
-        random.uniform(0.5, 1.5, v.type.shape).astype(v.type.dtype.numpy) for v in reached
-    ]
+    given = [random.uniform(0.5, 1.5, v.type.shape).astype(v.type.dtype.numpy) for v in reached]
     return Graph([*graph.inputs, *(s._value for s in seeds)], outputs), [*case.arrays, *given]
 
 

@@ -131,7 +131,9 @@ def run_symbol(
     blocks = min(int(evaluate(launch.blocks, env)), BLOCKS)
     if blocks == 0:
         return
-    scratch = np.full(blocks * launch.teams * int(evaluate(launch.scratch, env)) + 64, 255, np.uint8)
+    scratch = np.full(
+        blocks * launch.teams * int(evaluate(launch.scratch, env)) + 64, 255, np.uint8
+    )
     start = scratch.ctypes.data + -scratch.ctypes.data % 64
     function = getattr(library, f"run_{symbol}")
     function.restype = ctypes.c_char_p

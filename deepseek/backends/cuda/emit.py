@@ -1,9 +1,9 @@
 """A Kernel as CUDA C++ text.
 
-In flow a Kernel; out flows the text of one `extern "C"` function, and before it those that it calls,
-which the kernels of a module share. Arguments are the global buffers in order, then the sizes, then,
-where the mapping says that scratch is brought, a pointer to that of all teams. Any number of blocks
-runs the kernel whole: a team takes every so many tasks.
+In flow a Kernel; out flows the text of one `extern "C"` function, and before it those that it
+calls, which the kernels of a module share. Arguments are the global buffers in order, then the
+sizes, then, where the mapping says that scratch is brought, a pointer to that of all teams. Any
+number of blocks runs the kernel whole: a team takes every so many tasks.
 """
 
 from __future__ import annotations
@@ -190,8 +190,11 @@ class Function(Statements):
         for axis in grid:
             if axis.extent is ONE:
                 self.know_index(axis.var, "0")
+        axes = [a for a in grid if a.extent is not ONE]
+        if not axes:
+            return
         rest = task
-        outermost, *inner = [a for a in grid if a.extent is not ONE] or [None]
+        outermost, *inner = axes
         for axis in reversed(inner):
             extent = inside(Text(self.value(axis.extent), SUM), ATOM)
             extent = extent[1:-1] if extent[1:-1].isalnum() else extent
@@ -204,8 +207,6 @@ class Function(Statements):
                 rest = after
             else:
                 rest = f"{rest} / {extent}"
-        if outermost is None:
-            return
         if inner:
             name = self.fresh(outermost.var.name)
             self.line(f"const {value_type(outermost.var)} {name} = {rest};")
@@ -229,7 +230,7 @@ def _array(buffer: Buffer, name: str = "", teams: int = 1) -> str:
 
 
 def _mutable(kernel: Kernel) -> frozenset[str]:
-    """Buffers that are written: what is read from them may differ from one statement to the next."""
+    """Buffers that are written, of which each statement may read something else."""
     nodes = walk([e for s in statements(kernel.body) for e in expressions(s)])
     read = {e.name for e in nodes if e.fn == "load"}
     changing = {b.name for b in kernel.buffers if b.written or b.space != GLOBAL}
@@ -246,4 +247,3 @@ def _polyfill(program: polyfill.Program) -> tuple[str, str]:
     head = f"static __device__ {c_type(program.result.dtype)} {program.name}({arguments})"
     writer.line(f"return {writer.value(program.result)};")
     return head, "\n".join([f"{head} {{", *writer.lines, "}", ""])
-

@@ -164,7 +164,7 @@ class Expressions:
         return order
 
     def is_index(self, e: Expr) -> bool:
-        """Whether an int64 value is made of sizes and places, which are never so large as to wrap."""
+        """Whether an int64 value is made of sizes and places, which never wrap."""
         if e.dtype is not int64:
             return False
         low, high = bounds(e)
@@ -210,4 +210,3 @@ class Expressions:
         assert program is not None
         self.polyfills[e.fn, dtype.name] = program
         return Text(f"{program.name}({', '.join(a.text for a in args)})", ATOM)
-

@@ -17,15 +17,16 @@ from deepseek.ir.scalar import Expr, bounds
 # How tightly the outermost operator of a text binds.
 CHOICE, LOGIC, COMPARE, SUM, PRODUCT, UNARY, ATOM = range(7)
 
-# What a name in a kernel must not be: words of the language and names of the prelude.
-RESERVED = frozenset(
-    "auto bool break case char class const continue default delete do double else enum extern "
-    "false float for friend goto if inline int long namespace new operator private public register "
-    "return short signed sizeof static struct switch template this throw true try typedef typename "
-    "union unsigned using virtual void volatile while and or not xor bitand bitor compl int8 int16 "
-    "int64 uint8 uint16 uint32 uint64 float16 bfloat16 minimum maximum exp log sin cos tanh atan "
-    "erf pow floor ceil trunc fabs fma sqrt index div abs gamma main scratch".split()
-)  # fmt: skip
+# What a name in a kernel must not be: words of the language, and functions that the text calls.
+_WORDS = """
+auto bool break case char class const continue default delete do double else enum extern false float
+for friend goto if inline int long namespace new operator private public register return short
+signed sizeof static struct switch template this throw true try typedef typename union unsigned
+using virtual void volatile while and or not xor bitand bitor compl int8 int16 int64 uint8 uint16
+uint32 uint64 float16 bfloat16 minimum maximum exp log sin cos tanh atan erf pow floor ceil trunc
+fabs fma sqrt scratch own
+"""
+RESERVED = frozenset(_WORDS.split())
 
 _COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<="}
 _INFIX = {"add": ("+", SUM), "sub": ("-", SUM), "mul": ("*", PRODUCT), "div": ("/", PRODUCT)}

@@ -2,8 +2,9 @@
 
 In flow a Kernel; out flows a Mapping. A team of threads runs a task: one thread where nothing in a
 task is parallel, a warp where its folds have no more lanes than that, a block otherwise. Vector
-loops run over the team's threads, and so do the lanes of a fold. Scratch lies in shared memory; what
-does not fit there, or has a size that is known at run time only, in memory that the launch brings.
+loops run over the team's threads, and so do the lanes of a fold. Scratch lies in shared memory;
+what does not fit there, or has a size that is known at run time only, in memory that the launch
+brings.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import re
 import sysconfig
 from collections.abc import Iterator
 
+from deepseek.config import options
 from deepseek.errors import BackendError, CompileError
 
 LIBRARY = "libnvrtc.so.13"
@@ -24,15 +25,11 @@ MESSAGE = re.compile(r"^[^\s(]*\((\d+)\): (?:catastrophic )?error", re.MULTILINE
 AROUND = 2  # lines shown around a wrong one
 
 
-
 def folders() -> Iterator[str]:
     """Where the library may be, best first."""
     for key in ("purelib", "platlib"):
         yield os.path.join(sysconfig.get_path(key), "nvidia", "cu13", "lib")
-    for name in ("CUDA_HOME", "CUDA_PATH"):
-        if os.environ.get(name):
-            yield os.path.join(os.environ[name], "lib64")
-    yield "/usr/local/cuda/lib64"
+    yield os.path.join(options.cuda_home, "lib64")
 
 
 def find() -> str | None:
@@ -56,7 +53,7 @@ def library() -> ctypes.CDLL:
     except OSError as error:
         raise BackendError(
             f"the cuda backend compiles kernels with NVRTC, which cannot be opened: {error}\n"
-            "  help: pip install 'deepseek[cuda-compile]', or set CUDA_HOME to a CUDA 13 toolkit"
+            "  help: pip install 'deepseek[cuda-compile]', or set DS_CUDA_HOME to a CUDA 13 toolkit"
         ) from error
 
 

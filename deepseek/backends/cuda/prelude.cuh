@@ -64,19 +64,30 @@ DEVICE float to_float(float16 x) {
   return y;
 }
 #else
-DEVICE float16 to_float16(float x) { return float16{twin::float16_bits(x)}; }
-DEVICE float16 to_float16(double x) { return float16{twin::float16_bits(x)}; }
-DEVICE bfloat16 to_bfloat16(float x) { return bfloat16{twin::bfloat16_bits(x)}; }
-DEVICE float to_float(float16 x) { return twin::float_of(x.bits); }
+DEVICE float16 to_float16(float x) {
+  return float16{twin::float16_bits(x)};
+}
+DEVICE float16 to_float16(double x) {
+  return float16{twin::float16_bits(x)};
+}
+DEVICE bfloat16 to_bfloat16(float x) {
+  return bfloat16{twin::bfloat16_bits(x)};
+}
+DEVICE float to_float(float16 x) {
+  return twin::float_of(x.bits);
+}
 #endif
 
-DEVICE float to_float(bfloat16 x) { return bitcast<float>(uint32(x.bits) << 16); }
+DEVICE float to_float(bfloat16 x) {
+  return bitcast<float>(uint32(x.bits) << 16);
+}
 
 // Inexact results are made odd, so that rounding them once more is right.
 DEVICE bfloat16 to_bfloat16(double x) {
   const float near = float(x);
   const double back = double(near);
-  if (back == x || x != x) return to_bfloat16(near);
+  if (back == x || x != x)
+    return to_bfloat16(near);
   const uint32 toward_zero = bitcast<uint32>(near) - uint32(fabs(back) > fabs(x));
   return to_bfloat16(bitcast<float>(toward_zero | 1u));
 }
@@ -128,14 +139,17 @@ DEVICE T absolute(T a) {
 // Quotients are rounded towards minus infinity; dividing by zero gives zero.
 template <class T>
 DEVICE T floor_div(T a, T b) {
-  if (b == T(0)) return T(0);
-  if (T(-1) < T(0) && b == T(-1)) return wrapping_sub(T(0), a);
+  if (b == T(0))
+    return T(0);
+  if (T(-1) < T(0) && b == T(-1))
+    return wrapping_sub(T(0), a);
   const T quotient = T(a / b);
   return a % b != 0 && (a % b < 0) != (b < 0) ? T(quotient - 1) : quotient;
 }
 template <class T>
 DEVICE T floor_mod(T a, T b) {
-  if (b == T(0) || (T(-1) < T(0) && b == T(-1))) return T(0);
+  if (b == T(0) || (T(-1) < T(0) && b == T(-1)))
+    return T(0);
   const T rest = T(a % b);
   return rest != 0 && (rest < 0) != (b < 0) ? T(rest + b) : rest;
 }
@@ -145,7 +159,8 @@ template <class T>
 DEVICE T integer_power(T x, T y) {
   T result = T(1);
   for (; y > T(0); y = T(y >> 1), x = wrapping_mul(x, x)) {
-    if (y & 1) result = wrapping_mul(result, x);
+    if (y & 1)
+      result = wrapping_mul(result, x);
   }
   return result;
 }
@@ -160,7 +175,8 @@ template <class T>
 DEVICE T shift_right(T a, T b) {
   typedef typename Unsigned<T>::type U;
   const U last = 8 * sizeof(T) - 1;
-  if (T(-1) < T(0)) return T(a >> (U(b) < last ? U(b) : last));
+  if (T(-1) < T(0))
+    return T(a >> (U(b) < last ? U(b) : last));
   return U(b) <= last ? T(a >> U(b)) : T(0);
 }
 
@@ -177,26 +193,42 @@ DEVICE T maximum(T a, T b) {
 }
 
 // The remainder has the sign of the divisor, as in Python.
-DEVICE float remainder_of(float a, float b) { return fmodf(a, b); }
-DEVICE double remainder_of(double a, double b) { return fmod(a, b); }
-DEVICE float with_sign(float a, float b) { return copysignf(a, b); }
-DEVICE double with_sign(double a, double b) { return copysign(a, b); }
-DEVICE float rounded_down(float a) { return floorf(a); }
-DEVICE double rounded_down(double a) { return floor(a); }
+DEVICE float remainder_of(float a, float b) {
+  return fmodf(a, b);
+}
+DEVICE double remainder_of(double a, double b) {
+  return fmod(a, b);
+}
+DEVICE float with_sign(float a, float b) {
+  return copysignf(a, b);
+}
+DEVICE double with_sign(double a, double b) {
+  return copysign(a, b);
+}
+DEVICE float rounded_down(float a) {
+  return floorf(a);
+}
+DEVICE double rounded_down(double a) {
+  return floor(a);
+}
 
 template <class T>
 DEVICE T float_mod(T a, T b) {
   const T rest = remainder_of(a, b);
-  if (rest == T(0)) return with_sign(T(0), b);
+  if (rest == T(0))
+    return with_sign(T(0), b);
   return (rest < T(0)) != (b < T(0)) ? rest + b : rest;
 }
 template <class T>
 DEVICE T float_floor_div(T a, T b) {
-  if (b == T(0)) return a / b;
+  if (b == T(0))
+    return a / b;
   T rest = remainder_of(a, b);
   T quotient = (a - rest) / b;
-  if (rest != T(0) && (rest < T(0)) != (b < T(0))) quotient -= T(1);
-  if (quotient == T(0)) return with_sign(T(0), a / b);
+  if (rest != T(0) && (rest < T(0)) != (b < T(0)))
+    quotient -= T(1);
+  if (quotient == T(0))
+    return with_sign(T(0), a / b);
   const T lower = rounded_down(quotient);
   return quotient - lower > T(0.5) ? lower + T(1) : lower;
 }
@@ -209,18 +241,22 @@ DEVICE uint32 shuffled_down(uint32 x, int distance) {
 DEVICE uint64 shuffled_down(uint64 x, int distance) {
   return __shfl_down_sync(ALL_LANES, x, distance);
 }
-DEVICE uint32 first_of(uint32 x) { return __shfl_sync(ALL_LANES, x, 0); }
-DEVICE uint64 first_of(uint64 x) { return __shfl_sync(ALL_LANES, x, 0); }
+DEVICE uint32 first_of(uint32 x) {
+  return __shfl_sync(ALL_LANES, x, 0);
+}
+DEVICE uint64 first_of(uint64 x) {
+  return __shfl_sync(ALL_LANES, x, 0);
+}
 
 // Any type travels through a shuffle in a word of its size, or of 32 bits.
-#define TRAVELS(T, WORD, PACKED, UNPACKED)                                            \
-  DEVICE T lane_after(T x, int distance) {                                            \
-    const WORD word = shuffled_down(PACKED, distance);                                \
-    return UNPACKED;                                                                  \
-  }                                                                                   \
-  DEVICE T lane_first(T x) {                                                          \
-    const WORD word = first_of(PACKED);                                               \
-    return UNPACKED;                                                                  \
+#define TRAVELS(T, WORD, PACKED, UNPACKED)             \
+  DEVICE T lane_after(T x, int distance) {             \
+    const WORD word = shuffled_down(PACKED, distance); \
+    return UNPACKED;                                   \
+  }                                                    \
+  DEVICE T lane_first(T x) {                           \
+    const WORD word = first_of(PACKED);                \
+    return UNPACKED;                                   \
   }
 TRAVELS(bool, uint32, uint32(x), word != 0)
 TRAVELS(int8, uint32, uint32(x), int8(word))
@@ -238,12 +274,24 @@ TRAVELS(double, uint64, bitcast<uint64>(x), bitcast<double>(word))
 
 // --------------------------------------------------------------------------------- atomics
 
-DEVICE void atomic_add(float* at, float x) { atomicAdd(at, x); }
-DEVICE void atomic_add(double* at, double x) { atomicAdd(at, x); }
-DEVICE void atomic_add(int* at, int x) { atomicAdd(at, x); }
-DEVICE void atomic_add(uint32* at, uint32 x) { atomicAdd(at, x); }
-DEVICE void atomic_add(uint64* at, uint64 x) { atomicAdd(at, x); }
-DEVICE void atomic_add(int64* at, int64 x) { atomicAdd((uint64*)at, uint64(x)); }
+DEVICE void atomic_add(float* at, float x) {
+  atomicAdd(at, x);
+}
+DEVICE void atomic_add(double* at, double x) {
+  atomicAdd(at, x);
+}
+DEVICE void atomic_add(int* at, int x) {
+  atomicAdd(at, x);
+}
+DEVICE void atomic_add(uint32* at, uint32 x) {
+  atomicAdd(at, x);
+}
+DEVICE void atomic_add(uint64* at, uint64 x) {
+  atomicAdd(at, x);
+}
+DEVICE void atomic_add(int64* at, int64 x) {
+  atomicAdd((uint64*)at, uint64(x));
+}
 
 // A smaller number is added inside the aligned word that holds it.
 template <class T>
@@ -260,7 +308,15 @@ DEVICE void add_in_word(T* at, T x) {
     seen = atomicCAS(word, old, (old & ~mask) | ((sum << shift) & mask));
   } while (seen != old);
 }
-DEVICE void atomic_add(int8* at, int8 x) { add_in_word(at, x); }
-DEVICE void atomic_add(int16* at, int16 x) { add_in_word(at, x); }
-DEVICE void atomic_add(uint8* at, uint8 x) { add_in_word(at, x); }
-DEVICE void atomic_add(uint16* at, uint16 x) { add_in_word(at, x); }
+DEVICE void atomic_add(int8* at, int8 x) {
+  add_in_word(at, x);
+}
+DEVICE void atomic_add(int16* at, int16 x) {
+  add_in_word(at, x);
+}
+DEVICE void atomic_add(uint8* at, uint8 x) {
+  add_in_word(at, x);
+}
+DEVICE void atomic_add(uint16* at, uint16 x) {
+  add_in_word(at, x);
+}

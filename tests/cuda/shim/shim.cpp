@@ -50,14 +50,16 @@ std::string error;
 
 void run_fiber() {
   entry(entry_argument);
-  for (;;) wait(At::DONE, 0);
+  for (;;)
+    wait(At::DONE, 0);
 }
 
 void prepare(Fiber& fiber, char* stack) {
   void** top = (void**)((uintptr_t)(stack + STACK_BYTES) & ~uintptr_t(63));
   *--top = nullptr;  // where nobody returns to
   *--top = (void*)run_fiber;
-  for (int saved = 0; saved < 6; ++saved) *--top = nullptr;
+  for (int saved = 0; saved < 6; ++saved)
+    *--top = nullptr;
   fiber.stack = top;
   fiber.at = At::RUNNING;
 }
@@ -78,7 +80,7 @@ std::string where(const Fiber& fiber) {
 // Two threads that should wait together do not.
 void fail(const char* what, const Fiber& a, const Fiber& b) {
   error = std::string(what) + ": thread " + std::to_string(a.number) + " " + where(a) +
-                ", thread " + std::to_string(b.number) + " " + where(b);
+          ", thread " + std::to_string(b.number) + " " + where(b);
 }
 
 // The lanes of a warp that wait for each other go on together; true if they did.
@@ -86,16 +88,19 @@ bool release_warp(unsigned first) {
   const unsigned end = std::min<unsigned>(first + WARP, fibers.size());
   const Fiber* waiting = nullptr;
   for (unsigned i = first; i < end; ++i) {
-    if (fibers[i].at == At::WARP) waiting = &fibers[i];
+    if (fibers[i].at == At::WARP)
+      waiting = &fibers[i];
   }
-  if (waiting == nullptr) return false;
+  if (waiting == nullptr)
+    return false;
   for (unsigned i = first; i < end; ++i) {
     if (fibers[i].at != At::WARP || fibers[i].line != waiting->line) {
       fail("missing lane", *waiting, fibers[i]);
       return false;
     }
   }
-  for (unsigned i = first; i < end; ++i) fibers[i].at = At::RUNNING;
+  for (unsigned i = first; i < end; ++i)
+    fibers[i].at = At::RUNNING;
   return true;
 }
 
@@ -103,16 +108,19 @@ bool release_warp(unsigned first) {
 bool release_block() {
   const Fiber* waiting = nullptr;
   for (const Fiber& fiber : fibers) {
-    if (fiber.at == At::BLOCK) waiting = &fiber;
+    if (fiber.at == At::BLOCK)
+      waiting = &fiber;
   }
-  if (waiting == nullptr) return false;
+  if (waiting == nullptr)
+    return false;
   for (const Fiber& fiber : fibers) {
     if (fiber.at != At::BLOCK || fiber.line != waiting->line) {
       fail("divergent barrier", *waiting, fiber);
       return false;
     }
   }
-  for (Fiber& fiber : fibers) fiber.at = At::RUNNING;
+  for (Fiber& fiber : fibers)
+    fiber.at = At::RUNNING;
   return true;
 }
 
@@ -120,15 +128,20 @@ void run_block() {
   for (;;) {
     for (unsigned i : turns) {
       Fiber& fiber = fibers[i];
-      if (fiber.at != At::RUNNING) continue;
+      if (fiber.at != At::RUNNING)
+        continue;
       block.current = &fiber;
       shim_switch(&scheduler, fiber.stack);
     }
     bool released = false;
-    for (unsigned i = 0; i < fibers.size(); i += WARP) released |= release_warp(i);
-    if (!error.empty()) return;
-    if (!released && !release_block()) return;
-    if (!error.empty()) return;
+    for (unsigned i = 0; i < fibers.size(); i += WARP)
+      released |= release_warp(i);
+    if (!error.empty())
+      return;
+    if (!released && !release_block())
+      return;
+    if (!error.empty())
+      return;
   }
 }
 
@@ -148,8 +161,10 @@ const char* launch(unsigned blocks, unsigned x, unsigned y, unsigned order, void
   fibers.resize(threads);
   turns.resize(threads);
   std::iota(turns.begin(), turns.end(), 0);
-  if (order == 1) std::reverse(turns.begin(), turns.end());
-  if (order > 1) std::shuffle(turns.begin(), turns.end(), std::mt19937(order));
+  if (order == 1)
+    std::reverse(turns.begin(), turns.end());
+  if (order > 1)
+    std::shuffle(turns.begin(), turns.end(), std::mt19937(order));
   if (stack_count < threads) {
     stacks.reset(new char[threads * STACK_BYTES]);
     stack_count = threads;

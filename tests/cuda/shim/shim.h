@@ -2,8 +2,9 @@
 //
 // A fiber runs until it waits for others: at __syncthreads, at __syncwarp or in a shuffle. When all
 // wait, those whose partners have arrived go on. A barrier that some threads of the block do not
-// reach, threads at different barriers, and a shuffle that lacks lanes end the launch with a message
-// instead of a hang. `order` says in which order threads run: results must not depend on it.
+// reach, threads at different barriers, and a shuffle that lacks lanes end the launch with a
+// message instead of a hang. `order` says in which order threads run: results must not depend on
+// it.
 #pragma once
 
 #include <math.h>
@@ -63,7 +64,9 @@ inline uint64_t shuffle(uint64_t word, unsigned source, int line) {
   return taken;
 }
 
-inline unsigned lane() { return block.current->number % WARP; }
+inline unsigned lane() {
+  return block.current->number % WARP;
+}
 
 template <class F>
 const char* launched(unsigned blocks, unsigned x, unsigned y, unsigned order, F kernel) {
@@ -80,11 +83,13 @@ const char* launched(unsigned blocks, unsigned x, unsigned y, unsigned order, F 
 #define __syncthreads() shim::wait(shim::At::BLOCK, __LINE__)
 #define __syncwarp() shim::wait(shim::At::WARP, __LINE__)
 #define __shfl_sync(mask, x, source) decltype(x)(shim::shuffle(x, source, __LINE__))
-#define __shfl_down_sync(mask, x, distance)                                           \
-  decltype(x)(shim::shuffle(                                                          \
+#define __shfl_down_sync(mask, x, distance) \
+  decltype(x)(shim::shuffle(                \
       x, shim::lane() + distance < shim::WARP ? shim::lane() + distance : shim::lane(), __LINE__))
 
-inline uint32_t __umulhi(uint32_t a, uint32_t b) { return uint32_t(uint64_t(a) * b >> 32); }
+inline uint32_t __umulhi(uint32_t a, uint32_t b) {
+  return uint32_t(uint64_t(a) * b >> 32);
+}
 
 template <class T>
 T atomicAdd(T* at, T x) {
@@ -95,20 +100,28 @@ T atomicAdd(T* at, T x) {
 template <class T>
 T atomicCAS(T* at, T expected, T wanted) {
   const T before = *at;
-  if (before == expected) *at = wanted;
+  if (before == expected)
+    *at = wanted;
   return before;
 }
 
 // What the prelude's instructions do.
 namespace twin {
 
-inline uint16_t float16_bits(float x) { return __builtin_bit_cast(uint16_t, _Float16(x)); }
-inline uint16_t float16_bits(double x) { return __builtin_bit_cast(uint16_t, _Float16(x)); }
-inline float float_of(uint16_t bits) { return float(__builtin_bit_cast(_Float16, bits)); }
+inline uint16_t float16_bits(float x) {
+  return __builtin_bit_cast(uint16_t, _Float16(x));
+}
+inline uint16_t float16_bits(double x) {
+  return __builtin_bit_cast(uint16_t, _Float16(x));
+}
+inline float float_of(uint16_t bits) {
+  return float(__builtin_bit_cast(_Float16, bits));
+}
 
 inline uint16_t bfloat16_bits(float x) {
   const uint32_t bits = __builtin_bit_cast(uint32_t, x);
-  if (x != x) return uint16_t(bits >> 16 | 0x40);
+  if (x != x)
+    return uint16_t(bits >> 16 | 0x40);
   return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
