@@ -12,9 +12,11 @@ import re
 import numpy as np
 import pytest
 import shim_run
+from kernels import kernels_of
 from random_kernels import BUFFERS, inputs, random_kernel
 from samples import SAMPLES, Array, Sample
 
+from deepseek.backends.cuda import BACKEND
 from deepseek.ir.dtype import DTYPES, DType
 from deepseek.ir.scalar import call, const, load, var
 from deepseek.kernel.interpret import interpret
@@ -101,6 +103,22 @@ def test_an_output_may_lie_on_its_input(name: str, order: int) -> None:
     apart = run(sample, given, sizes, 0)
     together = run(sample, given, sizes, order, alias={len(given) - 1: 0})
     np.testing.assert_array_equal(together[0], apart[-1])
+
+
+@pytest.mark.parametrize("offset", [0, 1, 4])
+@pytest.mark.parametrize("length", [4096, 5003, 3])
+def test_packs_are_taken_where_pointers_allow(length: int, offset: int) -> None:
+    (kernel,) = kernels_of("elementwise")
+    assert "Pack<float, 4>" in BACKEND.emit(kernel)
+    library = shim_run.Library([("chain", kernel)])
+    x, y = np.random.default_rng(0).uniform(-1, 1, (2, length + offset)).astype(np.float32)
+    given = [a.copy()[offset:] for a in (x, y)]
+    wanted, got = (np.zeros(length + offset + GUARD, np.float32)[offset:] for _ in range(2))
+    interpret(kernel, [*given, wanted], [length])
+    for order in ORDERS:
+        library.run("chain", kernel, [*given, got], [length], order)
+        np.testing.assert_allclose(got, wanted, rtol=1e-6)
+        got[:] = 0
 
 
 # ------------------------------------------------------------------------------- the shim itself

@@ -32,6 +32,12 @@ struct alignas(sizeof(T) * N) Pack {
 
 #define DEVICE static __device__ __forceinline__
 
+// Whether packs may be read and written at all of the pointers.
+template <class... Pointers>
+DEVICE bool are_aligned(Pointers... pointers) {
+  return (((uint64)pointers | ...) & 15) == 0;
+}
+
 template <class To, class From>
 DEVICE To bitcast(From value) {
   static_assert(sizeof(To) == sizeof(From), "another size");

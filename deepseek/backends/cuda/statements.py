@@ -12,14 +12,13 @@ from collections.abc import Iterable, Sequence
 
 from deepseek.backends.cuda.basics import THREAD
 from deepseek.backends.cuda.c_types import c_type, is_half
-from deepseek.backends.cuda.folds import Folds
 from deepseek.backends.cuda.mapping import is_parallel
+from deepseek.backends.cuda.packs import Packs
 from deepseek.ir.dtype import DType
 from deepseek.kernel.ir import (
     VECTOR,
     Axis,
     Barrier,
-    Buffer,
     Fold,
     Let,
     Loop,
@@ -29,10 +28,8 @@ from deepseek.kernel.ir import (
 )
 
 
-class Statements(Folds):
+class Statements(Packs):
     """Statements over the kernel's `buffers`."""
-
-    buffers: dict[str, Buffer]
 
     # ------------------------------------------------------------------------------- one thread's
 
@@ -75,9 +72,8 @@ class Statements(Folds):
             return
         self.wait_for((stmt,))
         match stmt:
-            case Loop(axis, body):
-                with self.loop(axis.var, axis.extent, THREAD, self.team):
-                    self.run(body)
+            case Loop():
+                self.vector_loop(stmt)
             case Fold() if is_parallel(stmt):
                 self.team_fold(stmt)
             case Fold():
