@@ -15,7 +15,17 @@ from deepseek.backends.cuda.basics import THREAD
 from deepseek.backends.cuda.c_types import c_type, counter_type
 from deepseek.backends.cuda.folds import Folds
 from deepseek.ir.scalar import (
-    ONE, TRUE, ZERO, Expr, bounds, coefficient, const, floordiv, mul, substitute, terms,
+    ONE,
+    TRUE,
+    ZERO,
+    Expr,
+    bounds,
+    coefficient,
+    const,
+    floordiv,
+    mul,
+    substitute,
+    terms,
 )  # fmt: skip
 from deepseek.ir.scalar import walk as nodes_of
 from deepseek.kernel.ir import GLOBAL, Buffer, Let, Loop, Stmt, Store, expressions
@@ -110,8 +120,7 @@ class Packs(Folds):
                 self.know_index(axis.var, first)
                 for store in packing.stores:
                     place = self.value(store.index)
-                    type_ = self._pack_type(store.buffer, length)
-                    self.line(f"*({type_}*)&{store.buffer}[{place}] = {written[store.buffer]};")
+                    self.line(f"store_pack(&{store.buffer}[{place}], {written[store.buffer]});")
         return done
 
     def _read_packs(self, packing: Packing, var: Expr, first: str) -> dict[Expr, str]:
@@ -120,9 +129,9 @@ class Packs(Folds):
             self.know_index(var, first)
             for e in packing.loads:
                 place = self.value(e.args[0])
-                type_ = f"const {self._pack_type(e.name, packing.length)}"
                 held[e] = self.fresh(f"{e.name}_pack")
-                self.line(f"{type_} {held[e]} = *({type_}*)&{e.name}[{place}];")
+                read = f"load_pack<{packing.length}>(&{e.name}[{place}])"
+                self.line(f"const auto {held[e]} = {read};")
         return held
 
     def _pack_type(self, buffer: str, length: int) -> str:

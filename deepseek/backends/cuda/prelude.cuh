@@ -19,7 +19,7 @@ struct alignas(2) bfloat16 {
   uint16 bits;
 };
 
-// A run of elements that is read or written at once.
+// Neighbours that are read or written at once.
 template <class T, int N>
 struct alignas(sizeof(T) * N) Pack {
   T at[N];
@@ -48,6 +48,11 @@ DEVICE To bitcast(From value) {
 
 constexpr unsigned ALL_LANES = 0xffffffffu;
 
+template <int N, class T>
+DEVICE Pack<T, N> load_pack(const T* from) {
+  return *(const Pack<T, N>*)from;
+}
+
 #ifdef __CUDACC__
 DEVICE float16 to_float16(float x) {
   float16 y;
@@ -69,7 +74,25 @@ DEVICE float to_float(float16 x) {
   asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
   return y;
 }
+// The compiler would take a store of 16 bytes apart where branches come before it.
+template <class T, int N>
+DEVICE void store_pack(T* to, Pack<T, N> pack) {
+  if constexpr (sizeof(pack) == 16) {
+    const Pack<uint32, 4> words = bitcast<Pack<uint32, 4>>(pack);
+    asm volatile(
+        "{ .reg .u64 to; cvta.to.global.u64 to, %0; st.global.v4.b32 [to], {%1, %2, %3, %4}; }" ::
+            "l"(to),
+        "r"(words.at[0]), "r"(words.at[1]), "r"(words.at[2]), "r"(words.at[3])
+        : "memory");
+  } else {
+    *(Pack<T, N>*)to = pack;
+  }
+}
 #else
+template <class T, int N>
+DEVICE void store_pack(T* to, Pack<T, N> pack) {
+  *(Pack<T, N>*)to = pack;
+}
 DEVICE float16 to_float16(float x) {
   return float16{twin::float16_bits(x)};
 }
