@@ -33,10 +33,12 @@ from deepseek.kernel.loops import (
     together,
     with_length,
 )
+from deepseek.kernel.schedule import has_threads
 
 BLOCK = 4096  # elements of a one-dimensional grid task
 TILE_ALONG = 128  # of a tile, places along the memory of the operands that are turned
 TILE_ACROSS = 64  # and along the output's
+THREADS_ALONG = 64  # instead of the former, where lanes are threads: two tiles fit shared memory
 NARROW = 8  # an axis of fewer places fills no tile
 MOST_PIECES = 5  # that an axis is cut into
 MOST_TEXT = 256  # instructions of an element, written out for all pieces or places
@@ -154,17 +156,21 @@ def _turned(spans: list[Span], along: Span, stores: list[Store], lanes: int) -> 
     """Tiles: what lies along `along` is copied to scratch with its axes exchanged, then all is
     computed along the output."""
     last = spans[-1]
-    along_block, row, along_split = blocks(along, TILE_ALONG)
+    threads = has_threads(lanes)
+    length = THREADS_ALONG if threads else TILE_ALONG
+    # Threads along a tile's columns would meet in one bank of memory, were rows not of odd length.
+    pitch = const(TILE_ACROSS + threads)
+    along_block, row, along_split = blocks(along, length)
     last_block, column, last_split = blocks(last, TILE_ACROSS)
     split = along_split | last_split
     scratch: list[Buffer] = []
     body: list[Stmt] = []
     held: dict[Expr, Expr] = {}
     for number, e in enumerate(_lying(along, last, stores)):
-        buffer = Buffer(f"t{number}", e.dtype, SHARED, const(TILE_ALONG * TILE_ACROSS))
+        buffer = Buffer(f"t{number}", e.dtype, SHARED, scalar.mul(const(length), pitch))
         scratch.append(buffer)
-        body.append(_turn(e, buffer, row, column, last, last_block, split, lanes))
-        place = scalar.add(scalar.mul(row.var, const(TILE_ACROSS)), column.var)
+        body.append(_turn(e, buffer, row, last, last_block, split, pitch, lanes))
+        place = scalar.add(scalar.mul(row.var, pitch), column.var)
         held[scalar.substitute(e, split)] = scalar.load(buffer.name, e.dtype, place)
     kept = []
     for store in stores:
@@ -176,8 +182,8 @@ def _turned(spans: list[Span], along: Span, stores: list[Store], lanes: int) -> 
 
 
 def _turn(
-    e: Expr, buffer: Buffer, row: Span, column: Span, last: Span, block: Span,
-    split: dict[Expr, Expr], lanes: int,
+    e: Expr, buffer: Buffer, row: Span, last: Span, block: Span, split: dict[Expr, Expr],
+    pitch: Expr, lanes: int,
 ) -> Stmt:  # fmt: skip
     """Squares of lanes x lanes: vectors along the operand's memory, whole vectors stored."""
     lanes = max(1, lanes * 4 // max(4, e.dtype.itemsize))
@@ -190,7 +196,7 @@ def _turn(
     if rest:
         guard = scalar.and_(guard, rest[0])
     value = scalar.load(e.name, e.dtype, index, guard, rest[1] if rest else None)
-    at = scalar.add(scalar.mul(row.var, const(TILE_ACROSS)), across)
+    at = scalar.add(scalar.mul(row.var, pitch), across)
     body: Stmt = Loop(Axis(inside, const(lanes), UNROLL), (Store(buffer.name, at, value),))
     body = Loop(Axis(row.var, row.extent, VECTOR), (body,))
     return Loop(Axis(square, const(TILE_ACROSS // lanes)), (body,))

@@ -36,6 +36,7 @@ CALLS: dict[str, Call] = {
     "sum_columns": (lambda x: ds.sum(x, 0), [(float32, (500, 300))]),
     "argmax": (lambda x: ds.argmax(x, -1), [(int32, (40, 900))]),
     "transpose": (lambda x: ds.permute_dims(x, (1, 0)) * 2.0, [(float32, (500, 300))]),
+    "padded": (lambda x: ds.pad(x, ((0, 0), (1, 1), (2, 3))), [(float32, (20, 40, 30))]),
     "cumulative_sum": (lambda x: ds.cumulative_sum(x, axis=-1), [(float32, (300, 500))]),
     "scatter_add": (
         lambda x, i, u: ds.scatter_add(x, 0, i, u),

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from deepseek.ir.scalar import ZERO, Expr, add, bounds, const, floordiv, mul, product
-from deepseek.kernel.ir import GLOBAL, VECTOR, Buffer, Fold, Kernel, Loop, Mma, Stmt
+from deepseek.kernel.ir import GLOBAL, VECTOR, Buffer, Fold, Kernel, Loop, Mma, Stmt, statements
 
 WARP = 32
 BLOCK = 256  # threads of a block that works on wide loops
@@ -128,7 +128,7 @@ def _scratch(
     buffers = [b for b in kernel.buffers if b.space != GLOBAL]
     fixed = [b for b in buffers if b.size is not None and b.size.fn == "const"]
     kept: list[Buffer] = []
-    room = LOCAL_BYTES if team == 1 else SHARED_BYTES
+    room = LOCAL_BYTES if team == 1 else SHARED_BYTES - _exchanged_bytes(kernel, team)
     for buffer in sorted(fixed, key=_bytes):
         if _bytes(buffer) <= room:
             room -= _bytes(buffer)
@@ -136,6 +136,14 @@ def _scratch(
     near = tuple(b for b in buffers if b in kept)
     far = tuple(b for b in buffers if b not in kept)
     return (near, (), far) if team == 1 else ((), near, far)
+
+
+def _exchanged_bytes(kernel: Kernel, team: int) -> int:
+    """Shared memory through which warps exchange the carries of folds, at most."""
+    if team <= WARP:
+        return 0
+    folds = [s for s in statements(kernel.body) if isinstance(s, Fold) and is_parallel(s)]
+    return sum(max(1, f.lanes // 2) * c.var.dtype.itemsize for f in folds for c in f.carries)
 
 
 def _bytes(buffer: Buffer) -> int:
