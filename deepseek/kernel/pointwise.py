@@ -39,6 +39,7 @@ BLOCK = 4096  # elements of a one-dimensional grid task
 TILE_ALONG = 128  # of a tile, places along the memory of the operands that are turned
 TILE_ACROSS = 64  # and along the output's
 THREADS_ALONG = 64  # instead of the former, where lanes are threads: two tiles fit shared memory
+ROW = 64  # elements of a row that are a task of its own where lanes are threads
 NARROW = 8  # an axis of fewer places fills no tile
 MOST_PIECES = 5  # that an axis is cut into
 MOST_TEXT = 256  # instructions of an element, written out for all pieces or places
@@ -61,8 +62,12 @@ def pointwise(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer], lanes: 
     if len(stores) == 1 and _is_written_out(spans[-1], stores[0]):
         return _interleaved(spans, stores[0])
     wide = 1 if len(spans) == 2 or not is_small(spans[0].extent, 15) else 2
+    pieces = _pieces(spans[-1], stores)
+    if has_threads(lanes):  # conditions cost them little, and rows are tasks
+        wide = len(spans) - 1 if not is_small(spans[-1].extent, ROW) else max(1, len(spans) - 2)
+        pieces = [(spans[-1], {})]
     body: list[Stmt] = []
-    for piece, change in _pieces(spans[-1], stores):
+    for piece, change in pieces:
         part = together([substituted(s, change) for s in stores])
         body += nest([*spans[wide:-1], piece], part)
     return Nest(grid(spans[:wide], tuple(body)))
