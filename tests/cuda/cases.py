@@ -7,6 +7,7 @@ graph means in float64.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,14 +15,16 @@ import numpy as np
 from compare import assert_near
 from sampling import Case, case_name, cases_of
 
-from deepseek import autograd
+from deepseek import autograd, passes
 from deepseek.backends import Backend
 from deepseek.compiler.compile import compile_graph
 from deepseek.frontend.tensor import Tensor, from_numpy, no_grad
 from deepseek.ir.dtype import dtype_of
 from deepseek.ir.graph import Graph, input_value
 from deepseek.ir.interpret import interpret
+from deepseek.kernel.ir import Kernel
 from deepseek.ops.define import REGISTRY, isolated
+from deepseek.program.build import build
 
 CHAIN = 4.0  # where each 16-bit op rounds on its own, a chain of them may lose a few digits more
 SCALE = 0.25  # of cotangents and operands, about
@@ -38,6 +41,23 @@ def results(graphs: Sequence[Graph], arrays: Sequence[Sequence[Array]], backend:
     program = compile_graph(whole, backend)
     buffers = iter(program.run([t._value.data for t in tensors]))
     return [[shown(next(buffers), v.type) for v in g.outputs] for g in graphs]
+
+
+def kernels_of(graphs: Sequence[Graph], backend: Backend) -> dict[str, Kernel]:
+    """The kernels that graphs become, by a name made of the text: each text once."""
+    whole = Graph([v for g in graphs for v in g.inputs], [v for g in graphs for v in g.outputs])
+    context = passes.PassContext(lambda node: None)
+    fused = passes.run_passes(whole, context)
+
+    def optimize(body: Graph) -> Graph:
+        return passes.run_passes(body, passes.PassContext(context.claim))
+
+    program = build(fused, (), backend.lanes(), None, (), optimize, "graphs")
+    found = {}
+    for kernel in program.kernels:
+        digest = hashlib.sha256(backend.emit(kernel).encode()).hexdigest()
+        found[f"k_{digest[:16]}"] = kernel
+    return found
 
 
 def shown(buffer: Any, type_: Any) -> Array:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from cases import backward_cases, forward_cases, gradient
+from cases import kernels_of as sweep_kernels
 from kernels import CALLS, kernels_of
 from random_kernels import random_kernel
 from samples import SAMPLES
@@ -16,7 +18,10 @@ from deepseek.errors import CompileError, FormatError
 
 ARCHES = ("sm_80", "sm_90a")
 REGISTERS = 128  # of a thread: two blocks of 256 fit a multiprocessor
-LOCAL = 64  # bytes: what sinf and cosf keep for arguments beyond 1e5
+# Of the sweep's kernels, some of which make many sums at once; sines of large arguments are worked
+# out in local memory, as is the scratch of tasks of one thread.
+MOST_REGISTERS, MOST_LOCAL = 255, 1024
+SPREAD = 24  # of so many cases, one is compiled for each architecture
 
 needs_nvrtc = pytest.mark.skipif(
     nvrtc.find() is None, reason="NVRTC is not installed: pip install 'deepseek[cuda-compile]'"
@@ -37,6 +42,20 @@ def test_golden_kernels(arch: str) -> None:
     for name, taken in compiled(kernels, arch).items():
         assert taken.registers <= REGISTERS, (name, taken)
         assert taken.local == 0, (name, taken)
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("arch", ARCHES)
+def test_kernels_of_the_op_sweep(arch: str) -> None:
+    """About 80 of them, backward ones too; `make cuda-full` compiles all."""
+    start = ARCHES.index(arch)
+    forward = [case.graph() for case in forward_cases()[start :: 2 * SPREAD]]
+    backward = [made for case in backward_cases()[start :: 4 * SPREAD] if (made := gradient(case))]
+    kernels = sweep_kernels([*forward, *(graph for graph, _ in backward)], BACKEND)
+    assert len(kernels) > 50
+    for name, taken in compiled(list(kernels.items()), arch).items():
+        assert taken.registers <= MOST_REGISTERS, (name, taken)
+        assert taken.local <= MOST_LOCAL, (name, taken)
 
 
 @needs_nvrtc
