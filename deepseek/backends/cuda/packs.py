@@ -8,12 +8,11 @@ pointers are multiples of 16 bytes; otherwise the plain loop does all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
+from deepseek.backends.cuda.alone import Alone
 from deepseek.backends.cuda.basics import THREAD
 from deepseek.backends.cuda.c_types import c_type, counter_type
-from deepseek.backends.cuda.folds import Folds
 from deepseek.ir.scalar import (
     ONE,
     TRUE,
@@ -28,7 +27,7 @@ from deepseek.ir.scalar import (
     terms,
 )  # fmt: skip
 from deepseek.ir.scalar import walk as nodes_of
-from deepseek.kernel.ir import GLOBAL, Buffer, Let, Loop, Stmt, Store, expressions
+from deepseek.kernel.ir import GLOBAL, Let, Loop, Stmt, Store, expressions
 
 PACK_BYTES = 16
 MOST_TEXT = 400  # nodes of an element, computed once for each element of a pack
@@ -43,13 +42,8 @@ class Packing:
     stores: tuple[Store, ...]
 
 
-class Packs(Folds):
+class Packs(Alone):
     """Vector loops of a team."""
-
-    buffers: dict[str, Buffer]
-
-    def run(self, body: Iterable[Stmt]) -> None:
-        raise NotImplementedError
 
     def vector_loop(self, loop: Loop) -> None:
         """Turns of a loop shared out among the threads of a team."""
