@@ -143,9 +143,9 @@ TABLE: tuple[Option, ...] = (
     Option(
         "cuda_home",
         "DS_CUDA_HOME",
-        str,
+        folder,
         "/usr/local/cuda",
-        "Folder of a CUDA 13 toolkit, in which NVRTC is looked for after the packages of pip.",
+        "A folder with a CUDA 13 toolkit, in which NVRTC is looked for after the packages of pip.",
     ),
     Option(
         "log_level",
@@ -249,7 +249,7 @@ class Options(threading.local):
     num_threads: int
     cpu_level: str
     cuda_arch: str
-    cuda_home: str
+    cuda_home: str | None
     log_level: str
     dump: str | None
     verify: int

@@ -29,7 +29,8 @@ def folders() -> Iterator[str]:
     """Where the library may be, best first."""
     for key in ("purelib", "platlib"):
         yield os.path.join(sysconfig.get_path(key), "nvidia", "cu13", "lib")
-    yield os.path.join(options.cuda_home, "lib64")
+    if options.cuda_home is not None:
+        yield os.path.join(options.cuda_home, "lib64")
 
 
 def find() -> str | None:
