@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import itertools
 import json
@@ -11,19 +12,22 @@ import platform
 import re
 import subprocess
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import measure
 import page
+import processes
 import render
 import summary
 import variants
 import workloads
+from goals import Goals
 from measure import Bench, Effort, Row, SweepRow
 from neutral import Sweep, Workload
-from summary import Summary, Table
+from summary import OURS, Summary, Table
 from variants import Variant
 
 import deepseek as ds
@@ -31,6 +35,9 @@ import deepseek as ds
 ROOT = Path(__file__).resolve().parents[1]
 # Without those that take seconds to compile a row.
 QUICK_VARIANTS = "ours,torch,onnxruntime,jax,numpy"
+# What most machines have: our code is measured once more without AVX-512, beside such limits.
+NARROW, NARROW_TITLE = "v3", "AVX2 alone, 1 thread"
+STARTS = 15  # fresh processes of each kind
 QUICK_EFFORT = Effort(rounds=3, seconds=0.03, patience=30, sweep=3)
 
 
@@ -42,6 +49,8 @@ class Run:
     machine: dict[str, dict[str, float]]
     rows: list[Row]
     sweeps: list[SweepRow]
+    processes: dict[str, list[float]]
+    narrow: list[Row]
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
@@ -83,10 +92,7 @@ def measured(
         measure.forget(given.out)
     load, began = os.getloadavg()[0], time.monotonic()
     limits = bench.machine()
-    kept = given.out / "rows"
-    names = [*(w.name for w in chosen), *(s.name for s in sweeps)]
-    done = {name: kept / f"{measure.slug(name)}.json" for name in names}
-    rows: dict[str, Any] = {n: measure.load(path) for n, path in done.items() if path.exists()}
+    rows: dict[str, Any] = kept(given.out, [*chosen, *sweeps])
     left = [w for w in chosen if w.name not in rows], [s for s in sweeps if s.name not in rows]
     working = itertools.chain(bench.rows(left[0]), bench.sweeps(left[1]))
     count = sum(map(len, left))
@@ -103,7 +109,46 @@ def measured(
         "python": platform.python_version(),
         "versions": bench.versions,
     }
-    return Run(about, limits, [rows[w.name] for w in chosen], [rows[s.name] for s in sweeps])
+    started = {} if given.quick or bench.columns[0].name != OURS else processes.measured(STARTS)
+    return Run(
+        about, limits, [rows[w.name] for w in chosen], [rows[s.name] for s in sweeps], started,
+        [] if given.quick else narrowed(chosen, bench, given),
+    )  # fmt: skip
+
+
+def narrowed(chosen: list[Workload], bench: Bench, given: argparse.Namespace) -> list[Row]:
+    """The rows that the machine limits, by our own code without AVX-512 and one thread."""
+    columns = [v for v in bench.columns if v.name == OURS]
+    limited = [replace(w, warm=False, cold=False) for w in chosen if w.limited and columns]
+    out = given.out / NARROW
+    if not given.resume:
+        measure.forget(out)
+    rows = kept(out, limited)
+    left = [w for w in limited if w.name not in rows]
+    with at_level(NARROW):
+        working = Bench(columns, [1], bench.effort, out).rows(left)
+        for row in ds.progress(working, NARROW_TITLE, len(left), unit="row", show=True, every=10):
+            rows[row.name] = row
+    return [rows[w.name] for w in limited]
+
+
+def kept(out: Path, chosen: Sequence[Workload | Sweep]) -> dict[str, Any]:
+    """What a run into this folder has measured of these."""
+    paths = {w.name: out / "rows" / f"{measure.slug(w.name)}.json" for w in chosen}
+    return {name: measure.load(path) for name, path in paths.items() if path.exists()}
+
+
+@contextlib.contextmanager
+def at_level(level: str) -> Iterator[None]:
+    """Processes that are started here keep to a level of instructions, the probes' too."""
+    before = os.environ.get("DS_CPU_LEVEL")
+    os.environ["DS_CPU_LEVEL"] = level
+    try:
+        yield
+    finally:
+        del os.environ["DS_CPU_LEVEL"]
+        if before is not None:
+            os.environ["DS_CPU_LEVEL"] = before
 
 
 def failed(run: Run) -> bool:
@@ -119,12 +164,14 @@ def made(run: Run, columns: list[Variant], statistic: str) -> list[Table]:
     """All tables, those of one thread first."""
     figures = Summary(columns, statistic)
     threads = list(dict.fromkeys(t for row in run.rows for c in row.cells.values() for t in c.wall))
-    tables = [summary.machine(run.machine)]
+    goals = Goals(figures, run.rows, run.sweeps, run.processes)
+    tables = [summary.machine(run.machine), goals.table()]
     tables += [summary.comparison(figures, run.rows, t) for t in threads]
     tables += [summary.everything(figures, run.rows, t) for t in threads]
     tables += [
         summary.first_calls(figures, run.rows), summary.sweeps(figures, run.sweeps),
         summary.peaks(figures, run.rows),
+        *([summary.narrower(figures, run.narrow, NARROW_TITLE)] if run.narrow else []),
     ]  # fmt: skip
     return [table for table in tables if table.rows]
 

@@ -171,6 +171,18 @@ def comparison(summary: Summary, rows: Sequence[Row], threads: str) -> Table:
     return Table(title, header, body, foot=True)
 
 
+def narrower(summary: Summary, rows: Sequence[Row], title: str) -> Table:
+    """Ours alone beside the limits of fewer instructions than the machine has."""
+    all_figures = [summary.figures(row, "1") for row in rows]
+    body = [
+        [row.name, time_text(f.ours), f"{time_text(f.limit)} {f.bound}", part_text(f.fraction)]
+        for row, f in zip(rows, all_figures, strict=True)
+    ]
+    reached = part_text(geometric_mean(f.fraction for f in all_figures))
+    body.append([f"geometric mean of {len(rows)}", "", "", reached])
+    return Table(title, ["row", "deepseek", "limit", "reached"], body, foot=True)
+
+
 def everything(summary: Summary, rows: Sequence[Row], threads: str) -> Table:
     """The time of every variant on every row."""
     shown = [v for v in summary.columns if any(v.name in row.cells for row in rows)]

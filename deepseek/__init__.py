@@ -39,7 +39,7 @@ from deepseek.ir.dtype import (
 from deepseek.ir.graph import Value
 
 if TYPE_CHECKING:
-    from deepseek import amp, cache, data, debug, linalg, nn, onnx, optim  # noqa: F401
+    from deepseek import amp, cache, data, debug, distributed, linalg, nn, onnx, optim  # noqa: F401
     from deepseek.checkpoints import (  # noqa: F401
         latest_checkpoint,
         load_checkpoint,
@@ -74,6 +74,7 @@ _ON_DEMAND = {
     "deepseek.data": ("data",),
     "deepseek.data.bar": ("progress",),
     "deepseek.debug": ("debug", "explain"),
+    "deepseek.distributed": ("distributed",),
     "deepseek.linalg": ("linalg",),
     "deepseek.memory": (
         "empty_cache", "get_num_threads", "memory_stats", "memory_summary", "set_memory_limit",

@@ -16,13 +16,13 @@ The aliases (`Expr`, `Ref`, `Row`) and typed dicts exist for type checkers only:
 `TYPE_CHECKING`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import CodeType
 from typing import Any, TypedDict, final
 
 from typing_extensions import Buffer as SupportsBuffer
 
-from deepseek.errors import BackendError, OutOfMemoryError
+from deepseek.errors import BackendError, DistributedError, OutOfMemoryError
 
 Expr = int | Sequence[int | str]
 # A slot, a slot from a byte offset on, or that plus loop index * stride bytes:
@@ -191,6 +191,22 @@ class Block:
         """
 
     def copy(self, dst: Ref, src: Ref, nbytes: Expr, label: str = "") -> None: ...
+    def collective(
+        self,
+        group: str,
+        ranks: int,
+        verb: str,
+        dtype: str,
+        reduction: str,
+        peer: int,
+        source: int,
+        count: Expr,
+        given: Ref | None,
+        taken: Ref | None,
+        label: str = "",
+    ) -> None:
+        """What the ranks of a group do together; see Communicator.run."""
+
     def sync(self, label: str = "") -> None: ...
     def if_(self, predicate: Ref, then: Block, otherwise: Block, label: str = "") -> None:
         """Reads one byte (a bool) and runs one of two blocks."""
@@ -262,6 +278,7 @@ class Counters(TypedDict):
     externs: int
     hosts: int
     copies: int
+    collectives: int
     bindings: int  # bindings made, misses of the binding cache
 
 @final
@@ -290,6 +307,54 @@ class Program:
     def counters(self) -> Counters:
         """Totals over all runs so far."""
 
+# ---- groups of processes -----------------------------------------------------------------------
+
+class CollectiveError(DistributedError):
+    """Ranks disagree, one is gone or too late, or a transport fails."""
+
+@final
+class Communicator:
+    """This process's place in a group of processes."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def transport(self) -> str: ...
+    def run(
+        self,
+        verb: str,
+        dtype: str = "uint8",
+        reduction: str = "none",
+        peer: int = -1,
+        source: int = -1,
+        count: int = 0,
+        given: SupportsBuffer | None = None,
+        taken: SupportsBuffer | None = None,
+    ) -> None:
+        """One collective over C-contiguous memory; blocks without the GIL.
+
+        `verb`: all_reduce reduce broadcast all_gather reduce_scatter all_to_all exchange barrier.
+        `count`: elements given; `peer`: the root, or to whom an exchange gives, `source`: from whom
+        it takes.
+        """
+
+def connect(
+    name: str, place: str, rank: int, size: int, timeout: float, keep: bool = True
+) -> Communicator:
+    """Meet the other ranks at the path `place`, which rank 0 makes; seconds for each wait.
+
+    With `keep` the Communicator is found by its name, also by Programs, until disconnect().
+    """
+
+def connect_nccl(meet: Communicator, library: str) -> Communicator:
+    """The same ranks over the NCCL library at a path; `meet` hands its unique id around."""
+
+def communicator(name: str) -> Communicator: ...
+def disconnect(name: str) -> None: ...
 def extern_routines() -> list[str]: ...
 
 # sort: buffers (x, values, indices as int64), sizes (rows, n, dtype code, descending 0/1). Stable;
@@ -332,6 +397,74 @@ def wait_for_trace() -> None:
 def writing_here() -> bool:
     """Whether a compiled call further up this thread is changing tensors."""
 
+# ---- recorded nodes ----------------------------------------------------------------------------
+
+def configure_nodes(*, node: type, value: type, sequence: Iterator[int]) -> None:
+    """Tell the runtime the classes of the graph, and what numbers nodes in recorded order."""
+
+def make_node(*args: Any) -> Any:
+    """A node whose output types are known: op, inputs, attrs, types, line=None, form=None."""
+
+def make_value(*args: Any) -> Any:
+    """The first output of a node that is made otherwise: node, type."""
+
+# ---- walks over recorded nodes -----------------------------------------------------------------
+
+class Walk:
+    """Recorded nodes in order, and the values they read and make."""
+
+    key: bytes
+    """Equal for walks over the same structure; empty where an attribute cannot be compared."""
+    nodes: list[Any]
+    values: list[Any]
+
+    def __len__(self) -> int:
+        """How many nodes there are."""
+    def numbers_of(self, values: Sequence[Any]) -> list[int]:
+        """The places of some of `values`."""
+
+@final
+class Pending(Walk):
+    """What has to be computed for values; those that are computed count for nothing."""
+
+    inputs: list[Any]
+    """The computed values it starts from."""
+    shown: list[Any]
+    """Those of its values that are wanted, or that a Tensor still shows."""
+
+    def __init__(self, wanted: Sequence[Any]) -> None: ...
+    def show(self, numbers: Sequence[int], data: list[Buffer]) -> None:
+        """Give values their data; their history ends unless gradients may go back through it."""
+
+@final
+class History(Walk):
+    """What a gradient of a value flows back through. The key is empty unless it is asked for."""
+
+    leaves: list[Any]
+    """The values where gradients arrive."""
+
+    def __init__(self, value: Any, keyed: bool) -> None: ...
+    def forget(self) -> None:
+        """Let it go: nothing of it can be differentiated again."""
+
+@final
+class Plan:
+    """A Program that computes everything that is pending, wherever that has the same key.
+
+    `outputs` are the places of the values it gives data; `sources` says for each of them which of
+    the Program's outputs that is, or ~i for input i itself.
+    """
+
+    def __init__(
+        self, program: Program, sources: Sequence[int], outputs: Sequence[int]
+    ) -> None: ...
+    def run(self, pending: Pending) -> None: ...
+
+def configure_graph(*, tensor: type, input_node: Any, form: Callable[[Any], int]) -> None:
+    """Tell the runtime what shows values, what made those without a history, and who numbers what a
+    node does.
+    """
+
 # ---- dispatch ----------------------------------------------------------------------------------
 
 class Dispatcher:
@@ -358,13 +491,10 @@ class Dispatcher:
 
 def configure_dispatch(
     *,
-    tensor: type,
-    value: type,
     tensor_type: type,
     generator: type,
     array: type,
     floating: type,
-    input_node: Any,
     missing: Any,
     structure: Any,
     recording: Any,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from deepseek import ops
+from deepseek._runtime import History
 from deepseek.errors import ArgumentError, DTypeError, ShapeError, op_error, user_line
 from deepseek.frontend.gradient_hooks import after_hooks, after_leaf_hooks, registry
 from deepseek.frontend.precision import computing_in
@@ -26,10 +27,13 @@ from deepseek.frontend.tensor import (
     record_values,
     state,
 )
-from deepseek.ir.graph import INPUT, INPUT_NODE, Graph, Node, Value, make_node
+from deepseek.ir.graph import INPUT, Graph, Node, Value, make_node
 from deepseek.ir.op import DERIVED, Kind, Op
+from deepseek.ir.recent import Recent
 from deepseek.ir.rewrite import inline
+from deepseek.ir.shape import is_one
 from deepseek.ops.define import composite_op
+from deepseek.repetition import Start, recorded_again
 
 Flows = Callable[[Value], bool]
 Gradients = list[Tensor | None]
@@ -220,17 +224,14 @@ def backward(loss: Tensor, gradient: Tensor | None = None, retain_graph: bool = 
             "set requires_grad=True on the inputs, compute outside ds.no_grad(), and call "
             "backward once for each computation, or with retain_graph=True",
         )  # fmt: skip
-    if gradient is None:
-        if value.type.numel != 1:
-            raise op_error(
-                ShapeError, "backward", value.type, "a tensor of one element, or gradient=...",
-                user_line(), "reduce it first, e.g. loss.mean().backward()",
-            )  # fmt: skip
-        gradient = ops.ones_like(loss)
-    leaves = leaves_of(value)
+    if gradient is None and not is_one(value.type.numel):
+        raise op_error(
+            ShapeError, "backward", value.type, "a tensor of one element, or gradient=...",
+            user_line(), "reduce it first, e.g. loss.mean().backward()",
+        )  # fmt: skip
+    history = History(value, keyed=state.trace is None)
     with no_grad():
-        found = cotangents([value], [gradient], leaves, requires_grad, hooked=True)
-        for leaf, g in found.items():
+        for leaf, g in arriving(history, loss, gradient):
             tensor = leaf.handle() if leaf.handle is not None else None
             if tensor is not None and tensor._value is leaf:
                 g = after_leaf_hooks(tensor, g)
@@ -238,16 +239,42 @@ def backward(loss: Tensor, gradient: Tensor | None = None, retain_graph: bool = 
     if state.trace is None:
         state.losses = [r for r in state.losses if r() is not None] + [weakref.ref(loss)]
     if not retain_graph:
-        _forget(value)
+        history.forget()
 
 
-def _forget(value: Value) -> None:
-    """Let the history of a value go: nothing under it can be differentiated again."""
-    for node in nodes_between([value], set(), requires_grad):
-        for v in node.outputs:
-            v.requires_grad = False
-            if v.data is not None:
-                v.node = INPUT_NODE
+# By the key of a history, and the type of the gradient given: which values backward reads of it,
+# what it computes, and for which leaves.
+_pullbacks: Recent[Any, tuple[tuple[int, ...], Graph, tuple[int, ...]]] = Recent(256)
+
+
+def arriving(
+    history: History, top: Tensor, gradient: Tensor | None = None
+) -> list[tuple[Value, Tensor]]:
+    """The leaves of a history with their gradients, given that of its top, or else ones.
+
+    What was worked out for one history serves all that have its key, as one node.
+    """
+    values, leaves = history.values, history.leaves
+    given = [] if gradient is None else [gradient._value]
+    values += given
+    key = history.key, *[v.type for v in given]
+    hooked = bool(registry.of_values) and any(v in registry.of_values for v in values)
+    again = bool(history.key) and not hooked
+    known = _pullbacks.get(key) if again else None
+    if known is not None:
+        read, body, reached = known
+        found = recorded_again(body, [values[i] for i in read])
+        return [(leaves[i], Tensor(g)) for i, g in zip(reached, found, strict=True)]
+    start = Start()
+    seed = ops.ones_like(top) if gradient is None else gradient
+    cotangent = cotangents([top._value], [seed], leaves, requires_grad, hooked=True)
+    reached = tuple([i for i, leaf in enumerate(leaves) if leaf in cotangent])
+    gradients = [cotangent[leaves[i]] for i in reached]
+    if again:
+        recorded = start.graph(values, [g._value for g in gradients])
+        if recorded is not None:
+            _pullbacks.put(key, (*recorded, reached))
+    return [(leaves[i], g) for i, g in zip(reached, gradients, strict=True)]
 
 
 def leaves_of(value: Value) -> list[Value]:
@@ -318,7 +345,7 @@ def value_and_grad(
         with enable_grad():
             out = function(*arguments, **kwargs)
         value = out[0] if has_aux else out
-        if not isinstance(value, Tensor) or value._value.type.numel != 1:
+        if not isinstance(value, Tensor) or not is_one(value._value.type.numel):
             raise op_error(
                 ShapeError, "grad", getattr(value, "_value", value),
                 "a function whose value has one element", user_line(),
@@ -326,11 +353,14 @@ def value_and_grad(
             )  # fmt: skip
         inputs = [arguments[i]._value for i in positions]
         # Where others are under it, somebody outside differentiates as well.
-        outer = [v for v in leaves_of(value._value) if v not in inputs]
+        history = History(value._value, keyed=state.trace is None)
+        outer = [v for v in history.leaves if v not in inputs]
         with enable_grad() if outer else no_grad():
-            found = cotangents(
-                [value._value], [ops.ones_like(value)], inputs, requires_grad, hooked=True
-            )
+            if outer:
+                seeds = [ops.ones_like(value)]
+                found = cotangents([value._value], seeds, inputs, requires_grad, hooked=True)
+            else:
+                found = dict(arriving(history, value))
             grads = tuple(found[v] if v in found else ops.zeros_like(shown(v)) for v in inputs)
         if not outer:
             value = ops.stop_gradient(value)

@@ -91,6 +91,12 @@ def backend_name(text: str) -> str:
     return text
 
 
+def library(text: str) -> str:
+    if not text:
+        raise ValueError("a library's path or name")
+    return text
+
+
 def folder(text: str) -> str | None:
     return os.path.abspath(os.path.expanduser(text)) if text else None
 
@@ -230,6 +236,21 @@ TABLE: tuple[Option, ...] = (
         "breaks a result. `-1`: all.",
     ),
     Option(
+        "collective_timeout",
+        "DS_COLLECTIVE_TIMEOUT",
+        count,
+        "300",
+        "Seconds that a process waits for the others of its group before it raises an error.",
+    ),
+    Option(
+        "nccl",
+        "DS_NCCL",
+        library,
+        "libnccl.so.2",
+        "The NCCL library that groups on GPUs use: a path, or a name that the system's loader "
+        "finds.",
+    ),
+    Option(
         "promote",
         "DS_PROMOTE",
         flag,
@@ -260,6 +281,8 @@ class Options(threading.local):
     memory_limit: int
     flush_nodes: int
     fuel: int
+    collective_timeout: int
+    nccl: str
     promote: bool
 
     def __init__(self) -> None:
@@ -368,6 +391,23 @@ handed_on: dict[str, Callable[[Any], object]] = {}
 """Options that somebody else keeps for us, for all threads: how they are told."""
 
 
+def variable(name: str) -> str:
+    """A variable that is no option, such as a launcher's RANK, as it is now; "" where it is not."""
+    return os.environ.get(name, "")
+
+
+@contextmanager
+def variables(values: dict[str, str]) -> Iterator[None]:
+    """The environment with these variables: what processes see that are started meanwhile."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def misspelt() -> dict[str, str]:
     """DS_* variables that look like ours and are not. (Other software uses the prefix too.)"""
     known = {option.env for option in TABLE}
@@ -441,6 +481,7 @@ VALUES: dict[Callable[[str], object], str] = {
     backend_name: "a name",
     threads: "`auto`, 1 to 1024",
     folder: "a folder",
+    library: "a path or name",
     cache_path: "a folder",
     size: "bytes, or `512M`, `2G`",
     count: "1 or more",

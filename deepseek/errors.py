@@ -16,8 +16,9 @@ from types import CodeType
 from typing import TypeAlias, TypeVar
 
 __all__ = [
-    "ArgumentError", "BackendError", "CompileError", "DTypeError", "DeepseekError", "FormatError",
-    "OutOfMemoryError", "ShapeError", "TraceError", "VerifyError",
+    "ArgumentError", "BackendError", "CompileError", "DTypeError", "DeepseekError",
+    "DistributedError", "FormatError", "OutOfMemoryError", "ShapeError", "TraceError",
+    "VerifyError",
 ]  # fmt: skip
 
 Line: TypeAlias = tuple[CodeType, int]
@@ -54,6 +55,10 @@ class CompileError(DeepseekError, RuntimeError):
 
 class BackendError(DeepseekError, RuntimeError):
     """A backend is missing, unusable on this machine, or failed while running."""
+
+
+class DistributedError(DeepseekError, RuntimeError):
+    """Ranks of a group disagree, one of them is gone or too late, or their transport fails."""
 
 
 class VerifyError(DeepseekError, RuntimeError):

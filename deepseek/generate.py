@@ -42,6 +42,7 @@ GROUPS = {
 # How the compiling backends run an op that nobody claims, by its kind.
 LOWERED = {
     Kind.COMPOSITE: "expansion", Kind.CONTROL: "blocks", Kind.ORDER: "routine", Kind.HOST: "Python",
+    Kind.COLLECTIVE: "transport",
 }  # fmt: skip
 
 INTRODUCTION = """\
@@ -96,8 +97,8 @@ def gradient_of(op: Op) -> str:
     """Where an op's gradient comes from, or why there is none."""
     if op.differentiable:
         return "rule" if op.vjp is not None else "expansion"
-    made = next(recorded(op))
-    if not any(v.type.dtype.is_float for v in made.inputs):
+    made = next(recorded(op), None)  # none where there is nothing to compute
+    if made is None or not any(v.type.dtype.is_float for v in made.inputs):
         return "— (takes no floats)"
     if not any(v.type.dtype.is_float for v in made.outputs):
         return "— (gives no floats)"
@@ -283,6 +284,8 @@ def stub(statement: ast.stmt) -> str:
             return class_stub(statement)
         case ast.AnnAssign(target=ast.Name(), annotation=annotation):
             return f"{ast.unparse(statement.target)}: {ast.unparse(annotation)}"
+        case ast.Assign(targets=[ast.Name(id="__hash__")]):
+            return "def __hash__(self) -> int: ..."
         case ast.Assign(targets=[ast.Name(id=name)], value=value):
             return f"{name}: {type_of(name, value)}"
         case _:

@@ -17,7 +17,7 @@ from typing import Any
 
 from deepseek.autograd import copied_as_recorded, pullback
 from deepseek.config import options, override
-from deepseek.errors import ArgumentError, ShapeError, user_line
+from deepseek.errors import ArgumentError, ShapeError, TraceError, format_line, user_line
 from deepseek.frontend.tensor import Tensor, record, state
 from deepseek.ir import graph
 from deepseek.ir.graph import Graph, Node, Value, input_value
@@ -25,6 +25,7 @@ from deepseek.ir.op import Kind, Op, internal
 from deepseek.ir.rewrite import Rewriter, Rule, inline
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import TensorType
+from deepseek.repetition import RECORDED
 
 __all__ = ["checkpoint"]
 
@@ -73,14 +74,17 @@ CHECKPOINT = internal(
 )  # fmt: skip
 
 
+OPENED = (CHECKPOINT, RECORDED)
 _opener = Rewriter(
-    [Rule(CHECKPOINT.name, lambda n: inline(n.attrs["body"], n.inputs, n.line), "open", True)]
+    [Rule(op.name, lambda n: inline(n.attrs["body"], n.inputs), "open", True) for op in OPENED]
 )
 
 
 def opened(graph: Graph) -> Graph:
-    """The graph with the bodies of checkpoints in their place: what runs op by op."""
-    while any(node.op is CHECKPOINT for node in graph.nodes):
+    """The graph with the bodies of checkpoints, and of what was recorded before, in their place:
+    what runs op by op.
+    """
+    while any(node.op in OPENED for node in graph.nodes):
         graph = _opener.run(graph)
     return graph
 
@@ -143,6 +147,12 @@ def show_recomputed(results: Sequence[Tensor], start: int) -> None:
     """Let the results show the outputs of one node for all that was recorded since `start`."""
     outputs = list(dict.fromkeys(t._value for t in results))
     nodes, inputs = recorded_since(outputs, start)
+    for node in nodes:
+        if node.op.kind is Kind.COLLECTIVE:
+            raise TraceError(
+                f"op '{node.op.name}' stands in ds.checkpoint, which would run it twice\n"
+                f"  at {format_line(node.line or user_line())}\n  help: call it outside"
+            )
     copies = {v: input_value(v.type.dtype, v.type.shape) for v in inputs}
     body_inputs = tuple(copies.values())
     done = copied_as_recorded(nodes, copies)

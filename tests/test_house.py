@@ -28,11 +28,12 @@ _runtime
 ir/ recent dtype expr integer scalar shape op graph text verify rewrite interpret access
 frontend/ tensor gradient_hooks precision number guards reads explore tracer
 ops/ spelling methods define forms forms_nn forms_math forms_flow
-ops/ elementwise transcendental reduce view index
+ops/ elementwise transcendental reductions view index
 ops/ contract create random activation nn bodies control * __init__
-autograd recompute
-passes/ expand simplify fold_conv_bn layout prepare order grouping fuse * __init__
-kernel/ ir rewrite text_parse text verify interpret polyfill* evaluate loops schedule * lower tune
+repetition autograd recompute
+passes/ expand simplify fold_conv_bn layout prepare order cost grouping fuse * __init__
+kernel/ ir rewrite text_parse text verify interpret polyfill* evaluate loops
+kernel/ problem register_tile schedule * lower tune
 program/ ir text verify interpret tape load * build plan_memory prepare save
 backends/ __init__ *
 compiler/ pack store caches compile tiers tree entry function *
@@ -268,7 +269,8 @@ def op_names() -> set[str]:
     scalar = importlib.import_module("deepseek.ir.expr")
     routines = importlib.import_module("deepseek._runtime").extern_routines()
     assert registry, "import deepseek registers the ops"
-    return set(registry) - {*scalar.FUNCTIONS, *scalar.LEAVES, *routines, "fold", "min", "max"}
+    own = {"barrier", "fold", "min", "max"}
+    return set(registry) - {*scalar.FUNCTIONS, *scalar.LEAVES, *routines, *own}
 
 
 @pytest.fixture(scope="module")

@@ -136,7 +136,7 @@ def compiled_kernels(backend: Backend, kernels: Sequence[Kernel]) -> list[Launch
 def held_kernels(backend: Backend, kernels: Sequence[Kernel]) -> list[Held]:
     """The same with their object code."""
     target = backend.target()
-    places = [(target, replace(kernel, name="kernel", lines=())) for kernel in kernels]
+    places = [(target, nameless(kernel)) for kernel in kernels]
     found: dict[tuple[str, Kernel], Held] = {}
     missing: dict[tuple[str, Kernel], tuple[Key, Kernel]] = {}
     for place, kernel in zip(places, kernels, strict=True):
@@ -196,13 +196,18 @@ def loaded(backend: Backend, data: bytes, symbols: Sequence[str]) -> list[Launch
         return None
 
 
+def nameless(kernel: Kernel) -> Kernel:
+    """The kernel without what says where it comes from."""
+    return replace(kernel, name="kernel", lines=())
+
+
 def kernel_key(backend: Backend, kernel: Kernel) -> Key:
     """A kernel's text (its name and the user's lines apart), and what compiles it."""
     fields = {
         "target": backend.target(),
         "compiler": version(KERNEL_SOURCES),
         "backend": backend.version(),
-        "kernel": kernel_text.print_kernel(replace(kernel, name="kernel", lines=())),
+        "kernel": kernel_text.print_kernel(nameless(kernel)),
     }
     return make_key("kernels", kernel.name, fields)
 

@@ -108,7 +108,7 @@ class Entry:
     def admit(self, sizes: tuple[int, ...]) -> tuple[Any, ...] | None:
         """The outputs' types and the sizes among the results, or None where a size guard fails."""
         env = dict(zip(self.variables, sizes, strict=True))
-        if min(sizes, default=2) < 2 or not all(scalar.evaluate(g, env) for g in self.guards):
+        if min(sizes, default=1) < 1 or not all(scalar.evaluate(g, env) for g in self.guards):
             return None
         shapes = self.executable.output_shapes(sizes)
         outputs = zip(self.executable.outputs, shapes, strict=True)
@@ -193,6 +193,14 @@ class Call:
             TENSOR, i, type_, value.type, value.type.dtype, tuple(dims), value.requires_grad
         )
 
+    def without(
+        self, varying: dict[int, list[int]], symbols: Sequence[Expr]
+    ) -> dict[int, list[int]]:
+        """The varying axes but those that these symbols stand for."""
+        unwanted = {~i for i, symbol in enumerate(self.sizes.current) if symbol in symbols}
+        dims = {i: self.kinds[self.kinds[i].same].dims for i in varying}
+        return {i: [a for a in axes if dims[i][a] not in unwanted] for i, axes in varying.items()}
+
     def leaf_kinds(self) -> list[Leaf]:
         """The leaves, with the numbers that the trace needed the value of."""
         for i in self.pinned:
@@ -242,7 +250,7 @@ def assemble(
     changed = {row for row, _, _ in rebound}
     stable = tuple(
         i for i, b in enumerate(bindings)
-        if b.kind == TENSOR and b.row not in changed and not is_leaf_row(b, explorer.table)
+        if b.kind == TENSOR and b.row not in changed and not differs(b, explorer.table)
     )  # fmt: skip
     symbols = tuple(call.sizes.current)
     recompile = functools.partial(
@@ -391,6 +399,11 @@ def bound(b: Binding, objects: Sequence[Any]) -> tuple[Value | None, Buffer]:
 
 def is_leaf_row(b: Binding, table: Table) -> bool:
     return table.rows[b.row].step == LEAF
+
+
+def differs(b: Binding, table: Table) -> bool:
+    """Whether a graph input is another tensor at most calls: an argument, or a gradient."""
+    return is_leaf_row(b, table) or table.rows[b.row].key == "_grad"
 
 
 def label_of(b: Binding, table: Table) -> str:

@@ -44,9 +44,9 @@ from deepseek.frontend.gradient_hooks import registry
 from deepseek.frontend.guards import ATTR, MISSING, same, same_array, structure
 from deepseek.frontend.tensor import Tensor, hooks, settled, state, tracing
 from deepseek.frontend.tracer import Trace, begin
-from deepseek.ir.graph import INPUT, INPUT_NODE, Value
+from deepseek.ir.graph import INPUT, Value
 from deepseek.ir.scalar import Expr
-from deepseek.ir.shape import Sizes, TensorType, active
+from deepseek.ir.shape import NumberNeeded, Sizes, TensorType, active
 from deepseek.logs import logger
 from deepseek.ops.random import Generator
 
@@ -197,7 +197,7 @@ class Function(_runtime.Dispatcher):
         for _ in range(FAVOURS):
             codes = reachable_codes([self.function, *statics(form)])
             before = self.explorer(codes, form, leaves, writes=True)
-            entry = self.traced(form, leaves, varying)
+            entry = self.general(form, leaves, varying)
             changed = before.table.broken(leaves) or entry.table.broken(leaves)
             if not changed:
                 self.add_entry(entry)
@@ -226,7 +226,7 @@ class Function(_runtime.Dispatcher):
         return form, kinds, context()
 
     def varying(self, key: Any, shapes: tuple[tuple[int, ...], ...]) -> dict[int, list[int]]:
-        """The axes, by argument, that differed between the calls seen so far and are not 0 or 1."""
+        """The axes, by argument, that differed between the calls seen so far and are not 0."""
         seen = self.seen.setdefault(key, Seen(shapes))
         self.seen.move_to_end(key)
         if len(self.seen) > REMEMBERED:
@@ -234,16 +234,26 @@ class Function(_runtime.Dispatcher):
         seen.update(shapes)
         out: dict[int, list[int]] = {}
         for i, axis in sorted(seen.differ):
-            if self.dynamic and shapes[i][axis] > 1:
+            if self.dynamic and shapes[i][axis] > 0:
                 out.setdefault(i, []).append(axis)
         return out
 
-    def traced(self, form: Any, leaves: list[Any], varying: dict[int, list[int]]) -> Entry:
+    def general(self, form: Any, leaves: list[Any], varying: dict[int, list[int]]) -> Entry:
+        """The function traced with symbols for the varying sizes, but for those that have to be 1.
+        """
+        while True:
+            call = Call(form, leaves, begin(), Sizes(repeatable=True))
+            try:
+                return self.traced(call, varying)
+            except NumberNeeded as needed:
+                varying = call.without(varying, needed.symbols)
+            counters.traces += 1
+            logger().info("traced %s again: what it does depends on a size that is 1", self.name)
+
+    def traced(self, call: Call, varying: dict[int, list[int]]) -> Entry:
         """One run of the function on placeholders, compiled."""
-        trace = begin()
-        sizes = Sizes()
-        call = Call(form, leaves, trace, sizes)
-        with active(sizes):
+        form, leaves, trace = call.structure, call.leaves, call.trace
+        with active(call.sizes):
             with alone(trace), tracing(trace):
                 _runtime.start_recording_calls(LIBRARIES, INSTALLED_DIRS)
                 try:
@@ -269,6 +279,9 @@ class Function(_runtime.Dispatcher):
             )  # fmt: skip
             if trace.grads:
                 self.guard_gradient_hooks(explorer)
+            for holder, attribute in trace.held:
+                row = explorer.hold(holder, type(holder).__name__.lower())
+                explorer.visit(getattr(holder, attribute), row, ATTR, attribute, attribute)
             return assemble(self.name, call, done, explorer, self.keep_grads)
 
     def explorer(
@@ -327,13 +340,10 @@ def no_memory(entry: Entry, sizes: tuple[int, ...], message: str) -> None:
 
 
 _runtime.configure_dispatch(
-    tensor=Tensor,
-    value=Value,
     tensor_type=TensorType,
     generator=Generator,
     array=np.ndarray,
     floating=np.floating,
-    input_node=INPUT_NODE,
     missing=MISSING,
     structure=structure,
     recording=state,

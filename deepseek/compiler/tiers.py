@@ -2,28 +2,36 @@
 
 A flush computes the requested values and their live ancestors: one graph from computed values to
 those. What backward would read of values that require gradients is computed with them, as a tape
-would keep it.
+would keep it. The runtime walks over what is pending and gives it a key; a key that was met often
+enough has a plan, and then nothing of this is worked out again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from deepseek import autograd, backends
-from deepseek._runtime import Buffer
+from deepseek._runtime import Buffer, Pending, Plan
 from deepseek.backends import Backend
 from deepseek.compiler.caches import Recent
-from deepseek.compiler.compile import Example, Executable, compile_graph, largest_tensor
+from deepseek.compiler.compile import (
+    Compiled,
+    Example,
+    Executable,
+    compile_graph,
+    largest_tensor,
+    out_of_memory,
+)
 from deepseek.config import options
 from deepseek.errors import OutOfMemoryError, ShapeError
 from deepseek.frontend.tensor import hooks, no_grad, state, tracing
 from deepseek.ir import scalar
 from deepseek.ir.access import point_value
-from deepseek.ir.graph import INPUT, INPUT_NODE, Graph, Node, Value, input_value, reach
+from deepseek.ir.graph import Graph, Node, Value, input_value, reach
 from deepseek.ir.graph import node as make
 from deepseek.ir.interpret import last_uses
 from deepseek.ir.op import Kind
@@ -31,41 +39,37 @@ from deepseek.ir.rewrite import inline
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Sizes, active
 from deepseek.ops import ones_like
+from deepseek.ops.define import isolated
 from deepseek.recompute import opened
 
 PROMOTED_AT = 3  # the time a pending graph is met at which it is compiled as a whole
 MOST_OPS = 16  # programs for one form of an op, which differ in what their rules asked about sizes
 
-# By target and graph: how often it was met, and its program. By target, op and form: the programs
-# that serve it, or none where the op needs numbers for sizes.
+# By target and the key of what was pending: how often it was met, and its plan. By target, op and
+# form: the programs that serve it, or none where the op needs numbers for sizes.
 _met: Recent[Any, int] = Recent(4096)
-_promoted: Recent[Any, Executable] = Recent(512)
+_plans: Recent[Any, Plan] = Recent(512)
 _ops: Recent[Any, tuple[OneOp, ...]] = Recent(4096)
 
 
 def evaluate(values: Sequence[Value]) -> None:
     """Compute values, with everything pending that the user still holds under them."""
-    wanted = [v for v in values if v.data is None]
-    if not wanted:
+    pending = Pending(values)
+    if not pending:
         return
-    with tracing(None):
-        state.pending = 0
-        nodes = reach(wanted, set())
-        outputs = dict.fromkeys(wanted)
-        outputs.update(dict.fromkeys(live(nodes)))
-        outputs.update(dict.fromkeys(saved_for_backward(nodes, list(outputs))))
-        run(nodes, list(outputs))
-
-
-def live(nodes: Iterable[Node]) -> list[Value]:
-    """The pending values that a Tensor still shows."""
-    found = []
-    for node in nodes:
-        for value in node.outputs:
-            tensor = value.handle() if value.handle is not None else None
-            if tensor is not None and tensor._value is value:
-                found.append(value)
-    return found
+    state.pending = 0
+    backend = backends.load(options.backend)
+    key = backend.target(), pending.key
+    plan = _plans.get(key) if options.promote else None
+    if plan is None:
+        with tracing(None):
+            run(pending, key, backend)
+        return
+    try:
+        plan.run(pending)
+    except OutOfMemoryError as error:
+        with tracing(None):
+            raise out_of_memory(str(error), graph_of(pending)) from None
 
 
 def saved_for_backward(nodes: Sequence[Node], outputs: Sequence[Value]) -> list[Value]:
@@ -73,8 +77,8 @@ def saved_for_backward(nodes: Sequence[Node], outputs: Sequence[Value]) -> list[
     tops = [v for v in outputs if v.requires_grad]
     if not tops:
         return []
-    pending = {v for n in nodes for v in n.outputs}
-    with no_grad():
+    pending = {v for n in nodes for v in n.outputs if v.data is None}
+    with isolated(), no_grad():  # whatever the options say, nothing is computed meanwhile
         leaves: set[Value] = set()
         for top in tops:
             leaves.update(autograd.leaves_of(top))
@@ -84,46 +88,42 @@ def saved_for_backward(nodes: Sequence[Node], outputs: Sequence[Value]) -> list[
     return [v for n in backward for v in n.inputs if v in pending]
 
 
-def run(nodes: Sequence[Node], outputs: list[Value]) -> None:
-    """Execute pending nodes and attach the results."""
-    leaves: dict[Value, None] = {}
-    for node in nodes:
-        for value in node.inputs:
-            if value.data is not None:
-                leaves.setdefault(value)
-    graph = opened(Graph(leaves, outputs))
-    backend = backends.load(options.backend)
+def graph_of(pending: Pending) -> Graph:
+    """What a flush computes: the values that are shown, and those that backward will read."""
+    outputs = dict.fromkeys(pending.shown)
+    outputs.update(dict.fromkeys(saved_for_backward(pending.nodes, pending.shown)))
+    return Graph(pending.inputs, outputs, pending.nodes)  # another thread may compute some now
+
+
+def run(pending: Pending, key: tuple[str, bytes], backend: Backend) -> None:
+    """Compute what has no plan: op by op the first two times it is met, then as one program, which
+    becomes its plan.
+    """
+    recorded = graph_of(pending)
+    graph = opened(self_contained(recorded))
+    data = [v.data for v in recorded.inputs]
+    numbers = pending.numbers_of(recorded.outputs)
     try:
         if backend.interprets:
-            results = compile_graph(self_contained(graph), backend).run([v.data for v in leaves])
+            results = compile_graph(graph, backend).run(data)
+        elif not options.promote or times_met(key) < PROMOTED_AT:
+            results = run_by_op(graph, data, backend)
         else:
-            results = run_in_tiers(graph, backend)
+            example = example_of(data)
+            executable = compile_graph(graph, backend, name="pending graph", example=example)
+            if type(executable) is Compiled and executable.prepared is None:
+                _plans.put(key, Plan(executable.loaded, executable.from_input, numbers))
+            results = executable.run(data)
     except OutOfMemoryError as error:
         raise OutOfMemoryError(f"{error}{largest_tensor(graph)}") from None
-    for value, data in zip(outputs, results, strict=True):
-        value.data = data
-        if autograd.is_leaf(value) or not value.requires_grad:
-            value.node = INPUT_NODE
+    pending.show(numbers, results)
 
 
-def run_in_tiers(graph: Graph, backend: Backend) -> list[Buffer]:
-    """Op by op the first two times a graph is met, then as one program."""
-    data = [v.data for v in graph.inputs]
-    try:
-        key = backend.target(), graph.key()
-        times = (_met.get(key) or 0) + 1
-    except TypeError:  # an attribute that cannot be hashed
-        return run_by_op(graph, backend)
+def times_met(key: tuple[str, bytes]) -> int:
+    """How often this was pending, with this time; 1 for what cannot be compared."""
+    times = (_met.get(key) or 0) + 1 if key[1] else 1
     _met.put(key, times)
-    if times < PROMOTED_AT or not options.promote:
-        return run_by_op(graph, backend)
-    executable = _promoted.get(key)
-    if executable is None:
-        executable = compile_graph(
-            self_contained(graph), backend, name="pending graph", example=example_of(data)
-        )
-        _promoted.put(key, executable)
-    return executable.run(data)
+    return times
 
 
 def self_contained(graph: Graph) -> Graph:
@@ -131,8 +131,6 @@ def self_contained(graph: Graph) -> Graph:
 
     A value that requires gradients keeps its node after it was computed.
     """
-    if all(v.node.op is INPUT for v in graph.inputs):
-        return graph
     inputs = []
     for value in graph.inputs:
         inputs.append(input_value(value.type.dtype, value.type.shape))
@@ -140,9 +138,9 @@ def self_contained(graph: Graph) -> Graph:
     return Graph(inputs, inline(graph, inputs))
 
 
-def run_by_op(graph: Graph, backend: Backend) -> list[Buffer]:
+def run_by_op(graph: Graph, data: Sequence[Buffer], backend: Backend) -> list[Buffer]:
     """Tier 0: one program per op, made once for all sizes."""
-    values: dict[Value, Buffer] = {v: v.data for v in graph.inputs}
+    values: dict[Value, Buffer] = dict(zip(graph.inputs, data, strict=True))
     last = last_uses(graph)
     for node in graph.nodes:
         if is_number(node):

@@ -66,7 +66,7 @@ def html(facts: Facts) -> str:
 def cards(facts: Facts) -> str:
     """The headline figures."""
     counts, work = facts.counts, facts.work
-    calls = sum(counts[k] for k in ("launches", "externs", "hosts"))
+    calls = sum(counts[k] for k in ("launches", "externs", "hosts", "collectives"))
     figures = memory_figures(facts)
     compile_time = sum(facts.seconds.values())
     shown = [

@@ -104,7 +104,7 @@ class Facts:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Launches, externs, hosts and copies in the Program's text."""
+        """Launches, externs, hosts, collectives and copies in the Program's text."""
         return ir.cost(self.program) if self.program is not None else {}
 
     @property

@@ -25,9 +25,9 @@ from deepseek.config import options
 from deepseek.errors import ArgumentError, DTypeError, TraceError, format_line, user_line
 from deepseek.ir import graph
 from deepseek.ir.dtype import DType, dtype_of
-from deepseek.ir.graph import INPUT, INPUT_NODE, Attrs, Value, make_node
+from deepseek.ir.graph import INPUT, INPUT_NODE, Attrs, Value, make_value
 from deepseek.ir.op import Op
-from deepseek.ir.shape import Shape, current_sizes, dim, tensor_type
+from deepseek.ir.shape import Shape, current_sizes, dim, is_one, tensor_type
 
 
 class Hooks:
@@ -50,7 +50,8 @@ class Recording(threading.local):
 
     `grad`: whether histories are kept. `autocast`: what the ops of the class "low" compute in, None
     for the dtypes they get. `trace`: the trace going on. `pending`: nodes since the last flush.
-    `losses`: what `backward` started from, computed with the optimizer's next step.
+    `losses`: what `backward` started from, computed with the optimizer's next step. `calls`: how
+    often a user's function was shown a gradient.
     """
 
     def __init__(self) -> None:
@@ -59,6 +60,7 @@ class Recording(threading.local):
         self.trace: Any = None
         self.pending = 0
         self.losses: list[weakref.ref[Tensor]] = []
+        self.calls = 0
 
 
 state = Recording()
@@ -235,9 +237,8 @@ class Tensor:
         """The gradient that `backward` left here. Raises TraceError if a compiled step consumed
         it.
         """
-        note = getattr(state.trace, "note_grad_read", None)
-        if note is not None:
-            note(self)
+        if state.trace is not None:
+            state.trace.note_grad_read(self)
         if isinstance(self._grad, GradientDropped):
             raise TraceError(
                 "this gradient was consumed inside a compiled step and was not kept\n"
@@ -287,7 +288,7 @@ class Tensor:
 
     def item(self) -> Any:
         """The only element as a Python number. Raises ArgumentError if there are more or none."""
-        if self._value.type.numel != 1:
+        if not is_one(self._value.type.numel):
             raise ArgumentError(f"item(): got {self._value.type}; wanted a tensor of one element")
         return self.numpy().item()
 
@@ -332,7 +333,7 @@ class Tensor:
         return int(self._scalar("int"))
 
     def _scalar(self, what: str) -> Any:
-        if self._value.type.numel != 1:
+        if not is_one(self._value.type.numel):
             raise ArgumentError(
                 f"{what}(): got {self._value.type}; wanted a tensor of one element\n"
                 "  help: reduce it first, e.g. with x.any(), x.all() or x.sum()"
@@ -351,8 +352,7 @@ class Tensor:
             raise ArgumentError("a 0-d tensor cannot be iterated over")
         return (self[i] for i in range(len(self)))  # type: ignore[index]
 
-    def __hash__(self) -> int:
-        return id(self)
+    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         if state.trace is not None or self._value.node.op is INPUT and self._value.data is None:
@@ -408,9 +408,7 @@ def value_needed(tensor: Tensor, remedy: str) -> TraceError:
 def record(op: Op, *tensors: Tensor, **attrs: Any) -> Any:
     """Record a node; returns its output, or a tuple of them if the op has several."""
     made = record_values(op, tuple([t._value for t in tensors]), attrs)
-    if len(made) == 1:
-        return Tensor(made[0])
-    return tuple(Tensor(v) for v in made)
+    return Tensor(made[0]) if len(made) == 1 else tuple([Tensor(v) for v in made])
 
 
 def record_values(op: Op, inputs: tuple[Value, ...], attrs: Attrs) -> tuple[Value, ...]:
@@ -459,10 +457,10 @@ def view_of(value: Value) -> np.ndarray[Any, Any]:
 
 def leaf(data: Buffer, dtype: DType, shape: Shape, requires_grad: bool = False) -> Value:
     """A value that holds its data and comes from no op."""
-    type_ = tensor_type(dtype, shape)
-    value = make_node(INPUT, (), {"type": type_, "name": None}, (type_,)).outputs[0]
-    if state.trace is None:  # a trace tells by its place in the order what was made during it
-        value.node = INPUT_NODE  # a node of its own would form a cycle, and keep the buffer a while
+    if state.trace is None:  # a node of its own would form a cycle, and keep the buffer a while
+        value = make_value(INPUT_NODE, tensor_type(dtype, shape))
+    else:  # a trace tells by its place in the order what was made during it
+        value = graph.input_value(dtype, shape)
     value.data = data
     value.requires_grad = requires_grad
     return value
@@ -470,9 +468,7 @@ def leaf(data: Buffer, dtype: DType, shape: Shape, requires_grad: bool = False) 
 
 def leaf_like(value: Value, requires_grad: bool) -> Value:
     """A leaf with the same contents; shares the (never written while shared) buffer."""
-    type_ = value.type
-    made = make_node(INPUT, (), {"type": type_, "name": None}, (type_,)).outputs[0]
-    made.node = INPUT_NODE
+    made = make_value(INPUT_NODE, value.type)
     made.data = value.data
     made.requires_grad = requires_grad
     return made
@@ -496,3 +492,6 @@ def tracing(trace: Any) -> Iterator[Any]:
         yield trace
     finally:
         state.trace = before
+
+
+_runtime.configure_graph(tensor=Tensor, input_node=INPUT_NODE, form=graph.form_of)

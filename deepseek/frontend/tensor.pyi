@@ -18,7 +18,7 @@ from deepseek.ir.graph import Attrs, Value
 from deepseek.ir.op import Op
 from deepseek.ir.shape import Shape, Size
 from deepseek.ops.random import Generator
-from deepseek.ops.reduce import Axis
+from deepseek.ops.reductions import Axis
 from deepseek.ops.splitting import Tensors
 
 class Hooks:
@@ -37,7 +37,7 @@ class Recording(threading.local):
     `grad`: whether histories are kept. `autocast`: what the ops of the class "low"
     compute in, None for the dtypes they get. `trace`: the trace going on. `pending`:
     nodes since the last flush. `losses`: what `backward` started from, computed with the
-    optimizer's next step.
+    optimizer's next step. `calls`: how often a user's function was shown a gradient.
     """
     def __init__(self) -> None: ...
     autocast: DType | None
@@ -157,7 +157,7 @@ class Tensor:
     def _scalar(self, what: str) -> Any: ...
     def __len__(self) -> builtins.int: ...
     def __iter__(self) -> Iterator[Tensor]: ...
-    def __hash__(self) -> builtins.int: ...
+    def __hash__(self) -> int: ...
     def __repr__(self) -> str: ...
     def __format__(self, spec: str) -> str: ...
     def __deepcopy__(self, memo: Any) -> Tensor: ...
@@ -2349,6 +2349,24 @@ class Tensor:
 
         >>> x = ds.zeros(2, 3, 4) >>> ds.transpose(x, 0, 1).shape, ds.transpose(x, (2, 0,
         1)).shape, ds.transpose(x).shape ((3, 2, 4), (4, 2, 3), (4, 3, 2))
+        """
+    def tril(self, diagonal: builtins.int = 0) -> Tensor:
+        """The lower triangles of x's matrices, up to a diagonal; zeros above.
+
+        Raises ShapeError for fewer than two axes.
+
+        >>> ds.tril(ds.ones(2, 3))
+        tensor([[1., 0., 0.],
+                [1., 1., 0.]])
+        """
+    def triu(self, diagonal: builtins.int = 0) -> Tensor:
+        """The upper triangles of x's matrices, from a diagonal on; zeros below.
+
+        Raises ShapeError for fewer than two axes.
+
+        >>> ds.triu(ds.ones(2, 3), 1)
+        tensor([[0., 1., 1.],
+                [0., 0., 1.]])
         """
     def true_divide(self, b: Tensor | builtins.float, /) -> Tensor:
         """a / b; integers are divided as float32.

@@ -71,6 +71,7 @@ class Trace:
     shown: dict[Value, Value] = field(default_factory=dict)  # of arguments: their placeholders
     effects: list[Callable[[], object]] = field(default_factory=list)
     changing: set[int] = field(default_factory=set)  # ids of what the effects will change
+    held: dict[tuple[Any, str], None] = field(default_factory=dict)  # (object, attribute) of ours
 
     # ------------------------------------------------------------------------ called by recording
 

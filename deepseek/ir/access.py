@@ -21,6 +21,7 @@ from deepseek.ir.shape import Shape, TensorType, exprs
 ELEMENTWISE, VIEW, CREATE = Kind.ELEMENTWISE, Kind.VIEW, Kind.CREATE
 
 Index = tuple[Expr, ...]
+Types = tuple[TensorType, ...]
 Read = Callable[..., Expr]
 _fresh = itertools.count()
 
@@ -100,9 +101,7 @@ def view_reads(node: Node, index: Index) -> ViewReads:
     return _view_reads(node.op, types, out, tuple(node.attrs.items()), index)
 
 
-def _view_reads(
-    op: Op, types: tuple[TensorType, ...], out: TensorType, attrs: Any, index: Index
-) -> ViewReads:
+def _view_reads(op: Op, types: Types, out: TensorType, attrs: Any, index: Index) -> ViewReads:
     assert op.meaning is not None
     reads: list[tuple[int, Index, Expr]] = []
 
@@ -209,9 +208,19 @@ def is_alias(node: Node) -> bool:
     """
     if node.op.kind is not VIEW or not node.inputs:
         return False
-    source, out = node.inputs[0].type, node.outputs[0].type
-    index = axes_of(out.shape)
-    reads, plain = view_reads(node, index)
+    types = tuple([v.type for v in node.inputs])
+    out = node.outputs[0].type
+    if out.static and all([t.static for t in types]):
+        try:
+            return _static_is_alias(node.op, types, out, tuple(node.attrs.items()))
+        except TypeError:  # an attribute that cannot be hashed
+            pass
+    return _is_alias(node.op, types, out, tuple(node.attrs.items()))
+
+
+def _is_alias(op: Op, types: Types, out: TensorType, attrs: Any) -> bool:
+    source, index = types[0], axes_of(out.shape)
+    reads, plain = _view_reads(op, types, out, attrs, index)
     if len(reads) != 1 or not plain:
         return False
     ((k, position, guard),) = reads
@@ -219,6 +228,9 @@ def is_alias(node: Node) -> bool:
         return False
     same_count = scalar.as_expr(source.numel) is scalar.as_expr(out.numel)
     return same_count and linear(position, source.shape) is linear(index, out.shape)
+
+
+_static_is_alias = functools.lru_cache(maxsize=1 << 12)(_is_alias)
 
 
 def is_late(node: Node) -> bool:

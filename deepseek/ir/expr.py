@@ -273,10 +273,18 @@ def const(value: Any, dtype: DType = int64) -> Expr:
 def var(
     name: str, dtype: DType = int64, low: int | None = None, extent: Expr | int | None = None
 ) -> Expr:
-    """A variable. Loop variables have low 0 and an extent; size symbols have low 2 and none."""
+    """A variable. Loop variables have low 0 and an extent; sizes have low 1 and none."""
     if isinstance(extent, int):
         extent = const(extent)
     return make("var", (), dtype, (name, low, extent))
+
+
+SIZE_BOUNDS = (1, None)
+
+
+def size_var(name: str) -> Expr:
+    """A size that is known when the code runs, and 1 or more."""
+    return make("var", (), int64, (name, *SIZE_BOUNDS))
 
 
 def load(

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from deepseek import _runtime
 from deepseek.errors import Line
 from deepseek.ir.dtype import DType
 from deepseek.ir.op import Kind, Op, internal
@@ -45,67 +46,69 @@ class Value:
 
 
 class Node:
-    """An op applied to values. `attrs` must not be changed; `sequence` is the recorded order."""
+    """An op applied to values. `attrs` must not be changed; `sequence` is the recorded order.
 
-    __slots__ = ("op", "inputs", "attrs", "outputs", "line", "sequence")
+    `form` numbers what it does to what types: nodes of one form differ in their inputs only. None
+    where nobody has asked yet.
+    """
+
+    __slots__ = ("op", "inputs", "attrs", "outputs", "line", "sequence", "form")
     op: Op
     inputs: tuple[Value, ...]
     attrs: Attrs
     outputs: tuple[Value, ...]
     line: Line | None
     sequence: int
+    form: int | None
 
     def __repr__(self) -> str:
         return f"<node {self.op.name} -> {', '.join(str(v.type) for v in self.outputs)}>"
 
 
-def make_node(
-    op: Op,
-    inputs: tuple[Value, ...],
-    attrs: Attrs,
-    types: Sequence[TensorType],
-    line: Line | None = None,
-) -> Node:
-    """A node whose output types are known."""
-    made = Node()
-    made.op = op
-    made.inputs = inputs
-    made.attrs = attrs
-    made.line = line
-    made.sequence = next(sequence)
-    outputs = []
-    for index, type_ in enumerate(types):
-        value = Value()
-        value.node = made
-        value.index = index
-        value.type = type_
-        value.data = None
-        value.handle = None
-        value.requires_grad = False
-        outputs.append(value)
-    made.outputs = tuple(outputs)
-    return made
+_runtime.configure_nodes(node=Node, value=Value, sequence=sequence)
+make_node: Callable[..., Node] = _runtime.make_node
+"""make_node(op, inputs, attrs, types, line=None, form=None): a node, its output types known."""
+make_value: Callable[[Node, TensorType], Value] = _runtime.make_value
+"""make_value(node, type): the first output of a node that is made otherwise."""
 
 
 def node(op: Op, inputs: tuple[Value, ...], attrs: Attrs, line: Line | None = None) -> Node:
     """A node, its types inferred by the op's rule (remembered where no trace asks about sizes)."""
-    return make_node(op, inputs, attrs, infer(op, tuple([v.type for v in inputs]), attrs), line)
+    form, types = typed(op, tuple([v.type for v in inputs]), attrs)
+    return make_node(op, inputs, attrs, types, line, form)
 
 
-def infer(op: Op, types: tuple[TensorType, ...], attrs: Attrs) -> tuple[TensorType, ...]:
-    """The output types of an op for the given input types."""
+def typed(
+    op: Op, types: tuple[TensorType, ...], attrs: Attrs
+) -> tuple[int, tuple[TensorType, ...]]:
+    """The form of an op on the given input types, 0 where it cannot be compared, and its output
+    types.
+    """
     sizes = current_sizes()
     if sizes is None or not sizes.current:  # else the rule may have to leave guards each time
         try:
-            return _inferred(op, types, tuple(attrs.items()))
+            return _typed(op, types, exact(attrs) if attrs else ())
         except TypeError:  # an attribute that cannot be hashed, or the rule's own error
             pass
-    return tuple(op.infer(*types, **attrs))
+    return 0, tuple(op.infer(*types, **attrs))
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def _inferred(op: Op, types: tuple[TensorType, ...], attrs: Any) -> tuple[TensorType, ...]:
-    return tuple(op.infer(*types, **dict(attrs)))
+def _typed(
+    op: Op, types: tuple[TensorType, ...], attrs: Any
+) -> tuple[int, tuple[TensorType, ...]]:
+    found = tuple(op.infer(*types, **{name: value for name, value, _ in attrs}))
+    return next(_forms), found
+
+
+_forms = itertools.count(1)
+
+
+def form_of(node: Node) -> int:
+    """What a node does to what types, as a number; 0 where that cannot be compared."""
+    if node.form is None:
+        node.form, _ = typed(node.op, tuple([v.type for v in node.inputs]), node.attrs)
+    return node.form
 
 
 def _leaf(*_: Any, type: TensorType, **__: Any) -> tuple[TensorType, ...]:  # noqa: A002
@@ -153,26 +156,37 @@ def constant(array: np.ndarray[Any, Any], dtype: DType) -> Value:
 
 
 def exact(attrs: Attrs) -> tuple[Any, ...]:
-    """Attributes as a key that tells -0.0 from 0.0, and True and 1.0 from 1."""
-    return tuple([(name, _exact(value)) for name, value in attrs.items()])
+    """Attributes as a key that tells -0.0 from 0.0, and True and 1.0 from 1: names, values, and
+    what the values look like.
+    """
+    return tuple([(k, v, _look(v)) for k, v in attrs.items()]) if attrs else ()
 
 
-def _exact(value: Any) -> Any:
+def _look(value: Any) -> Any:
     kind = type(value)
     if kind is float or kind is bool:
         return repr(value)
-    return tuple(map(_exact, value)) if kind is tuple else value
+    return tuple(map(_look, value)) if kind is tuple else None
 
 
 class Graph:
-    """A function from `inputs` to `outputs`: everything between is reached from the outputs."""
+    """A function from `inputs` to `outputs`: everything between is reached from the outputs.
 
-    __slots__ = ("inputs", "outputs", "_nodes")
+    `nodes` is for who has just walked there: all of them, in recorded order.
+    """
 
-    def __init__(self, inputs: Iterable[Value], outputs: Iterable[Value]) -> None:
+    __slots__ = ("inputs", "outputs", "_nodes", "_hash")
+
+    def __init__(
+        self,
+        inputs: Iterable[Value],
+        outputs: Iterable[Value],
+        nodes: tuple[Node, ...] | None = None,
+    ) -> None:
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
-        self._nodes: tuple[Node, ...] | None = None
+        self._nodes = nodes
+        self._hash: int | None = None
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -193,7 +207,9 @@ class Graph:
         return isinstance(other, Graph) and (self is other or self.key() == other.key())
 
     def __hash__(self) -> int:
-        return hash(self.key())
+        if self._hash is None:
+            self._hash = hash(self.key())
+        return self._hash
 
     def key(self) -> tuple[Any, ...]:
         """The structure as a hashable value: equal for graphs that do the same in the same way."""

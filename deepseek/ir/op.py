@@ -14,7 +14,8 @@ and never names. `meaning` is a function whose form depends on the kind:
     COMPOSITE    the op's own Python function (`expand`), on Tensors
     CONTROL      (**attrs) -> Branch | Repeat | Walk               how its body graphs are run
     ORDER        (inputs, outputs, **attrs) -> sizes               what the runtime's routine takes
-    HOST, COLLECTIVE: run by the Program; no scalar meaning
+    COLLECTIVE   (*inputs, **attrs) -> Message                     what the group's ranks do
+    HOST         none: a Python function, run by the Program
 """
 
 from __future__ import annotations
@@ -139,6 +140,24 @@ class Walk(NamedTuple):
     carries: int
     length: Any
     reverse: bool
+
+
+class Message(NamedTuple):
+    """What a rank asks of its group: `verb` is a word of the runtime's.
+
+    Of the op's inputs the first, and of its outputs too, is its turn, which keeps collectives in
+    order and has no elements; the second, if any, is what goes over. `count`: the elements given.
+    `peer` is the root, or whom an exchange gives to, `source` whom it takes from; -1 for nobody.
+    """
+
+    group: str
+    ranks: int
+    verb: str
+    dtype: DType
+    count: Any  # a size; in a Program an Expr
+    reduction: str = "none"
+    peer: int = -1
+    source: int = -1
 
 
 class Sample(NamedTuple):

@@ -30,11 +30,12 @@ class Recent(Generic[K, V]):
 
     def get(self, key: K) -> V | None:
         """The value, which counts as a use, or None."""
-        with suppress(KeyError):  # another thread may drop it between these two
+        try:
             value = self.entries[key]
             self.entries.move_to_end(key)
-            return value
-        return None
+        except KeyError:  # also where another thread drops it between these two
+            return None
+        return value
 
     def put(self, key: K, value: V) -> None:
         self.entries[key] = value

@@ -23,6 +23,7 @@ from deepseek.ir.expr import (
     FUNCTIONS,
     LEAVES,
     ONE,
+    SIZE_BOUNDS,
     TRUE,
     ZERO,
     Expr,
@@ -32,6 +33,7 @@ from deepseek.ir.expr import (
     const,
     load,
     make,
+    size_var,
     var,
 )
 from deepseek.ir.integer import bounds, from_terms, is_nonnegative, terms
@@ -329,9 +331,10 @@ def coefficient(e: Expr, variable: Expr) -> Expr | None:
 
 
 __all__ = [
-    "Expr", "FALSE", "FUNCTIONS", "Function", "LEAVES", "ONE", "TRUE", "Terms", "ZERO", "add",
-    "and_", "as_expr", "bitcast", "bool_", "bounds", "call", "cast", "coefficient", "const",
-    "convert", "evaluate", "floordiv", "free_of", "from_terms", "int64", "is_nonnegative", "load",
-    "make", "maximum", "minimum", "mod", "mul", "neg", "not_", "product", "rebuild", "sub",
-    "substitute", "terms", "var", "variables", "walk", "where",
+    "Expr", "FALSE", "FUNCTIONS", "Function", "LEAVES", "ONE", "SIZE_BOUNDS", "TRUE", "Terms",
+    "ZERO", "add", "and_", "as_expr", "bitcast", "bool_", "bounds", "call", "cast",
+    "coefficient", "const", "convert", "evaluate", "floordiv", "free_of", "from_terms", "int64",
+    "is_nonnegative", "load", "make", "maximum", "minimum", "mod", "mul", "neg", "not_",
+    "product", "rebuild", "size_var", "sub", "substitute", "terms", "var", "variables", "walk",
+    "where",
 ]  # fmt: skip

@@ -34,16 +34,20 @@ class Guard:
 
 
 class Sizes:
-    """What the size symbols of one trace stand for, and what the trace asked about them."""
+    """What the size symbols of one trace stand for, and what the trace asked about them.
 
-    def __init__(self, current: dict[Expr, int] | None = None) -> None:
+    Whoever can make the trace again with numbers, `repeatable`, may let symbols stand for 1.
+    """
+
+    def __init__(self, current: dict[Expr, int] | None = None, repeatable: bool = False) -> None:
         self.current: dict[Expr, int] = dict(current or {})
+        self.repeatable = repeatable
         self.guards: dict[Expr, Guard] = {}
         self._equal: dict[Expr, Expr] = {}
 
     def symbol(self, size: int) -> Expr:
-        """A fresh symbol that stands for `size` now. Sizes 0 and 1 never become symbols."""
-        symbol = scalar.var(f"n{len(self.current)}", low=2)
+        """A fresh symbol that stands for `size` now. A size of 0 never becomes a symbol."""
+        symbol = scalar.size_var(f"n{len(self.current)}")
         self.current[symbol] = size
         return symbol
 
@@ -78,6 +82,18 @@ class Sizes:
         if a.fn == "var" and a is not b:
             step = {a: b}
             self._equal = {k: scalar.substitute(v, step) for k, v in self._equal.items()} | step
+
+
+class NumberNeeded(BaseException):
+    """What a trace has to do depends on whether a symbolic size is 1, and now it is.
+
+    An axis of size 1 is spread, or left out. So the trace is made again with numbers for these
+    symbols. No Exception, since no code that is traced is to catch it.
+    """
+
+    def __init__(self, symbols: Sequence[Expr]) -> None:
+        super().__init__(*symbols)
+        self.symbols = symbols
 
 
 class _Active(threading.local):
@@ -136,6 +152,18 @@ def is_true(condition: Expr) -> bool:
     return _active.sizes.ask(condition)
 
 
+def is_one(size: Size) -> bool:
+    """Whether a size is 1. Raises NumberNeeded where a symbolic one is 1 in the active trace."""
+    if isinstance(size, int):
+        return size == 1
+    sizes = _active.sizes
+    if sizes is None or not sizes.repeatable:
+        return False
+    if sizes.ask(scalar.call("eq", size, scalar.ONE)):
+        raise NumberNeeded(scalar.variables(size))
+    return False
+
+
 def is_positive(size: Size) -> bool:
     """Whether a size is 1 or more; asks the active trace, and takes it for granted without one."""
     if isinstance(size, int):
@@ -192,7 +220,9 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
             other = shape[axis]
             if type(size) is int and size == 1:
                 size = other
-            elif not (type(other) is int and other == 1) and not same(size, other):
+            elif type(other) is int and other == 1:
+                continue
+            elif not (same(size, other) or is_one(size) or is_one(other)):
                 raise ShapeError(f"sizes {size} and {other} of axis {axis} do not broadcast")
         out.append(size)
     return tuple(out)

@@ -139,7 +139,7 @@ def expr_text(e: Expr) -> str:
         return repr(e.attr) if e.dtype.name in ("int64", "bool") else f"{e.dtype.name}({e.attr!r})"
     if e.fn == "var":
         name, low, extent = e.attr
-        if e.dtype.name == "int64" and low == 2 and extent is None and _is_symbol(name):
+        if e.dtype.name == "int64" and (low, extent) == scalar.SIZE_BOUNDS and _is_symbol(name):
             return str(name)
         end = None if extent is None else expr_text(extent)
         return f"var({name!r}, {e.dtype.name}, {low}, {end})"
@@ -385,7 +385,7 @@ class Parser:
             return DTYPES[text.removeprefix("numpy.")].numpy.type(self.until(")", self.literal)[0])
         if self.accept("("):
             return self.called(text, self.until(")", self.literal))
-        return scalar.var(text, low=2)
+        return scalar.size_var(text)
 
     def typed(self) -> Any:
         """`float32`, `float32(1.0)`, `float32[2]` or `float32[2]{1.0, 2.0}`."""

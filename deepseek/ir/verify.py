@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from deepseek.errors import DeepseekError, FormatError, VerifyError, format_line
-from deepseek.ir.graph import CONSTANT, Array, Graph, Node, Value, infer
+from deepseek.ir.graph import CONSTANT, Array, Graph, Node, Value, typed
 from deepseek.ir.op import Kind
 from deepseek.ir.text import literal_text
 
@@ -82,7 +82,7 @@ def _type_problems(node: Node) -> Iterator[str]:
     if not all(t.static for t in types + given):
         return
     try:
-        wanted = infer(node.op, types, node.attrs)
+        _, wanted = typed(node.op, types, node.attrs)
     except DeepseekError as error:
         yield f"its type rule refuses the inputs: {error}"
         return

@@ -12,8 +12,15 @@ from deepseek.ir import scalar
 from deepseek.ir.graph import Value
 from deepseek.ir.scalar import ONE, TRUE, ZERO, Expr
 from deepseek.ir.shape import Shape
-from deepseek.kernel import schedule
-from deepseek.kernel.equation import Equation, equation_of, guarded, guarded_variables, stride
+from deepseek.kernel.equation import (
+    Equation,
+    equation_of,
+    guarded,
+    guarded_variables,
+    is_plain,
+    joined,
+    stride,
+)
 from deepseek.kernel.evaluate import Evaluator
 from deepseek.kernel.ir import (
     SERIAL,
@@ -24,13 +31,16 @@ from deepseek.kernel.ir import (
     Carry,
     Fold,
     Loop,
+    Prefetch,
     Stmt,
     Store,
 )
 from deepseek.kernel.loops import Nest, Span, blocks, ceil_div, grid, is_small, substituted
 from deepseek.kernel.packed import packed_nest
-from deepseek.kernel.schedule import Problem, Schedule, Sizes
+from deepseek.kernel.problem import COLUMNS, PACKED, SWEEP, Problem, Schedule, Sizes, machine_of
+from deepseek.kernel.schedule import schedule_of
 
+AHEAD = 2  # turns of a sweep that memory is asked for early
 ROW_LANES = (
     32  # virtual lanes of a sum along memory: fixed, so that sums do not depend on the machine
 )
@@ -44,17 +54,27 @@ def contract_region(
 ) -> Nest:
     """The nest of a region with one contraction; `lanes` is the target's float32 vector width."""
     equation = equation_of(ev, shape, outputs)
-    plan = schedule.schedule_of(problem_of(equation, lanes))
+    plan = schedule_of(problem_of(equation, lanes))
+    if plan.form == PACKED and plan.column_tile and _waste(equation, plan):
+        as_one = joined(equation)
+        plan_as_one = schedule_of(problem_of(as_one, lanes))
+        if plan_as_one.form == PACKED:
+            equation, plan = as_one, plan_as_one
     return nest_of(equation, plan)
+
+
+def _waste(equation: Equation, plan: Schedule) -> bool:
+    """Whether vectors along the last column axis are not filled."""
+    return scalar.mod(equation.columns[-1].extent, scalar.const(plan.lanes)) is not ZERO
 
 
 def nest_of(equation: Equation, plan: Schedule) -> Nest:
     """The nest of an equation under a schedule."""
-    if plan.form == schedule.PACKED:
+    if plan.form == PACKED:
         return packed_nest(equation, plan)
-    if plan.form == schedule.COLUMNS:
+    if plan.form == COLUMNS:
         return columns_nest(equation, plan)
-    if plan.form == schedule.SWEEP:
+    if plan.form == SWEEP:
         return sweep_nest(equation, plan)
     return rows_nest(equation, plan)
 
@@ -71,13 +91,16 @@ def problem_of(equation: Equation, lanes: int) -> Problem:
         sizes_of(equation.rows),
         sizes_of(equation.columns),
         sizes_of(equation.folded),
-        schedule.machine_of(lanes, dtype.itemsize),
+        machine_of(lanes, dtype.itemsize),
         dtype.is_float or dtype.bits == 32,
+        along(equation.left, equation.rows),
         along(equation.left, equation.folded),
         along(equation.right, equation.folded),
         along(equation.right, equation.columns),
         bool(guarded_variables(equation.left)),
         bool(guarded_variables(equation.right)),
+        is_plain(equation.left, dtype),
+        is_plain(equation.right, dtype),
     )
 
 
@@ -141,7 +164,13 @@ def sweep_nest(equation: Equation, plan: Schedule) -> Nest:
         places.append({span.var: k})
         inside.append(scalar.call("lt", k, span.extent))
     outer, rows = _tile(equation.rows, plan.row_tile)
-    sums: list[Stmt] = []
+    following = {number: scalar.add(number, scalar.const(AHEAD))}
+    read = [scalar.substitute(equation.right, split | place) for place in places]
+    sums: list[Stmt] = [
+        Prefetch(e.name, scalar.substitute(e.args[0], following))
+        for e in scalar.walk(read)
+        if e.fn == "load" and not scalar.free_of(e.args[0], lane.var)
+    ]
     stores: list[Store] = []
     for row, (change, guard) in enumerate(rows):
         change = change | split

@@ -21,7 +21,15 @@ from deepseek.ir.shape import Shape, exprs
 from deepseek.kernel import congruence
 from deepseek.kernel.evaluate import Evaluator, working
 from deepseek.kernel.ir import Buffer, Store
-from deepseek.kernel.loops import Span, coalesce, is_small, store_to, substituted
+from deepseek.kernel.loops import (
+    Span,
+    coalesce,
+    is_small,
+    load_indices,
+    mergeable,
+    store_to,
+    substituted,
+)
 
 MOST_REMAINDERS = 8  # that an axis of remainders has
 
@@ -203,6 +211,62 @@ def _split_one(spans: list[Span], roots: list[Expr]) -> tuple[list[Span], dict[E
     return None
 
 
+# ----------------------------------------------------------------------------------- joining axes
+
+
+def joined(equation: Equation) -> Equation:
+    """The same with the last two column axes as one, where memory is stepped through as one.
+
+    Conditions may tell them apart, as the edges of a picture do: these ask for quotients and
+    remainders of the axis instead.
+    """
+    if len(equation.columns) < 2:
+        return equation
+    outer, inner = equation.columns[-2:]
+    after = [e for s in equation.stores for e in (s.value, s.guard)]
+    indices = load_indices([equation.left, equation.right, *after])
+    indices += [s.index for s in equation.stores]
+    if inner.extent.fn != "const" or not mergeable(outer, inner, indices, set()):
+        return equation
+    extent = scalar.mul(outer.extent, inner.extent)
+    both = scalar.var(f"{outer.var.name}_{inner.var.name}", low=0, extent=extent)
+    inside = {outer.var: scalar.ZERO, inner.var: both}
+    elsewhere = {
+        outer.var: scalar.floordiv(both, inner.extent),
+        inner.var: scalar.mod(both, inner.extent),
+    }
+    stores = [
+        replace(
+            s,
+            index=scalar.substitute(s.index, inside),
+            value=_joined(s.value, inside, elsewhere),
+            guard=_joined(s.guard, inside, elsewhere),
+        )
+        for s in equation.stores
+    ]
+    return replace(
+        equation,
+        columns=[*equation.columns[:-2], Span(both, extent)],
+        right=_joined(equation.right, inside, elsewhere),
+        stores=stores,
+    )
+
+
+def _joined(e: Expr, inside: dict[Expr, Expr], elsewhere: dict[Expr, Expr]) -> Expr:
+    """`e` with variables replaced, in other ways inside indices and outside."""
+    done: dict[Expr, Expr] = {}
+    for node in scalar.walk([e]):
+        args = tuple([done[a] for a in node.args])
+        if node.fn == "load":
+            index = scalar.substitute(node.args[0], inside)
+            done[node] = scalar.load(node.name, node.dtype, index, *args[1:])
+        elif node in elsewhere:
+            done[node] = elsewhere[node]
+        else:
+            done[node] = node if args == node.args else scalar.rebuild(node, args)
+    return done[e]
+
+
 # ----------------------------------------------------------------------------------------- reading
 
 
@@ -217,6 +281,11 @@ def stride(e: Expr, var: Expr) -> int | None:
             return None
         found.add(step.value)
     return found.pop() if len(found) == 1 else 0 if not found else None
+
+
+def is_plain(e: Expr, dtype: DType) -> bool:
+    """Whether an operand is an element of memory, read without a condition or a conversion."""
+    return e.fn == "load" and len(e.args) == 1 and e.dtype is dtype
 
 
 def guarded_variables(e: Expr) -> set[Expr]:

@@ -29,6 +29,7 @@ from deepseek.kernel.ir import (
     Let,
     Loop,
     Mma,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -109,6 +110,8 @@ class _Machine:
                     self._fold(stmt)
                 case Mma():
                     self._mma(stmt)
+                case Prefetch():
+                    self.value(stmt.index)  # what the index itself reads must be there
 
     def _loop(self, axis: Axis, body: Sequence[Stmt]) -> None:
         extent = self.value(axis.extent)
@@ -209,15 +212,15 @@ class _Machine:
         a_at, b_at, depth = (self.value(e) for e in (mma.a_at, mma.b_at, mma.depth))
         outer = self.shape, self.mask
         self.shape = (mma.m, mma.n, *self.shape)
-        total = self._read(mma.acc, i * mma.n + j)
+        total = self._read(mma.acc, i * mma.width + j)
         for k in range(self._most(depth)):
             self.mask = outer[1] & (k < depth)
-            a_index = a_at + k * (mma.step or mma.m) + i * mma.row
+            a_index = a_at + k * mma.step + i * mma.row
             a = self._read(mma.a, a_index).astype(acc.numpy).astype(wide)
-            b = self._read(mma.b, b_at + k * mma.n + j).astype(acc.numpy).astype(wide)
+            b = self._read(mma.b, b_at + k * mma.pitch + j).astype(acc.numpy).astype(wide)
             total = np.where(self.mask, (a * b + total.astype(wide)).astype(acc.numpy), total)
         self.mask = outer[1]
-        self._write(mma.acc, i * mma.n + j, total, np.True_, None)
+        self._write(mma.acc, i * mma.width + j, total, np.True_, None)
         self.shape, self.mask = outer
 
     # -------------------------------------------------------------------------------------- memory

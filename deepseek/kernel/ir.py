@@ -6,6 +6,7 @@
          | Loop(axis, body)                       grid, serial, vector or unroll
          | Fold(axes, carries, body, prefix)      several carried values over one or more axes
          | Mma(acc, a, a_at, b, b_at, depth, …)   acc[i, j] += sum_k a[i, k] * b[k, j]
+         | Prefetch(buffer, index)                     it will be read soon
          | Barrier()
     Expr = deepseek.ir.scalar.Expr                pure scalars, `load` reads a buffer
 
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from deepseek.ir.dtype import DType
-from deepseek.ir.scalar import FALSE, TRUE, Expr
+from deepseek.ir.scalar import FALSE, TRUE, Expr, walk
 
 GLOBAL = "global"  # a kernel argument
 SHARED = "shared"  # scratch of one grid task (one thread's stack or cache on a CPU)
@@ -78,6 +79,17 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefetch:
+    """A hint that changes no value: buffer[index] will be read soon, so memory may bring it now.
+
+    Nothing is read: the index may lie beyond the buffer.
+    """
+
+    buffer: str
+    index: Expr
+
+
+@dataclass(frozen=True, slots=True)
 class Loop:
     axis: Axis
     body: tuple[Stmt, ...]
@@ -106,26 +118,26 @@ class Fold:
 
     A vector axis is folded in a fixed number of virtual lanes (`lanes`, a power of two that does
     not depend on the target), element e going to lane e % lanes in increasing order; the lanes are
-    then merged pairwise: lane i with lane i + lanes/2, halving. `body` holds Lets evaluated per
-    element before `step`; `prefix` holds Stores evaluated per element after it, seeing the new
-    carries (serial axes only).
+    then merged pairwise: lane i with lane i + lanes/2, halving. `body` is run per element before
+    `step`; `prefix` holds Stores evaluated per element after it, seeing the new carries (serial
+    axes only).
     """
 
     axes: tuple[Axis, ...]
     carries: tuple[Carry, ...]
-    body: tuple[Let, ...] = ()
+    body: tuple[Let | Prefetch, ...] = ()
     prefix: tuple[Store, ...] = ()
     lanes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Mma:
-    """acc[i*n + j] += sum over k < depth of a[a_at + i*row + k*step] * b[b_at + k*n + j].
+    """acc[i*width + j] += sum over k < depth of a[a_at + i*row + k*step] * b[b_at + k*pitch + j].
 
-    `acc` is a REGISTER buffer of m*n accumulators; a and b are packed panels in their own dtype,
-    products are made and summed in acc's dtype, k in increasing order, each step one fused
-    multiply-add. The panel of a lies k by k (row 1, step m; what a step of 0 stands for) or row by
-    row (step 1).
+    For i < m and j < n. `acc` is a REGISTER buffer; a and b are panels, or operands where they lie,
+    in their own dtype, products are made and summed in acc's dtype, k in increasing order, each
+    step one fused multiply-add. Panels that are packed k by k have row 1, and step m, pitch n and
+    width n, which is what zeros stand for.
     """
 
     acc: str
@@ -138,6 +150,12 @@ class Mma:
     n: int
     row: int = 1
     step: int = 0
+    pitch: int = 0
+    width: int = 0
+
+    def __post_init__(self) -> None:
+        for name, usual in (("step", self.m), ("pitch", self.n), ("width", self.n)):
+            object.__setattr__(self, name, getattr(self, name) or usual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +163,7 @@ class Barrier:
     """All lanes of a grid task arrive before any goes on (no effect where a task is one thread)."""
 
 
-Stmt = Let | Store | Loop | Fold | Mma | Barrier
+Stmt = Let | Store | Loop | Fold | Mma | Prefetch | Barrier
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +215,16 @@ def statements(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
             yield from stmt.prefix
 
 
+def buffers_read(body: tuple[Stmt, ...]) -> set[str]:
+    """The buffers that statements read, accumulators of an Mma left out."""
+    found = set()
+    for stmt in statements(body):
+        found |= {e.name for e in walk(expressions(stmt)) if e.fn == "load"}
+        if isinstance(stmt, Mma):
+            found |= {stmt.a, stmt.b}
+    return found
+
+
 def expressions(stmt: Stmt) -> tuple[Expr, ...]:
     """The expressions a statement itself holds."""
     match stmt:
@@ -213,5 +241,7 @@ def expressions(stmt: Stmt) -> tuple[Expr, ...]:
             return tuple(parts)
         case Mma(_, _, a_at, _, b_at, depth):
             return a_at, b_at, depth
+        case Prefetch(_, index):
+            return (index,)
         case _:
             return ()

@@ -128,7 +128,7 @@ def with_length(
     span: Span, change: dict[Expr, Expr]
 ) -> tuple[list[Span], dict[Expr, Expr], dict[Expr, Expr]]:
     """A lone axis whose extent is a run-time argument: the axis, the substitution, the argument."""
-    length = scalar.var("length", low=2)
+    length = scalar.size_var("length")
     flat = Span(scalar.var("i", low=0, extent=length), length, span.folded)
     step = {span.var: flat.var}
     changed = {k: scalar.substitute(v, step) for k, v in change.items()} | step

@@ -31,12 +31,13 @@ from deepseek.kernel.ir import (
     Mma,
     Stmt,
     Store,
+    buffers_read,
     expressions,
     statements,
 )
 from deepseek.kernel.pointwise import pointwise
+from deepseek.kernel.problem import has_threads
 from deepseek.kernel.reduction import reduce_region
-from deepseek.kernel.schedule import has_threads
 from deepseek.kernel.streaming import HEAVY, streamed
 
 
@@ -114,19 +115,20 @@ def assemble(
     body: Graph, nest: loops.Nest, sources: list[Buffer], outputs: list[Buffer]
 ) -> Lowered:
     """Collect what the statements use into a Kernel."""
-    exprs = [e for s in statements(nest.body) for e in expressions(s)]
+    exprs = expressions_in(nest.body)
     nodes = scalar.walk(exprs)
-    loaded = {e.name for e in nodes if e.fn == "load"}
+    loaded = buffers_read(nest.body)
     used = [(i, b) for i, b in enumerate(sources) if b.name in loaded]
     types = [body.inputs[i].type for i, _ in used] + [v.type for v in body.outputs]
-    if polyfill.instructions(exprs) < HEAVY:
+    if all(polyfill.instructions(expressions_in((s,))) < HEAVY for s in task_of(nest.body)):
         outputs = [
             replace(b, streamed=streamed(types, v.type, nest.lengths))
             for b, v in zip(outputs, body.outputs, strict=True)
         ]
     found = {*nodes, *scalar.walk([b.streamed for b in outputs])}
     symbols = sorted(
-        (e for e in found if e.fn == "var" and e.attr[1:] == (2, None)), key=lambda e: e.text
+        (e for e in found if e.fn == "var" and e.attr[1:] == scalar.SIZE_BOUNDS),
+        key=lambda e: e.text,
     )
     arguments = {s: nest.lengths.get(s, s) for s in symbols}
     buffers = (*(b for _, b in used), *outputs, *nest.scratch)
@@ -168,14 +170,22 @@ def formatted(lines: tuple[Line, ...], folder: str) -> tuple[str, ...]:
 
 def grain_of(kernel: Kernel, arguments: dict[Expr, Expr]) -> Expr:
     """Grid tasks that make about 16,000 elements: fewer are not worth another thread."""
-    body: Sequence[Stmt] = kernel.body
-    while len(body) == 1 and isinstance(body[0], Loop) and body[0].axis.kind == GRID:
-        body = body[0].body
-    elements = scalar.substitute(elements_of(body), arguments)
+    elements = scalar.substitute(elements_of(task_of(kernel.body)), arguments)
     if any(v not in arguments.values() for v in scalar.variables(elements)):
         return scalar.ONE
     worth = scalar.floordiv(scalar.const(16384), scalar.maximum(scalar.ONE, elements))
     return scalar.maximum(scalar.ONE, worth)
+
+
+def task_of(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+    """What the grid loops are around."""
+    while len(body) == 1 and isinstance(body[0], Loop) and body[0].axis.kind == GRID:
+        body = body[0].body
+    return body
+
+
+def expressions_in(body: tuple[Stmt, ...]) -> list[Expr]:
+    return [e for s in statements(body) for e in expressions(s)]
 
 
 def elements_of(body: Sequence[Stmt]) -> Expr:
@@ -222,15 +232,20 @@ def in_place(
     order = list(in_order(kernel.body, ()))
     reads: dict[str, list[tuple[int, Expr]]] = {}
     writes: dict[str, list[tuple[int, Store, tuple[Axis, ...]]]] = {}
+    elsewhere: set[str] = set()
     for position, (stmt, axes) in enumerate(order):
         for e in scalar.walk(expressions(stmt)):
             if e.fn == "load":
                 reads.setdefault(e.name, []).append((position, e.args[0]))
+        if isinstance(stmt, Mma):
+            elsewhere |= {stmt.a, stmt.b}
         if isinstance(stmt, Store):
             writes.setdefault(stmt.buffer, []).append((position, stmt, axes))
 
     def may_take(out: Buffer, source: Buffer) -> bool:
         if source.dtype.itemsize != out.dtype.itemsize or len(writes[out.name]) != 1:
+            return False
+        if source.name in elsewhere:
             return False
         position, store, axes = writes[out.name][0]
         moving = scalar.variables(store.index)

@@ -1,25 +1,33 @@
-"""The packed form of a contraction: panels in scratch, a register tile over them.
+"""The packed form of a contraction: a register tile over panels of both operands.
 
 In flow an Equation and its Schedule; out flows a Nest. Its grid is batch x row pieces x column
 pieces; a task packs its rows once, then panel by panel of columns, and for each pair of panels runs
-the register tile and computes whatever is stored. Sums longer than a panel wait in scratch between
-panels.
+the register tile and computes whatever is stored. An operand that lies in memory as the register
+tile reads it is not packed. Sums longer than a panel wait in scratch between panels.
 
-    a   row panels     place i, k at i * row + k (along memory), or at k * height + i
-    b   one column panel     k * width + j
-    c   unfinished sums (only where the sum has several panels)
-    acc the register tile    i * width + j
+    a    row panels     place i, k at i * row + k (along memory), or at k * height + i
+    b    one column panel     k * width + j
+    c    unfinished sums (only where the sum has several panels)
+    acc  the register tile    i * width + j; the last columns have one of their own
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deepseek.ir import scalar
+from deepseek.ir.dtype import int64
 from deepseek.ir.scalar import ONE, TRUE, ZERO, Expr, const
-from deepseek.kernel.equation import Equation, guarded, guarded_variables, offset_in, stride
+from deepseek.kernel.equation import (
+    Equation,
+    guarded,
+    guarded_variables,
+    is_plain,
+    offset_in,
+    stride,
+)
 from deepseek.kernel.ir import (
     REGISTER,
     SERIAL,
@@ -28,17 +36,19 @@ from deepseek.kernel.ir import (
     VECTOR,
     Axis,
     Buffer,
-    Let,
     Loop,
     Mma,
     Stmt,
     Store,
 )
-from deepseek.kernel.loops import Nest, Span, coalesce, grid, substituted
-from deepseek.kernel.schedule import Schedule
+from deepseek.kernel.loops import Nest, Span, ceil_div, coalesce, grid, substituted
+from deepseek.kernel.problem import Schedule
+from deepseek.kernel.tiling import Panel, Tiling, depth_of, divides
 
 LINE = 16  # elements that rows of a panel are padded to
 UNROLLED = 16  # runs of a panel's columns that are written out
+SIMPLE = 4  # scalars of a store that is written out for each row of a register tile
+MOST_RUNS = 32  # that are written out so
 
 
 def packed_nest(equation: Equation, plan: Schedule) -> Nest:
@@ -47,80 +57,32 @@ def packed_nest(equation: Equation, plan: Schedule) -> Nest:
 
 
 @dataclass(frozen=True)
-class Tiling:
-    """One side's axes cut into panels of `tile` places, numbered along the last axis first."""
+class Part:
+    """A register tile over some of the columns: all panels but the last ones, or the last ones.
 
-    name: str
-    spans: list[Span]
-    tile: tuple[int, ...]
+    `packed` is the panel as it is copied, `own` the columns that there are.
+    """
 
-    def counts(self) -> list[Expr]:
-        return [_pieces(s.extent, t) for s, t in zip(self.spans, self.tile, strict=True)]
+    acc: str
+    width: int
+    layout: list[tuple[int, int]]
+    packed: Panel
+    own: Panel
+    when: Expr  # whether a panel is one of these
 
-    def total(self) -> Expr:
-        return scalar.product(self.counts())
-
-    def start(self, panel: Expr) -> tuple[list[Let], list[Expr]]:
-        """Where a panel begins on each axis."""
-        lets: list[Let] = []
-        places: list[Expr] = []
-        rest = panel
-        for number in range(len(self.spans) - 1, -1, -1):
-            count = self.counts()[number]
-            at = rest if number == 0 else scalar.mod(rest, count)
-            rest = ZERO if number == 0 else scalar.floordiv(rest, count)
-            if count is ONE:
-                places.insert(0, ZERO)
-                continue
-            coordinate = scalar.var(f"{self.name}p{number}", low=0, extent=count)
-            lets.append(Let(coordinate, at))
-            places.insert(0, scalar.mul(coordinate, const(self.tile[number])))
-        return lets, places
-
-    def inside(self, start: Sequence[Expr], whole: bool) -> list[Span]:
-        """The places of a panel: all of the tile, or only those that the axes have."""
-        spans = []
-        for number, (s, t, at) in enumerate(zip(self.spans, self.tile, start, strict=True)):
-            extent = const(t)
-            if not whole and not _divides(s.extent, t):
-                extent = scalar.minimum(extent, scalar.sub(s.extent, at))
-            var = scalar.var(f"{self.name}q{number}", low=0, extent=extent)
-            spans.append(Span(var if t > 1 else ZERO, extent))
-        return spans
-
-    def at(self, start: Sequence[Expr], inside: Sequence[Span]) -> dict[Expr, Expr]:
-        """The axes' variables at a place of a panel."""
-        return {
-            s.var: scalar.add(a, q.var) for s, a, q in zip(self.spans, start, inside, strict=True)
-        }
-
-    def guard(self, where: dict[Expr, Expr]) -> Expr:
-        """Whether a place of a panel is one of the axes."""
-        parts = [
-            scalar.call("lt", where[s.var], s.extent)
-            for s, t in zip(self.spans, self.tile, strict=True)
-            if not _divides(s.extent, t)
-        ]
-        return scalar.and_(*parts)
+    def column(self, places: Sequence[Expr]) -> Expr:
+        """The number of a column in its panel."""
+        return offset_in([places[axis] for axis, _ in self.layout], [n for _, n in self.layout])
 
 
 @dataclass(frozen=True)
-class Depth:
-    """The part of the folded axes that one panel sums over."""
+class Reading:
+    """How a register tile reads an operand: the first element, and steps along its two sides."""
 
-    lets: list[Let]
-    change: dict[Expr, Expr]  # the folded variables there
-    spans: list[Span]  # the places of a panel
-    number: Expr  # of the part
-    count: Expr  # of parts
-
-    @property
-    def length(self) -> Expr:
-        return scalar.product(s.extent for s in self.spans)
-
-    @property
-    def position(self) -> Expr:
-        return offset_in([s.var for s in self.spans], [s.extent for s in self.spans])
+    buffer: str
+    at: Expr
+    across: int  # from row to row
+    along: int  # from one place of the sum to the next
 
 
 class _Packed:
@@ -128,8 +90,8 @@ class _Packed:
         self.equation = equation
         self.plan = plan
         self.rows = Tiling("m", equation.rows, plan.row_tile)
-        self.columns = Tiling("n", equation.columns, plan.column_tile)
-        self.depth = self._depth()
+        self.columns = Tiling("n", equation.columns, plan.column_tile, plan.rest)
+        self.depth = depth_of(equation.folded, plan.split, plan.block)
         inner = [s.extent.value for s in equation.folded[plan.split + 1 :]]
         self.longest = plan.block * math.prod(inner)
         self.by_rows = self._along_memory()
@@ -138,36 +100,8 @@ class _Packed:
             self.row = LINE * (lines + 1 - lines % 2)  # rows begin in different sets of a cache
         else:
             self.row = 1
-        self.layout = plan.layout
         self.panel = plan.height * (self.row if self.by_rows else self.longest)
         self.dtype = equation.dtype
-
-    def _depth(self) -> Depth:
-        folded, plan = self.equation.folded, self.plan
-        if not folded:
-            return Depth([], {}, [], ZERO, ONE)
-        outer, split, inner = folded[: plan.split], folded[plan.split], folded[plan.split + 1 :]
-        pieces = _pieces(split.extent, plan.block)
-        count = scalar.product([*(s.extent for s in outer), pieces])
-        number = ZERO if count is ONE else scalar.var("kb", low=0, extent=count)
-        lets: list[Let] = []
-        change: dict[Expr, Expr] = {}
-        piece = ZERO if pieces is ONE else scalar.mod(number, pieces) if outer else number
-        rest = scalar.floordiv(number, pieces)
-        for s in reversed(outer):
-            lets.append(Let(s.var, rest if s is outer[0] else scalar.mod(rest, s.extent)))
-            rest = scalar.floordiv(rest, s.extent)
-        if pieces is not ONE and outer:
-            bound = scalar.var("ks", low=0, extent=pieces)
-            lets.append(Let(bound, piece))
-            piece = bound
-        start = scalar.mul(piece, const(plan.block))
-        length = const(plan.block)
-        if not _divides(split.extent, plan.block):
-            length = scalar.minimum(length, scalar.sub(split.extent, start))
-        place = ZERO if length is ONE else scalar.var("ki", low=0, extent=length)
-        change[split.var] = scalar.add(start, place)
-        return Depth(lets, change, [Span(place, length), *inner], number, count)
 
     def _along_memory(self) -> bool:
         """Whether the left panels are better copied row by row."""
@@ -177,10 +111,6 @@ class _Packed:
             return False
         rows = equation.rows
         return not rows or stride(equation.left, rows[-1].var) != 1
-
-    def _column(self, inside: Sequence[Span]) -> Expr:
-        """The number of a column in its panel."""
-        return offset_in([inside[axis].var for axis, _ in self.layout], [n for _, n in self.layout])
 
     # ----------------------------------------------------------------------------------- the nest
 
@@ -192,132 +122,145 @@ class _Packed:
         column_panel = scalar.var("pn", low=0, extent=column_count)
         m_panel = scalar.add(scalar.mul(mt, const(plan.row_panels)), row_panel)
         n_panel = scalar.add(scalar.mul(nt, const(plan.column_panels)), column_panel)
-        m_lets, m_start = self.rows.start(m_panel)
-        n_lets, n_start = self.columns.start(n_panel)
+        m_lets, m_at = self.rows.coordinates(m_panel)
+        n_lets, n_at = self.columns.coordinates(n_panel)
+        rows = self.rows.overlapping(m_at)
+        parts = self._parts(n_at)
 
         slot = scalar.add(scalar.mul(column_panel, const(plan.row_panels)), row_panel)
-        tile = self._tile(row_panel, slot, m_start, n_start)
-        body: tuple[Stmt, ...] = (
-            Loop(Axis(row_panel, row_count), (*m_lets, *self._pack_left(row_panel, m_start))),
-            Loop(
-                Axis(column_panel, column_count),
-                (
-                    *n_lets,
-                    *self._pack_right(n_start),
-                    Loop(Axis(row_panel, row_count), (*m_lets, *tile)),
-                ),
-            ),
-        )
+        products: list[Stmt] = []
+        for part in parts:
+            tile = self._tile(part, row_panel, slot, rows)
+            body: tuple[Stmt, ...] = (Loop(Axis(row_panel, row_count), (*m_lets, *tile)),)
+            if not plan.right_in_place:
+                body = (*self._pack_right(part), *body)
+            products += _when(part.when, body, f"once_{part.acc}")
+        body = (Loop(Axis(column_panel, column_count), (*n_lets, *products)),)
+        if not plan.left_in_place:
+            pack = (*m_lets, *self._pack_left(row_panel, rows))
+            body = (Loop(Axis(row_panel, row_count), pack), *body)
         depth = self.depth
         body = (*depth.lets, *body)
         if depth.count is not ONE:
             body = (Loop(Axis(depth.number, depth.count), body),)
-        body = (*self._clear_right(), *body)
+        if not plan.right_in_place:
+            body = (*self._clear_right(parts[0]), *body)
         tasks = [s for s in (Span(mt, row_pieces), Span(nt, column_pieces)) if s.extent is not ONE]
-        return Nest(grid([*self.equation.batch, *tasks], body), self._scratch())
+        return Nest(grid([*self.equation.batch, *tasks], body), self._scratch(parts))
+
+    def _parts(self, coordinates: list[Expr]) -> list[Part]:
+        plan, columns = self.plan, self.columns
+        panel = columns.panel(coordinates)
+        main = Part("acc", plan.width, plan.layout, panel, panel, TRUE)
+        if not plan.rest:
+            return [main]
+        last = columns.is_last(coordinates)
+        filled = columns.last(coordinates, plan.rest_width)
+        layout = list(enumerate(filled.tile))
+        own = columns.last(coordinates, plan.rest)
+        rest = Part("rest", plan.rest_width, layout, filled, own, last)
+        return [replace(main, when=scalar.not_(last)), rest]
 
     def _task(self, name: str, tiling: Tiling, panels: int) -> tuple[Expr, Expr, Expr]:
         """A grid axis over a side's panels: its variable, its extent, and the panels of a task."""
         total = tiling.total()
-        pieces = _pieces(total, panels)
+        pieces = ceil_div(total, panels)
         task = ZERO if pieces is ONE else scalar.var(name, low=0, extent=pieces)
         left = scalar.sub(total, scalar.mul(task, const(panels)))
-        count = const(panels) if _divides(total, panels) else scalar.minimum(const(panels), left)
+        count = const(panels) if divides(total, panels) else scalar.minimum(const(panels), left)
         return task, pieces, count
 
-    def _scratch(self) -> list[Buffer]:
+    def _scratch(self, parts: list[Part]) -> list[Buffer]:
         plan, dtype = self.plan, self.dtype
-        tile = plan.height * plan.width
-        out = [
-            Buffer("a", dtype, SHARED, const(self.panel * plan.row_panels)),
-            Buffer("b", dtype, SHARED, const(self.longest * plan.width)),
-            Buffer("acc", dtype, REGISTER, const(tile)),
-        ]
+        out = [Buffer(part.acc, dtype, REGISTER, const(plan.height * part.width)) for part in parts]
+        if not plan.left_in_place:
+            out.append(Buffer("a", dtype, SHARED, const(self.panel * plan.row_panels)))
+        if not plan.right_in_place:
+            out.append(Buffer("b", dtype, SHARED, const(self.longest * plan.width)))
         if self.depth.count is not ONE:
-            size = tile * plan.row_panels * plan.column_panels
+            size = plan.height * plan.width * plan.row_panels * plan.column_panels
             out.append(Buffer("c", dtype, SHARED, const(size)))
         return out
 
     # ------------------------------------------------------------------------------------ packing
 
-    def _pack_left(self, panel: Expr, start: list[Expr]) -> tuple[Stmt, ...]:
-        inside = self.rows.inside(start, whole=True)
-        where = self.rows.at(start, inside)
+    def _pack_left(self, panel: Expr, rows: Panel) -> tuple[Stmt, ...]:
+        places = rows.places()
+        where = rows.at([q.var for q in places])
         value = scalar.substitute(self.equation.left, where | self.depth.change)
-        value = guarded(value, self.rows.guard(where))
-        i = offset_in([q.var for q in inside], [q.extent for q in inside])
+        value = guarded(value, rows.guard(where))
+        i = offset_in([q.var for q in places], [q.extent for q in places])
         base = scalar.mul(panel, const(self.panel))
         if self.by_rows:
             at = scalar.add(scalar.add(base, scalar.mul(i, const(self.row))), self.depth.position)
-            places = [s for s in self.depth.spans if s.extent is not ONE]
-            depth, change = coalesce(places, [value], [at])
+            runs = [s for s in self.depth.spans if s.extent is not ONE]
+            depth, change = coalesce(runs, [value], [at])
             store = substituted(Store("a", at, value), change)
-            return _loops([*inside, *depth], store, VECTOR)
+            return _loops([*places, *depth], store, VECTOR)
         k = scalar.mul(self.depth.position, const(self.plan.height))
         at = scalar.add(scalar.add(base, k), i)
-        return _loops([*self.depth.spans, *inside], Store("a", at, value), VECTOR)
+        return _loops([*self.depth.spans, *places], Store("a", at, value), VECTOR)
 
-    def _pack_right(self, start: list[Expr]) -> tuple[Stmt, ...]:
+    def _pack_right(self, part: Part) -> tuple[Stmt, ...]:
         if self.plan.turned:
-            return self._turn_right(start)
-        inside = self.columns.inside(start, whole=True)
-        where = self.columns.at(start, inside)
+            return self._turn_right(part)
+        places = part.packed.places()
+        where = part.packed.at([q.var for q in places])
         value = scalar.substitute(self.equation.right, where | self.depth.change)
-        value = guarded(value, self.columns.guard(where))
-        k = scalar.mul(self.depth.position, const(self.plan.width))
-        at = scalar.add(k, self._column(inside))
+        value = guarded(value, part.packed.guard(where))
+        k = scalar.mul(self.depth.position, const(part.width))
+        at = scalar.add(k, part.column([q.var for q in places]))
         # What decides whether something is read goes outside: it is computed once for all others.
         deciding = guarded_variables(value)
         depth = sorted(self.depth.spans, key=lambda s: s.var not in deciding)
-        written_out = math.prod(q.extent.value for q in inside[:-1]) <= UNROLLED
+        written_out = math.prod(q.extent.value for q in places[:-1]) <= UNROLLED
         kind = UNROLL if written_out else SERIAL
         body: tuple[Stmt, ...] = (Store("b", at, value),)
-        runs = [q for q in inside if q.extent is not ONE]
+        runs = [q for q in places if q.extent is not ONE]
         for number, q in enumerate(reversed(runs)):
             body = (Loop(Axis(q.var, q.extent, kind if number else VECTOR), body),)
         return _around(depth, body)
 
-    def _turn_right(self, start: list[Expr]) -> tuple[Stmt, ...]:
+    def _turn_right(self, part: Part) -> tuple[Stmt, ...]:
         """Lanes along the last summed axis, `lanes` columns written out."""
         lanes = self.plan.lanes
-        inside = self.columns.inside(start, whole=True)
-        axis, places = self.layout[-1]
-        squares = places // lanes
+        places = part.packed.places()
+        axis, filled = part.layout[-1]
+        squares = filled // lanes
         square = ZERO if squares == 1 else scalar.var("nh", low=0, extent=squares)
         column = scalar.var("nl", low=0, extent=lanes)
         number = scalar.add(scalar.mul(square, const(lanes)), column)
-        inside[axis] = Span(number, const(places))
-        where = self.columns.at(start, inside)
+        places[axis] = Span(number, const(filled))
+        where = part.packed.at([q.var for q in places])
         span = self.columns.spans[axis]
         guard = scalar.and_(
-            self.columns.guard(where), scalar.call("lt", where[span.var], span.extent)
+            part.packed.guard(where), scalar.call("lt", where[span.var], span.extent)
         )
         value = scalar.substitute(self.equation.right, where | self.depth.change)
-        k = scalar.mul(self.depth.position, const(self.plan.width))
-        store = Store("b", scalar.add(k, self._column(inside)), guarded(value, guard))
+        k = scalar.mul(self.depth.position, const(part.width))
+        at = scalar.add(k, part.column([q.var for q in places]))
+        store = Store("b", at, guarded(value, guard))
         body: tuple[Stmt, ...] = (Loop(Axis(column, const(lanes), UNROLL), (store,)),)
         *outer, last = self.depth.spans
         body = (Loop(Axis(last.var, last.extent, VECTOR), body),)
-        others = [q for number, q in enumerate(inside) if number != axis]
+        others = [q for number, q in enumerate(places) if number != axis]
         return _around([*outer, *others, Span(square, const(squares))], body)
 
-    def _clear_right(self) -> tuple[Stmt, ...]:
+    def _clear_right(self, part: Part) -> tuple[Stmt, ...]:
         """Columns that the tile does not use are summed all the same: they hold zeros."""
-        if math.prod(size for _, size in self.layout) == self.plan.width:
+        if math.prod(size for _, size in part.layout) == part.width:
             return ()
-        size = self.longest * self.plan.width
+        size = self.longest * part.width
         at = scalar.var("e", low=0, extent=size)
         return (Loop(Axis(at, const(size), VECTOR), (Store("b", at, const(0, self.dtype)),)),)
 
     # ----------------------------------------------------------------------------- a register tile
 
-    def _tile(
-        self, panel: Expr, slot: Expr, m_start: list[Expr], n_start: list[Expr]
-    ) -> tuple[Stmt, ...]:
+    def _tile(self, part: Part, row_panel: Expr, slot: Expr, rows: Panel) -> tuple[Stmt, ...]:
         plan, depth = self.plan, self.depth
-        size = plan.height * plan.width
+        size = plan.height * part.width
         e = scalar.var("e", low=0, extent=size)
-        kept = scalar.add(scalar.mul(slot, const(size)), e)
+        kept = scalar.add(scalar.mul(slot, const(plan.height * plan.width)), e)
         first: Expr = const(0, self.dtype)
         last = TRUE
         save: tuple[Stmt, ...] = ()
@@ -325,42 +268,95 @@ class _Packed:
             later = scalar.call("lt", ZERO, depth.number)
             first = scalar.load("c", self.dtype, kept, later)
             last = scalar.call("eq", depth.number, scalar.sub(depth.count, ONE))
-            done = Store("c", kept, scalar.load("acc", self.dtype, e), scalar.not_(last))
+            done = Store("c", kept, scalar.load(part.acc, self.dtype, e), scalar.not_(last))
             save = (Loop(Axis(e, const(size), VECTOR), (done,)),)
+        left, right = self._left(row_panel, rows), self._right(part)
+        used = math.prod(part.own.tile) if plan.right_in_place else part.width
         mma = Mma(
-            "acc", "a", scalar.mul(panel, const(self.panel)), "b", ZERO, depth.length,
-            plan.height, plan.width, self.row, 1 if self.by_rows else plan.height,
+            part.acc, left.buffer, left.at, right.buffer, right.at, depth.length,
+            plan.height, used, left.across, left.along, right.along, part.width,
         )  # fmt: skip
-        begin = Loop(Axis(e, const(size), VECTOR), (Store("acc", e, first),))
-        return (begin, mma, *save, *self._finish(m_start, n_start, last))
+        begin = Loop(Axis(e, const(size), VECTOR), (Store(part.acc, e, first),))
+        return (begin, mma, *save, *self._finish(part, rows, last))
 
-    def _finish(self, m_start: list[Expr], n_start: list[Expr], last: Expr) -> tuple[Stmt, ...]:
-        """Store what the register tile's sums become, after the last part of the sum."""
-        rows = self.rows.inside(m_start, whole=False)
-        columns = self.columns.inside(n_start, whole=False)
-        change = self.rows.at(m_start, rows) | self.columns.at(n_start, columns)
-        i = offset_in([q.var for q in rows], self.plan.row_tile)
-        at = scalar.add(scalar.mul(i, const(self.plan.width)), self._column(columns))
-        change[self.equation.total] = scalar.load("acc", self.dtype, at)
-        stores = tuple(substituted(s, change) for s in self.equation.stores)
-        body: tuple[Stmt, ...] = stores
+    def _left(self, row_panel: Expr, rows: Panel) -> Reading:
+        if self.plan.left_in_place:
+            return self._in_place(self.equation.left, rows)
+        at = scalar.mul(row_panel, const(self.panel))
+        return Reading("a", at, self.row, 1 if self.by_rows else self.plan.height)
+
+    def _right(self, part: Part) -> Reading:
+        if self.plan.right_in_place:
+            return self._in_place(self.equation.right, part.own)
+        return Reading("b", ZERO, 1, part.width)
+
+    def _in_place(self, operand: Expr, panel: Panel) -> Reading:
+        """An operand that is a plain load, at a panel's first place."""
+        assert is_plain(operand, self.dtype)
+        zeros: dict[Expr, Expr] = {s.var: ZERO for s in self.depth.spans if s.var is not ZERO}
+        where = panel.at([ZERO] * len(panel.tile)) | self.depth.change
+        at = scalar.substitute(scalar.substitute(operand.args[0], where), zeros)
+        across = stride(operand, panel.spans[-1].var)
+        along = stride(operand, self.equation.folded[-1].var)
+        assert across is not None and along is not None
+        return Reading(operand.name, at, across, along)
+
+    def _finish(self, part: Part, rows: Panel, last: Expr) -> tuple[Stmt, ...]:
+        """Store what the register tile's sums become, after the last part of the sum.
+
+        Simple stores are written out row by row, so that sums need not leave the registers.
+        """
+        simple = self._is_simple(part, rows)
+        columns = part.own.stored()
+        inside = [(q, q.var) for q in rows.places()] if simple else rows.stored()
+        row_places, column_places = [p for _, p in inside], [p for _, p in columns]
+        change = rows.at(row_places) | part.own.at(column_places)
+        i = offset_in(row_places, self.plan.row_tile)
+        at = scalar.add(scalar.mul(i, const(part.width)), part.column(column_places))
+        change[self.equation.total] = scalar.load(part.acc, self.dtype, at)
+        stores = [substituted(s, change) for s in self.equation.stores]
+        if simple and not all(_repeatable(s) for s in stores):
+            stores = [_guarded(s, rows.own(row_places)) for s in stores]
+        body: tuple[Stmt, ...] = tuple(stores)
         kind = VECTOR
-        for q in reversed([*rows, *columns]):
+        for q, _ in reversed([*inside, *columns]):
             if q.extent is not ONE:
                 body = (Loop(Axis(q.var, q.extent, kind), body),)
-                kind = SERIAL
-        if last is TRUE:
-            return body
-        once = scalar.var("once", low=0, extent=scalar.where(last, ONE, ZERO))
-        return (Loop(Axis(once, once.attr[2]), body),)
+                kind = UNROLL if simple else SERIAL
+        return _when(last, body, "once")
+
+    def _is_simple(self, part: Part, rows: Panel) -> bool:
+        """Whether little is computed where sums are stored, and all places of a tile are there."""
+        columns = part.own
+        whole = rows.whole and all(
+            columns.whole or divides(s.extent, t)
+            for s, t in zip(columns.spans, columns.tile, strict=True)
+        )
+        light = all(_size(s.value) <= SIMPLE for s in self.equation.stores)
+        return whole and light and self.plan.height * math.prod(columns.tile[:-1]) <= MOST_RUNS
 
 
-def _pieces(extent: Expr, by: int) -> Expr:
-    return scalar.floordiv(scalar.add(extent, const(by - 1)), const(by))
+def _guarded(store: Store, guard: Expr) -> Store:
+    value = guarded(store.value, guard)
+    return replace(store, value=value, guard=scalar.and_(store.guard, guard))
 
 
-def _divides(extent: Expr, by: int) -> bool:
-    return scalar.mod(extent, const(by)) is ZERO
+def _repeatable(store: Store) -> bool:
+    """Whether storing once more stores the same: nothing is read that may lie where it goes."""
+    loads = (e for e in scalar.walk([store.value]) if e.fn == "load")
+    return all(e.args[0] is not store.index for e in loads)
+
+
+def _size(e: Expr) -> int:
+    """The scalars that an expression consists of, indices left out."""
+    return sum(node.dtype is not int64 for node in scalar.walk([e]))
+
+
+def _when(condition: Expr, body: tuple[Stmt, ...], name: str) -> tuple[Stmt, ...]:
+    if condition is TRUE:
+        return body
+    once = scalar.var(name, low=0, extent=scalar.where(condition, ONE, ZERO))
+    return (Loop(Axis(once, once.attr[2]), body),)
 
 
 def _around(spans: Sequence[Span], body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import NamedTuple
 
 from deepseek.ir import scalar
 from deepseek.ir.access import axes_of, linear
@@ -17,8 +18,9 @@ from deepseek.ir.graph import Value
 from deepseek.ir.scalar import ONE, Expr, const
 from deepseek.ir.shape import Shape
 from deepseek.kernel import polyfill
+from deepseek.kernel.ahead import large_operands, rows_to_come
 from deepseek.kernel.evaluate import Evaluator
-from deepseek.kernel.ir import SHARED, UNROLL, VECTOR, Axis, Buffer, Loop, Stmt, Store
+from deepseek.kernel.ir import SHARED, UNROLL, VECTOR, Axis, Buffer, Loop, Prefetch, Stmt, Store
 from deepseek.kernel.loops import (
     Nest,
     Span,
@@ -33,16 +35,31 @@ from deepseek.kernel.loops import (
     together,
     with_length,
 )
-from deepseek.kernel.schedule import has_threads
+from deepseek.kernel.problem import has_threads
+from deepseek.kernel.streaming import CACHED_BYTES
 
 BLOCK = 4096  # elements of a one-dimensional grid task
-TILE_ALONG = 128  # of a tile, places along the memory of the operands that are turned
-TILE_ACROSS = 64  # and along the output's
-THREADS_ALONG = 64  # instead of the former, where lanes are threads: two tiles fit shared memory
 ROW = 64  # elements of a row that are a task of its own where lanes are threads
 NARROW = 8  # an axis of fewer places fills no tile
 MOST_PIECES = 5  # that an axis is cut into
 MOST_TEXT = 256  # instructions of an element, written out for all pieces or places
+
+
+class Tile(NamedTuple):
+    """Places of a tile along the memory of the operands that are turned, and along the output's.
+
+    In scratch, `pitch` elements lie between one row and the next.
+    """
+
+    along: int
+    across: int
+    pitch: int
+
+
+TILE = Tile(128, 64, 64)
+DISTANT_TILE = Tile(256, 32, 32)  # where both are in memory: fewer pages at once are read from
+# Threads along a column of a tile would meet in one bank of memory, were rows not of odd length.
+THREADS_TILE = Tile(64, 64, 65)
 
 
 def pointwise(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer], lanes: int) -> Nest:
@@ -58,18 +75,20 @@ def pointwise(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer], lanes: 
         return _flat(spans[0], stores)
     across = _crossing(spans, stores)
     if across is not None:
-        return _turned(spans, across, stores, lanes)
+        return _turned(spans, across, stores, lanes, large_operands(ev))
     if len(stores) == 1 and _is_written_out(spans[-1], stores[0]):
         return _interleaved(spans, stores[0])
     wide = 1 if len(spans) == 2 or not is_small(spans[0].extent, 15) else 2
+    large = large_operands(ev)
     pieces = _pieces(spans[-1], stores)
-    if has_threads(lanes):  # conditions cost them little, and rows are tasks
+    if has_threads(lanes):  # conditions cost them little, rows are tasks, and nothing is asked for
         wide = len(spans) - 1 if not is_small(spans[-1].extent, ROW) else max(1, len(spans) - 2)
-        pieces = [(spans[-1], {})]
+        pieces, large = [(spans[-1], {})], frozenset()
     body: list[Stmt] = []
     for piece, change in pieces:
-        part = together([substituted(s, change) for s in stores])
-        body += nest([*spans[wide:-1], piece], part)
+        part = [substituted(s, change) for s in stores]
+        hints = rows_to_come([*spans[:-1], piece], [s.value for s in part], large)
+        body += nest([*spans[wide:-1], piece], (*hints, *together(part)))
     return Nest(grid(spans[:wide], tuple(body)))
 
 
@@ -157,51 +176,76 @@ def _lying(along: Span, last: Span, stores: list[Store]) -> list[Expr]:
     return found
 
 
-def _turned(spans: list[Span], along: Span, stores: list[Store], lanes: int) -> Nest:
+def _turned(
+    spans: list[Span], along: Span, stores: list[Store], lanes: int, large: frozenset[str]
+) -> Nest:
     """Tiles: what lies along `along` is copied to scratch with its axes exchanged, then all is
     computed along the output."""
     last = spans[-1]
-    threads = has_threads(lanes)
-    length = THREADS_ALONG if threads else TILE_ALONG
-    # Threads along a tile's columns would meet in one bank of memory, were rows not of odd length.
-    pitch = const(TILE_ACROSS + threads)
-    along_block, row, along_split = blocks(along, length)
-    last_block, column, last_split = blocks(last, TILE_ACROSS)
+    elements = scalar.bounds(scalar.product(s.extent for s in spans))[0] or 0
+    distant = 2 * elements * stores[0].value.dtype.itemsize >= CACHED_BYTES
+    tile = DISTANT_TILE if distant else TILE
+    if has_threads(lanes):
+        tile, large = THREADS_TILE, frozenset()
+    along_block, row, along_split = blocks(along, tile.along)
+    last_block, column, last_split = blocks(last, tile.across)
     split = along_split | last_split
+    room = const(tile.along * tile.pitch)
     scratch: list[Buffer] = []
     body: list[Stmt] = []
     held: dict[Expr, Expr] = {}
     for number, e in enumerate(_lying(along, last, stores)):
-        buffer = Buffer(f"t{number}", e.dtype, SHARED, scalar.mul(const(length), pitch))
+        buffer = Buffer(f"t{number}", e.dtype, SHARED, room)
         scratch.append(buffer)
-        body.append(_turn(e, buffer, row, last, last_block, split, pitch, lanes))
-        place = scalar.add(scalar.mul(row.var, pitch), column.var)
+        body.append(_turn(e, buffer, row, last, last_block, split, tile, lanes))
+        place = scalar.add(scalar.mul(row.var, const(tile.pitch)), column.var)
         held[scalar.substitute(e, split)] = scalar.load(buffer.name, e.dtype, place)
+    next_block = along_block if is_small(last.extent, tile.across) else last_block
+    hints = tuple(
+        _next_tile(e, along, last, row, column, split, next_block, tile)
+        for e in _lying(along, last, stores) if e.name in large
+    )  # fmt: skip
     kept = []
     for store in stores:
         moved = substituted(store, split)
         kept.append(replace(moved, value=scalar.substitute(moved.value, held)))
-    inner = nest([row, column], together(kept))
+    inner = nest([row, column], (*hints, *together(kept)))
     tasks = [along_block if s is along else last_block if s is last else s for s in spans]
     return Nest(grid(tasks, (*body, *inner)), scratch)
 
 
+def _next_tile(
+    e: Expr, along: Span, last: Span, row: Span, column: Span, split: dict[Expr, Expr],
+    block: Span, tile: Tile,
+) -> Prefetch:  # fmt: skip
+    """While a tile is written, the next one is asked for: as many of its places as were written."""
+    pieces = const(tile.along // tile.across)  # of a line of the operand, each as wide as a row
+    piece = scalar.mul(scalar.mod(row.var, pieces), const(tile.across))
+    place = {
+        row.var: scalar.add(piece, column.var),
+        column.var: scalar.floordiv(row.var, pieces),
+        block.var: scalar.add(block.var, ONE),
+    }
+    moved = {s.var: scalar.substitute(split[s.var], place) for s in (along, last)}
+    return Prefetch(e.name, scalar.substitute(e.args[0], moved))
+
+
 def _turn(
     e: Expr, buffer: Buffer, row: Span, last: Span, block: Span, split: dict[Expr, Expr],
-    pitch: Expr, lanes: int,
+    tile: Tile, lanes: int,
 ) -> Stmt:  # fmt: skip
     """Squares of lanes x lanes: vectors along the operand's memory, whole vectors stored."""
     lanes = max(1, lanes * 4 // max(4, e.dtype.itemsize))
-    square = scalar.var("sq", low=0, extent=TILE_ACROSS // lanes)
+    square = scalar.var("sq", low=0, extent=tile.across // lanes)
     inside = scalar.var("sl", low=0, extent=lanes)
     across = scalar.add(scalar.mul(square, const(lanes)), inside)
-    place = scalar.add(scalar.mul(block.var, const(TILE_ACROSS)), across)
+    place = scalar.add(scalar.mul(block.var, const(tile.across)), across)
     index, *rest = (scalar.substitute(a, split | {last.var: place}) for a in e.args)
     guard = scalar.call("lt", place, last.extent)
     if rest:
         guard = scalar.and_(guard, rest[0])
     value = scalar.load(e.name, e.dtype, index, guard, rest[1] if rest else None)
-    at = scalar.add(scalar.mul(row.var, pitch), across)
+    at = scalar.add(scalar.mul(row.var, const(tile.pitch)), across)
     body: Stmt = Loop(Axis(inside, const(lanes), UNROLL), (Store(buffer.name, at, value),))
     body = Loop(Axis(row.var, row.extent, VECTOR), (body,))
-    return Loop(Axis(square, const(TILE_ACROSS // lanes)), (body,))
+    return Loop(Axis(square, const(tile.across // lanes)), (body,))

@@ -17,7 +17,7 @@ from functools import cache
 from deepseek.ir.dtype import DType, float32, float64, int64
 from deepseek.ir.scalar import Expr, call, var, walk
 from deepseek.kernel.polyfill_angle import cos, cos_of_large, sin, sin_of_large, unusual
-from deepseek.kernel.polyfill_exp import erf, exp, expm1, tanh
+from deepseek.kernel.polyfill_exp import erf, exp, exp_parts, expm1, tanh
 from deepseek.kernel.polyfill_form import FORMS, Form
 from deepseek.kernel.polyfill_log import log, log1p, pow_
 from deepseek.kernel.polyfill_misc import atan, floordiv, integer_power, mod
@@ -30,6 +30,8 @@ _FLOAT: dict[str, Callable[..., Expr]] = {
 _RARE: dict[str, tuple[Callable[..., Expr], Callable[..., Expr]]] = {
     "sin": (unusual, sin_of_large), "cos": (unusual, cos_of_large),
 }  # fmt: skip
+# What is left to do is a multiplication by a power of two: a number and the exponent.
+_PARTS: dict[str, Callable[..., tuple[Expr, Expr]]] = {"exp": exp_parts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Program:
     """A polyfill ready to inline: `steps` are its distinct nodes, arguments before users.
 
     Where `rare` holds, a value of the last step, the result is that of the program `otherwise`.
+    Where there are `parts`, a number and a whole exponent, number * 2**exponent rounded once is the
+    result too; `part_steps` lead to them.
     """
 
     parameters: tuple[Expr, ...]
@@ -45,6 +49,8 @@ class Program:
     name: str
     rare: Expr | None = None
     otherwise: Program | None = None
+    parts: tuple[Expr, Expr] | None = None
+    part_steps: tuple[Expr, ...] = ()
 
     @property
     def cost(self) -> int:
@@ -79,6 +85,12 @@ def program(fn: str, dtype: DType, fused: bool = True) -> Program | None:
     names = ("x", "y")[: 2 if fn in ("pow", "mod", "floordiv") else 1]
     parameters = tuple(var(name, dtype) for name in names)
     result = expand(fn, parameters, fused)
+    if fn in _PARTS:
+        parts = _PARTS[fn](FORMS[dtype].with_fused(fused), *parameters)
+        steps = steps_of(parameters, result)
+        return Program(
+            parameters, steps, result, name, parts=parts, part_steps=steps_of(parameters, *parts)
+        )
     if fn not in _RARE or dtype.is_integer:
         return Program(parameters, steps_of(parameters, result), result, name)
     rare, otherwise, usual = result.args

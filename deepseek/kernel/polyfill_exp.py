@@ -25,23 +25,39 @@ from deepseek.kernel.polyfill_form import (
 )
 
 
-def _reduce(form: Form, x: Expr, offset: int) -> tuple[Expr, Expr]:
-    """(bits whose low end is n + offset, r)."""
+def _split(form: Form, x: Expr, offset: int) -> tuple[Expr, Expr, Expr]:
+    """(n, a number whose bits end in n + offset, r)."""
     magic = form.c(form.magic + offset)
     rounded = fma(x, form.c(LOG2_E), magic)
     n = sub(rounded, magic)
     head, tail = form.ln2
     r = fma(n, form.c(-tail), fma(n, form.c(-head), x))
+    return n, rounded, r
+
+
+def _reduce(form: Form, x: Expr, offset: int) -> tuple[Expr, Expr]:
+    """(bits whose low end is n + offset, r)."""
+    _, rounded, r = _split(form, x, offset)
     return form.bits(rounded), r
 
 
-def exp(form: Form, x: Expr) -> Expr:
+def _split_in_range(form: Form, x: Expr) -> tuple[Expr, Expr, Expr]:
     low, high = form.exp_range
-    x = at_least(at_most(x, form.c(high)), form.c(low))
-    # Two factors, each in range where 2**n is not: overflow and denormals round by themselves.
-    bits, r = _reduce(form, x, 2 * form.bias)
-    half = call("shr", bits, form.i(1))
+    return _split(form, at_least(at_most(x, form.c(high)), form.c(low)), 2 * form.bias)
+
+
+def exp_parts(form: Form, x: Expr) -> tuple[Expr, Expr]:
+    """A number near 1 and the exponent of the power of two that it is to be multiplied by."""
+    n, _, r = _split_in_range(form, x)
+    return exp_polynomial(form, r), n
+
+
+def exp(form: Form, x: Expr) -> Expr:
+    _, rounded, r = _split_in_range(form, x)
     result = exp_polynomial(form, r)
+    # Two factors, each in range where 2**n is not: overflow and denormals round by themselves.
+    bits = form.bits(rounded)
+    half = call("shr", bits, form.i(1))
     for exponent in (half, sub(bits, half)):
         result = mul(result, form.number(call("shl", exponent, form.i(form.mantissa))))
     return result

@@ -20,6 +20,7 @@ from deepseek.ir.op import Kind
 from deepseek.ir.scalar import Expr
 from deepseek.ir.shape import Shape, exprs
 from deepseek.kernel import polyfill
+from deepseek.kernel.ahead import asking_for_next, large_operands
 from deepseek.kernel.evaluate import Evaluator, working
 from deepseek.kernel.ir import SERIAL, SHARED, VECTOR, Axis, Buffer, Carry, Fold, Stmt, Store
 from deepseek.kernel.loops import (
@@ -39,11 +40,13 @@ from deepseek.kernel.loops import (
     with_length,
 )
 
-COLUMNS = 512  # columns of a grid task that reduces along rows
+COLUMNS = 1024  # columns of a grid task that reduces along rows
 COLUMNS_READ_AGAIN = 256  # the same where its elements are read several times
 LANES = 32  # virtual lanes of a fold: fixed, so that sums do not depend on the machine
-LONG = 2048  # elements of a row that keep more threads than a warp's busy
-LONG_LANES, LONGEST_LANES = 256, 1024  # lanes of such folds where lanes are threads
+LANES_ALONE = 64  # of one value over a long row: more chains, since each waits for its last step
+LONG = 256  # elements
+THREADS_LONG = 2048  # elements of a row that keep more threads than a warp's busy
+THREADS_LANES, MOST_LANES = 256, 1024  # lanes of such folds where lanes are threads
 SWEPT = 8  # rows that a sweep over columns takes at a time
 SMALL_FOLD = 32  # a fold of at most this many elements runs in one lane, rows being the lanes
 COSTLY = 10  # instructions that are worth a trip to scratch and back
@@ -88,12 +91,35 @@ class _Reduction:
         for node in nodes:
             folding, mine, other = folding_of(node, number + len(carries))
             element = self.ev.at(node.inputs[0], self.domain)
-            carries += carries_of(folding, mine, other, element, self.position)
+            found = carries_of(folding, mine, other, element, self.position)
+            only = self.only_element(found, element)
+            if only is None:
+                carries += found
+            totals = tuple(mine) if only is None else (only,)
             for value, result in zip(
-                node.outputs, folding.finish(tuple(mine), self.count), strict=True
+                node.outputs, folding.finish(totals, self.count), strict=True
             ):
                 results.append((value, scalar.cast(result, working(value.type.dtype))))
         return carries, results
+
+    def only_element(self, carries: Sequence[Carry], element: Expr) -> Expr | None:
+        """The sum itself, where all elements are 0 but one whose place is known."""
+        axes = [s for s in self.spans if s.folded]
+        if len(axes) != 1 or len(carries) != 1:
+            return None
+        (carry,), (axis,) = carries, axes
+        if carry.init.fn != "const" or carry.init.value != 0:
+            return None
+        if carry.step is not scalar.call("add", carry.var, element):
+            return None
+        place, value = one_hot(element, axis.var)
+        if place is None:
+            return None
+        last = scalar.sub(axis.extent, scalar.ONE)
+        inside = scalar.maximum(scalar.ZERO, scalar.minimum(place, last))
+        there = scalar.call("eq", place, inside)
+        found = scalar.substitute(value, {axis.var: inside})
+        return scalar.where(there, found, scalar.const(0, found.dtype))
 
     def is_per_element(self, value: Value) -> bool:
         return exprs(value.type.shape) == exprs(self.shape) and value not in self.ev.known
@@ -141,19 +167,27 @@ class _Reduction:
             now = [k.store for k in kept.values() if k.before == number]
             if now:
                 body += nest(inside, tuple(now))
-            body.append(fold_over(inside, carries, held, lanes=self.lanes()))
+            if carries:
+                body.append(fold_over(inside, carries, held, lanes=self.lanes(inside, carries)))
         if per_element:
             stores = [replace(s, value=scalar.substitute(s.value, held)) for s in per_element]
             body += nest(inside, together(stores))
         body += together([substituted(s, change) for s in per_row])
         scratch = [k.buffer for k in kept.values()]
-        return Nest(grid([s for s in spans if not s.folded], tuple(body)), scratch, lengths)
+        outside = [s for s in spans if not s.folded]
+        short = is_small(scalar.product(s.extent for s in inside), KEPT)
+        if outside and inside and short and not self.threads:
+            body = asking_for_next(body, outside[-1], inside[-1], large_operands(self.ev))
+        return Nest(grid(outside, tuple(body)), scratch, lengths)
 
-    def lanes(self) -> int:
+    def lanes(self, inside: Sequence[Span], carries: Sequence[Carry]) -> int:
         """Virtual lanes of a row's folds: more where they are threads and rows are long."""
-        if not self.threads or is_small(self.count, LONG):
+        if not self.threads:
+            long = bool(inside) and not is_small(inside[-1].extent, LONG - 1)
+            return LANES_ALONE if long and len(carries) == 1 else LANES
+        if is_small(self.count, THREADS_LONG):
             return LANES
-        return LONG_LANES if any(not s.folded for s in self.spans) else LONGEST_LANES
+        return THREADS_LANES if any(not s.folded for s in self.spans) else MOST_LANES
 
     def columns(self) -> Nest:
         """Lanes along the last kept axis; each level's results pass through scratch, one per
@@ -172,7 +206,9 @@ class _Reduction:
             carries, results = self.carries(nodes, number)
             number += len(carries)
             carries = [replace(c, step=scalar.substitute(c.step, split)) for c in carries]
-            sums, finished, held = folded_columns(inside, column, carries, width)
+            sums, finished, held = (
+                folded_columns(inside, column, carries, width) if carries else ([], {}, [])
+            )
             scratch += held
             stores: list[Stmt] = []
             for value, result in results:
@@ -193,6 +229,21 @@ class _Reduction:
         if per_row:
             body += nest([column], together([substituted(s, split) for s in per_row]))
         return Nest(grid([*outer, block], tuple(body)), scratch)
+
+
+def one_hot(e: Expr, axis: Expr) -> tuple[Expr | None, Expr]:
+    """The only place along an axis where a value is not 0, and the value there."""
+    if e.fn in ("neg", "cast"):
+        place, value = one_hot(e.args[0], axis)
+        return place, scalar.make(e.fn, (value,), e.dtype)
+    if e.fn != "where" or e.args[2].fn != "const" or e.args[2].value != 0:
+        return None, e
+    condition, value, _ = e.args
+    if condition.fn == "eq":
+        for place, other in (condition.args, condition.args[::-1]):
+            if other is axis and scalar.free_of(place, axis):
+                return place, value
+    return None, e
 
 
 @dataclass(frozen=True)

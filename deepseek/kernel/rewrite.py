@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from deepseek.ir.scalar import Expr, as_expr, substitute
-from deepseek.kernel.ir import Fold, Let, Loop, Mma, Stmt, Store
+from deepseek.kernel.ir import Fold, Let, Loop, Mma, Prefetch, Stmt, Store
 
 
 def substitute_body(body: tuple[Stmt, ...], var: Expr, value: Expr | int) -> tuple[Stmt, ...]:
@@ -35,6 +35,8 @@ def substitute_statement(stmt: Stmt, mapping: Mapping[Expr, Expr]) -> Stmt:
             return _fold(stmt, mapping)
         case Mma():
             return replace(stmt, a_at=new(stmt.a_at), b_at=new(stmt.b_at), depth=new(stmt.depth))
+        case Prefetch(buffer, index):
+            return Prefetch(buffer, new(index))
         case _:
             return stmt
 
@@ -47,8 +49,11 @@ def _fold(stmt: Fold, mapping: Mapping[Expr, Expr]) -> Fold:
     carries = tuple(
         replace(c, init=new(c.init), step=new(c.step), merge=new(c.merge)) for c in stmt.carries
     )
-    lets = tuple(Let(s.var, new(s.value)) for s in stmt.body)
+    body = tuple(
+        Let(s.var, new(s.value)) if isinstance(s, Let) else Prefetch(s.buffer, new(s.index))
+        for s in stmt.body
+    )
     prefix = tuple(
         replace(s, index=new(s.index), value=new(s.value), guard=new(s.guard)) for s in stmt.prefix
     )
-    return Fold(axes, carries, lets, prefix, stmt.lanes)
+    return replace(stmt, axes=axes, carries=carries, body=body, prefix=prefix)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from deepseek.ir.dtype import DType, bool_, int64
-from deepseek.ir.scalar import FALSE, TRUE, Expr, walk
+from deepseek.ir.scalar import FALSE, SIZE_BOUNDS, TRUE, Expr, walk
 from deepseek.kernel.ir import (
     Axis,
     Barrier,
@@ -24,6 +24,7 @@ from deepseek.kernel.ir import (
     Let,
     Loop,
     Mma,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -61,7 +62,7 @@ class _Printer:
     def kernel(self, kernel: Kernel) -> str:
         """All lines but the first ones, with its name and the user's lines."""
         for size in kernel.sizes:
-            self.lines.append(f"size {self.declared(size, (2, None), int64)}")
+            self.lines.append(f"size {self.declared(size, SIZE_BOUNDS, int64)}")
         for buffer in kernel.buffers:
             self.buffer(buffer)
         self.lines.append("body")
@@ -101,8 +102,11 @@ class _Printer:
                 self.line(
                     indent,
                     f"mma({stmt.acc}, {stmt.a}, {a_at}, {stmt.b}, {b_at}, {depth}, "
-                    f"{stmt.m}, {stmt.n}, {stmt.row}, {stmt.step})",
+                    f"{stmt.m}, {stmt.n}, {stmt.row}, {stmt.step}, {stmt.pitch}, {stmt.width})",
                 )
+            case Prefetch(buffer, place):
+                (index,) = self.texts_of(indent, place)
+                self.line(indent, f"prefetch {buffer}[{index}]")
             case Barrier():
                 self.line(indent, "barrier")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from deepseek.errors import DeepseekError, FormatError
 from deepseek.ir.dtype import DTYPES, DType, bool_, int64
-from deepseek.ir.scalar import FALSE, FUNCTIONS, TRUE, Expr, const, make
+from deepseek.ir.scalar import FALSE, FUNCTIONS, SIZE_BOUNDS, TRUE, Expr, const, make
 from deepseek.kernel.ir import (
     GLOBAL,
     GRID,
@@ -33,6 +33,7 @@ from deepseek.kernel.ir import (
     Let,
     Loop,
     Mma,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -124,7 +125,7 @@ class _Parser:
             lines.append(ast.literal_eval(self.next().rest))
         sizes: list[Expr] = []
         while self.peek("size", 0):
-            sizes.append(self.declare(self.lines[self.at].rest, (2, None), int64))
+            sizes.append(self.declare(self.lines[self.at].rest, SIZE_BOUNDS, int64))
             self.at += 1
         self.names(0)
         while self.at < len(self.lines) and self.lines[self.at].word in _SPACES:
@@ -184,6 +185,10 @@ class _Parser:
             mma = self.mma(f"{line.word} {line.rest}")
             self.at += 1
             return mma
+        if line.word == "prefetch":
+            prefetch = Prefetch(*self.place(line.rest))
+            self.at += 1
+            return prefetch
         if line.word == "barrier":
             self.at += 1
             return Barrier()
@@ -213,31 +218,31 @@ class _Parser:
             self.at += 1
             self.names(inner)
         steps = self.carries(inner)
-        lets: list[Let] = []
-        while self.at < len(self.lines) and self.peek_statement("let", inner):
-            let = self.statement(inner)
-            assert isinstance(let, Let)
-            lets.append(let)
+        body: list[Let | Prefetch] = []
+        while self.at < len(self.lines) and self.peek_statement(("let", "prefetch"), inner):
+            stmt = self.statement(inner)
+            assert isinstance(stmt, Let | Prefetch)
+            body.append(stmt)
         # The steps come before the lets that they use: they are read last.
         carries = self.finish(steps)
         prefix: list[Store] = []
-        while self.at < len(self.lines) and self.peek_statement("prefix", inner):
+        while self.at < len(self.lines) and self.peek_statement(("prefix",), inner):
             store = self.statement(inner)
             assert isinstance(store, Store)
             prefix.append(store)
         self.scope = outer
         for carry in carries:
             self.scope[carry.var.name] = carry.var
-        return Fold(tuple(axes), carries, tuple(lets), tuple(prefix), lanes)
+        return Fold(tuple(axes), carries, tuple(body), tuple(prefix), lanes)
 
-    def peek_statement(self, word: str, indent: int) -> bool:
-        """Whether the next statement starts with the word; names are read only if it does."""
+    def peek_statement(self, words: tuple[str, ...], indent: int) -> bool:
+        """Whether the next statement starts with one of the words; if so, names are read."""
         at = self.at
         while at < len(self.lines) and self.lines[at].rest.startswith(":= "):
             at += 1
         if at >= len(self.lines) or self.lines[at].indent != indent:
             return False
-        if self.lines[at].word != word:
+        if self.lines[at].word not in words:
             return False
         self.names(indent)
         return True
@@ -280,15 +285,18 @@ class _Parser:
     def store(self, text: str) -> Store:
         target, operator, rest = re.split(r" (\+?=) ", text, maxsplit=1)
         value, _, guard = rest.partition(" if ")
-        place = ast.parse(target, mode="eval").body
-        assert isinstance(place, ast.Subscript) and isinstance(place.value, ast.Name)
         return Store(
-            place.value.id,
-            self.build(place.slice),
+            *self.place(target),
             self.expr(value),
             self.expr(guard) if guard else TRUE,
             "add" if operator == "+=" else None,
         )
+
+    def place(self, text: str) -> tuple[str, Expr]:
+        """A buffer and an index."""
+        place = ast.parse(text, mode="eval").body
+        assert isinstance(place, ast.Subscript) and isinstance(place.value, ast.Name)
+        return place.value.id, self.build(place.slice)
 
     def mma(self, text: str) -> Mma:
         call = ast.parse(text, mode="eval").body

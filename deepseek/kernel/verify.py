@@ -31,6 +31,7 @@ from deepseek.kernel.ir import (
     Let,
     Loop,
     Mma,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -148,6 +149,10 @@ class _Verifier:
                 self.fold(stmt, vector)
             case Mma():
                 self.mma(stmt, vector)
+            case Prefetch(buffer, index):
+                self.where = f"prefetch of {buffer!r}"
+                self.check(self.known(buffer).space == GLOBAL, "scratch is in the caches as it is")
+                self.expr(index, int64)
             case Barrier():
                 self.where = "barrier"
                 self.check(not vector, "not inside a vector loop")
@@ -226,9 +231,10 @@ class _Verifier:
                 self.bind(axis.var)
             for carry in fold.carries:
                 self.bind(carry.var)
-            for let in fold.body:
-                self.check(isinstance(let, Let), "the body of a fold holds lets only")
-                self.let(let)
+            for stmt in fold.body:
+                hints = isinstance(stmt, Let | Prefetch)
+                self.check(hints, "the body of a fold holds lets and prefetches only")
+                self.statement(stmt, vector)
             self.steps(fold.carries)
             for store in fold.prefix:
                 self.store(store)
@@ -258,10 +264,11 @@ class _Verifier:
         self.check(not vector, "not inside a vector loop")
         self.check(acc.space == REGISTER, "the accumulators are a register buffer")
         self.check(mma.m > 0 and mma.n > 0, f"{mma.m} x {mma.n} accumulators")
+        self.check(mma.width >= mma.n, f"rows of {mma.n} accumulators that lie {mma.width} apart")
         assert acc.size is not None
         self.check(
-            acc.size.value >= mma.m * mma.n,
-            f"{mma.m} x {mma.n} accumulators in a buffer of {acc.size}",
+            acc.size.value >= mma.m * mma.width,
+            f"{mma.m} x {mma.width} accumulators in a buffer of {acc.size}",
         )
         for e in (mma.a_at, mma.b_at, mma.depth):
             self.expr(e, int64)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from deepseek.errors import ArgumentError
-from deepseek.frontend.tensor import Tensor, record
+from deepseek.frontend.tensor import Tensor, record, state
 from deepseek.ir.graph import Graph, Value, input_value
 from deepseek.ir.op import Kind, Op, internal
 from deepseek.ir.shape import TensorType
@@ -29,6 +29,7 @@ class Listener:
         self.arrived: weakref.WeakKeyDictionary[Value, Gradients] = weakref.WeakKeyDictionary()
 
     def functions(self, when: str) -> list[Callable[..., Any]]:
+        state.calls += 1
         module = self.module()
         hooks = () if module is None else tuple(module._hooks.values())
         return [hook.function for hook in hooks if hook.when == when]

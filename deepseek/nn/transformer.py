@@ -284,4 +284,4 @@ class Transformer(Module):
         >>> ds.nn.Transformer.generate_square_subsequent_mask(2).numpy().tolist()
         [[0.0, -inf], [0.0, 0.0]]
         """
-        return triu(full((size, size), -math.inf), k=1)
+        return triu(full((size, size), -math.inf), 1)

@@ -216,6 +216,7 @@ def _softmax_samples() -> list[Sample]:
         Sample(((2, 3, 5),), {"dim": 1}),
         Sample(((4,),), {"dim": 0}),
         Sample(((0, 5),), {"dim": 1}),
+        Sample(((2, 0),), {"dim": 1}),
         Sample((np.array([[1e4, 1e4, 0], [-np.inf, 0, 1]], np.float32),), {"dim": 1}),
     ]
 
@@ -223,6 +224,8 @@ def _softmax_samples() -> list[Sample]:
 def _shifted(x: Tensor, axis: int) -> Tensor:
     """x less its largest element on an axis, which gradients need not see."""
     wide = widened(x)
+    if shape_of(x)[axis] == 0:  # which has no largest
+        return wide
     return wide - stop_gradient(wide.max(axis=axis, keepdims=True))
 
 

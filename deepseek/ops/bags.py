@@ -31,7 +31,7 @@ from deepseek.ops.define import (
 )
 from deepseek.ops.elementwise import logical_and, maximum, stop_gradient, where
 from deepseek.ops.index import indices_of, scatter_add, take
-from deepseek.ops.reduce import lowest
+from deepseek.ops.reductions import lowest
 from deepseek.ops.scattering import scatter_elements
 from deepseek.ops.slicing import narrow
 from deepseek.ops.vector_norms import vector_norm

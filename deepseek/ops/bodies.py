@@ -102,7 +102,7 @@ class BodyTrace:
                 "pass it in as part of the state, and return the new one",
             )  # fmt: skip
 
-    note_grad = note_rebind
+    note_grad = note_grad_read = note_rebind
 
     def draw(self, generator: Any) -> tuple[Tensor, Tensor]:
         """A draw made outside; each step of a scan uses another part of the stream."""

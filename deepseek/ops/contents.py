@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from deepseek.ops.random import *
     from deepseek.ops.rectifiers import *
     from deepseek.ops.recurrent import *
-    from deepseek.ops.reduce import *
+    from deepseek.ops.reductions import *
     from deepseek.ops.regions import *
     from deepseek.ops.resample import *
     from deepseek.ops.scattering import *
@@ -138,7 +138,7 @@ random: randn_like random_bits randperm uniform
 rectifiers: celu elu hardshrink hardsigmoid hardswish hardtanh leaky_relu prelu relu6 rrelu selu
 rectifiers: softshrink threshold
 recurrent: gru_layer lstm_layer rnn_layer
-reduce: argmax argmin max mean min prod sum var
+reductions: argmax argmin max mean min prod sum var
 regions: adaptive_avg_pool adaptive_max_pool
 resample: interpolate resize upsample
 scattering: index_add index_copy index_fill index_reduce index_select masked_fill masked_scatter
@@ -168,6 +168,7 @@ arithmetic: addcdiv addcmul fmax fmin fmod gcd heaviside lcm lerp
 attend: scaled_dot_product_attention
 bags: embedding_bag embedding_renorm
 bitwise: bitwise_and bitwise_invert bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor
+collective: all_gather all_reduce all_to_all barrier broadcast exchange reduce_scatter reduce_to
 comparison: equal greater greater_equal less less_equal not_equal
 contract: convolution convolution_input_grad convolution_weight_grad matmul
 contracting: contract_axes
@@ -204,7 +205,7 @@ random: random_bits
 rectifiers: celu elu hardshrink hardsigmoid hardswish hardtanh leaky_relu prelu relu6 rrelu selu
 rectifiers: softshrink threshold
 recurrent: gru_layer lstm_layer rnn_layer
-reduce: argmax argmin max mean min prod sum var
+reductions: argmax argmin max mean min prod sum var
 regions: adaptive_avg_pool adaptive_max_pool
 resample: resize
 scattering: masked_scatter scatter_elements
@@ -234,7 +235,7 @@ comparison: __eq__ __ge__ __gt__ __le__ __lt__ __ne__ equal greater greater_equa
 comparison: not_equal
 contract: __matmul__ __rmatmul__ matmul
 conversions: bfloat16 bool byte char clone copy cuda double float half int long short
-create: to
+create: to tril triu
 decompositions: logdet
 diagonals: diag diag_embed diagflat diagonal diagonal_scatter trace
 differences: diff gradient
@@ -263,7 +264,7 @@ patches: unfold
 prefix: cummax cummin cumprod cumsum cumulative_prod cumulative_sum logcumsumexp
 products: addbmm addmm addmv addr baddbmm bmm cross dot ger inner mm mv outer vdot
 quantiles: median mode nanmedian nanquantile quantile
-reduce: argmax argmin max mean min prod sum var
+reductions: argmax argmin max mean min prod sum var
 scattering: index_add index_copy index_fill index_reduce index_select masked_fill masked_scatter
 scattering: masked_select put scatter scatter_reduce
 searching: bincount

@@ -291,9 +291,11 @@ def _broadcast(terms: list[Term]) -> list[Term]:
     for x, labels in terms:
         for label, size in zip(labels, shape_of(x), strict=True):
             known = sizes.get(label, 1)
-            if is_size(known, 1):
+            if known == 1:
                 sizes[label] = size
-            elif not is_size(size, 1) and not same(known, size):
+            elif size != 1 and not (
+                same(known, size) or is_size(known, 1) or is_size(size, 1)
+            ):
                 raise op_error(
                     ShapeError, "einsum", f"sizes {known} and {size} for {_shown([label])!r}",
                     "one size for each label", user_line(),
@@ -301,7 +303,7 @@ def _broadcast(terms: list[Term]) -> list[Term]:
     out = []
     for x, labels in terms:
         given = list(zip(labels, shape_of(x), strict=True))
-        stays = [(k, s) for k, s in given if not (is_size(s, 1) and not is_size(sizes[k], 1))]
+        stays = [(k, s) for k, s in given if s != 1 or sizes[k] == 1]
         out.append((x.reshape(tuple(s for _, s in stays)), tuple(k for k, _ in stays)))
     return out
 

@@ -40,7 +40,7 @@ from deepseek.ops.define import (
     shape_of,
 )
 from deepseek.ops.elementwise import where
-from deepseek.ops.methods import attribute
+from deepseek.ops.methods import attribute, method
 from deepseek.ops.view import stack
 
 __all__ = [
@@ -325,8 +325,9 @@ def _count(op: str, given: Any) -> Any:
     return count
 
 
-def tril(x: Tensor, /, *, k: int = 0) -> Tensor:
-    """The lower triangles of x's matrices, up to the k-th diagonal; zeros above.
+@method("tril")
+def tril(x: Tensor, /, diagonal: int = 0) -> Tensor:
+    """The lower triangles of x's matrices, up to a diagonal; zeros above.
 
     Raises ShapeError for fewer than two axes.
 
@@ -335,20 +336,21 @@ def tril(x: Tensor, /, *, k: int = 0) -> Tensor:
             [1., 1., 0.]])
     """
     rows, columns = _matrix_places("tril", x)
-    return where(columns <= rows + k, x, 0)
+    return where(columns <= rows + diagonal, x, 0)
 
 
-def triu(x: Tensor, /, *, k: int = 0) -> Tensor:
-    """The upper triangles of x's matrices, from the k-th diagonal on; zeros below.
+@method("triu")
+def triu(x: Tensor, /, diagonal: int = 0) -> Tensor:
+    """The upper triangles of x's matrices, from a diagonal on; zeros below.
 
     Raises ShapeError for fewer than two axes.
 
-    >>> ds.triu(ds.ones(2, 3), k=1)
+    >>> ds.triu(ds.ones(2, 3), 1)
     tensor([[0., 1., 1.],
             [0., 0., 1.]])
     """
     rows, columns = _matrix_places("triu", x)
-    return where(columns >= rows + k, x, 0)
+    return where(columns >= rows + diagonal, x, 0)
 
 
 def _matrix_places(op: str, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -368,7 +368,7 @@ def _qr_vjp(g: Any, y: Any, a: Tensor, *, mode: str) -> tuple[Tensor]:
 def _qr_square(q: Tensor, r: Tensor, gq: Tensor, gr: Tensor) -> Tensor:
     # Walter and Lehmann, Algorithmic differentiation of linear algebra functions, 2012.
     inner = r @ gr.mT - gq.mT @ q
-    both = tril(inner) + tril(inner, k=-1).mT
+    both = tril(inner) + tril(inner, -1).mT
     out: Tensor = (gq + q @ both) @ inv(r).mT
     return out
 

@@ -131,12 +131,9 @@ def result_dtype(op: str, args: Sequence[Any]) -> DType:
 
 def promoted(op: str, args: Sequence[Any], takes: tuple[DType, ...]) -> list[Tensor]:
     """The arguments as tensors of one dtype out of `takes`; float ops take integers as float32."""
-    first = args[0]
-    if type(first) is Tensor and all(
-        type(a) is Tensor and a._value.type.dtype is first._value.type.dtype for a in args
-    ):
-        dtype = first._value.type.dtype
-        if dtype in takes:
+    if all([isinstance(x, Tensor) for x in args]):
+        dtype = args[0].dtype
+        if dtype in takes and all([x.dtype is dtype for x in args]):
             return list(args)
     for x in args:
         if not isinstance(x, Tensor) and not is_operand(x):
@@ -154,6 +151,18 @@ def promoted(op: str, args: Sequence[Any], takes: tuple[DType, ...]) -> list[Ten
             raise op_error(DTypeError, op, got, f"one of {names}", user_line(),
                            "convert with x.astype(dtype)")  # fmt: skip
     return [converted(as_tensor(x, op, dtype if is_weak(x) else None), dtype) for x in args]
+
+
+def of_one_type(args: Sequence[Any], takes: tuple[DType, ...]) -> bool:
+    """Whether all are tensors of one type, its dtype out of `takes`: nothing to convert."""
+    first = args[0]
+    if not isinstance(first, Tensor):
+        return False
+    type_ = first._value.type
+    for x in args:
+        if not isinstance(x, Tensor) or x._value.type is not type_:
+            return False
+    return type_.dtype in takes
 
 
 def converted(x: Tensor, dtype: DType) -> Tensor:
@@ -185,7 +194,7 @@ def broadcasted(op: str, tensors: Sequence[Tensor]) -> list[Tensor]:
 def expanded(x: Tensor, target: shape.Shape) -> Tensor:
     """x broadcast to a shape it is known to broadcast to."""
     source = x._value.type.shape
-    grows = any(is_size(s, 1) and not is_size(t, 1) for s, t in zip(source, target, strict=False))
+    grows = any(s == 1 and t != 1 for s, t in zip(source, target, strict=False))
     if len(source) == len(target) and not grows:  # the other sizes are known to be equal
         return x
     return record(REGISTRY["broadcast_to"], x, shape=target)  # type: ignore[no-any-return]
@@ -215,8 +224,12 @@ def shape_of(x: Tensor) -> shape.Shape:
 
 
 def is_size(size: Size, value: int) -> bool:
-    """Whether a size is this very number, whatever symbols stand for."""
-    return isinstance(size, int) and size == value
+    """Whether a size is this number. Of a symbolic one only 0 and 1 are asked about: any other
+    number is one that it happens to be.
+    """
+    if isinstance(size, int):
+        return size == value
+    return value == 1 and shape.is_one(size) or value == 0 and not shape.is_positive(size)
 
 
 def axis_of(op: str, x: Tensor, axis: int, rank: int | None = None) -> int:
@@ -277,8 +290,9 @@ def elementwise(
             if len(args) != arity:
                 got = f"{len(args)} arguments"
                 raise op_error(ArgumentError, name, got, f"{arity}", user_line())
-            tensors = broadcasted(name, promoted(name, args, takes))
-            return record(op, *tensors)  # type: ignore[no-any-return]
+            if not of_one_type(args, takes):
+                args = tuple(broadcasted(name, promoted(name, args, takes)))
+            return record(op, *args)  # type: ignore[no-any-return]
 
         function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [p.replace(kind=p.POSITIONAL_ONLY, annotation="Tensor | float") for p in parameters],
@@ -462,6 +476,7 @@ class _BodyTrace:
 
     def __init__(self, outer: Any) -> None:
         self.outer = outer
+        self.turn: Tensor | None = None  # of the body's collectives
 
     def admit(self, inputs: Any) -> Any:
         return inputs
@@ -469,4 +484,4 @@ class _BodyTrace:
     def note_rebind(self, tensor: Tensor) -> None:
         """Rebinding a body's own temporaries is harmless."""
 
-    note_grad = note_rebind
+    note_grad = note_grad_read = note_rebind

@@ -78,7 +78,7 @@ def tri(
     tensor([[1., 0., 0.],
             [1., 1., 0.]])
     """
-    return tril(ones(n, n if m is None else m, dtype=dtype, device=device), k=k)
+    return tril(ones(n, n if m is None else m, dtype=dtype, device=device), k)
 
 
 def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = int64) -> Tensor:

@@ -239,9 +239,11 @@ def _aligned(x: Tensor, indices: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     a, b = list(shape_of(x)), list(shape_of(indices))
     if len(a) == len(b):
         for i in range(len(a)):
-            if i != axis and is_size(a[i], 1):
+            if i == axis or a[i] is b[i]:
+                continue
+            if is_size(a[i], 1):
                 a[i] = b[i]
-            elif i != axis and is_size(b[i], 1):
+            elif is_size(b[i], 1):
                 b[i] = a[i]
     else:
         return x, indices

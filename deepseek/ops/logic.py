@@ -27,7 +27,7 @@ from deepseek.ops.define import (
 )
 from deepseek.ops.elementwise import abs, subtract
 from deepseek.ops.methods import method
-from deepseek.ops.reduce import Axis, fold, fold_samples, folded_type, reduced
+from deepseek.ops.reductions import Axis, fold, fold_samples, folded_type, reduced
 
 __all__ = ["all", "allclose", "any", "array_equal", "isclose", "isreal"]
 

@@ -24,7 +24,7 @@ from deepseek.ops.create import places_along
 from deepseek.ops.define import composite, converted, describe, filled, shape_of
 from deepseek.ops.elementwise import maximum, where
 from deepseek.ops.index import known_elements
-from deepseek.ops.reduce import element_count, over_count
+from deepseek.ops.reductions import element_count, over_count
 from deepseek.ops.transcendental import log, logaddexp
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"]

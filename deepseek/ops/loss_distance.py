@@ -327,7 +327,7 @@ def gaussian_nll_loss(
     elif var.ndim and not (
         var.ndim == input.ndim
         and all(
-            is_size(v, 1) or same(v, s)
+            v is s or is_size(v, 1) or same(v, s)
             for v, s in zip(shape_of(var), shape_of(input), strict=True)
         )
     ):

@@ -26,7 +26,7 @@ from deepseek.ops.define import (
     shape_of,
 )
 from deepseek.ops.elementwise import pow_, stop_gradient
-from deepseek.ops.reduce import element_count
+from deepseek.ops.reductions import element_count
 
 __all__ = [
     "batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm",

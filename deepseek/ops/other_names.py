@@ -9,7 +9,7 @@ from deepseek.ops import (
     bitwise,
     comparison,
     elementwise,
-    reduce,
+    reductions,
     transcendental,
     trigonometry,
 )
@@ -22,8 +22,8 @@ __all__ = [
 ]  # fmt: skip
 
 absolute = elementwise.abs
-amax = reduce.max
-amin = reduce.min
+amax = reductions.max
+amin = reductions.min
 arccos = trigonometry.acos
 arccosh = trigonometry.acosh
 arcsin = trigonometry.asin

@@ -37,7 +37,7 @@ from deepseek.ops.define import (
 from deepseek.ops.elementwise import stop_gradient, where
 from deepseek.ops.index import take_along_axis
 from deepseek.ops.methods import method
-from deepseek.ops.reduce import Carries, fold, highest, lowest
+from deepseek.ops.reductions import Carries, fold, highest, lowest
 from deepseek.ops.transcendental import isfinite, logaddexp
 from deepseek.ops.view import moveaxis
 

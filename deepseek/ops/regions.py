@@ -30,7 +30,7 @@ from deepseek.ops.define import (
 )
 from deepseek.ops.elementwise import minimum, where
 from deepseek.ops.index import take, take_along_axis
-from deepseek.ops.reduce import argmax, lowest
+from deepseek.ops.reductions import argmax, lowest
 from deepseek.ops.transcendental import floor
 from deepseek.ops.windowed import flat_place, last
 

@@ -45,7 +45,7 @@ from deepseek.ops.index import (
     updates_for,
 )
 from deepseek.ops.methods import attribute, method
-from deepseek.ops.reduce import highest, lowest
+from deepseek.ops.reductions import highest, lowest
 from deepseek.ops.view import broadcast_arrays
 
 __all__ = [

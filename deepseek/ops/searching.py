@@ -32,8 +32,8 @@ from deepseek.ops.define import (
 from deepseek.ops.elementwise import logical_not, minimum, where
 from deepseek.ops.index import scatter_add, take, take_along_axis
 from deepseek.ops.methods import method
-from deepseek.ops.reduce import max as largest
-from deepseek.ops.reduce import min as smallest
+from deepseek.ops.reductions import max as largest
+from deepseek.ops.reductions import min as smallest
 from deepseek.ops.transcendental import floor
 
 __all__ = ["bincount", "bucketize", "histc", "histogram", "isin", "searchsorted"]

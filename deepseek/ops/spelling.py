@@ -1,4 +1,5 @@
-"""Both spellings of a keyword: the array API has `axis`, `keepdims`; PyTorch `dim`, `keepdim`.
+"""Both spellings of a keyword: the array API has `axis`, `keepdims`, `k`; PyTorch `dim`,
+`keepdim`, `diagonal`.
 
 In flows a public function; out flows one that takes the other standard's keywords too, under the
 same signature. A call without keywords costs one frame more.
@@ -20,6 +21,7 @@ OTHERS = {
     "dims": ("axes", "axis"),
     "keepdims": ("keepdim",),
     "keepdim": ("keepdims",),
+    "diagonal": ("k",),
 }
 
 

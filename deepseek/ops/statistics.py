@@ -17,10 +17,10 @@ from deepseek.ops.define import ALL, axes_of, composite, converted, describe, fi
 from deepseek.ops.diagonals import diagonal
 from deepseek.ops.elementwise import clip, maximum, stop_gradient, where
 from deepseek.ops.methods import method
-from deepseek.ops.reduce import Axis, mean, var, without
-from deepseek.ops.reduce import max as largest
-from deepseek.ops.reduce import min as smallest
-from deepseek.ops.reduce import sum as total_of
+from deepseek.ops.reductions import Axis, mean, var, without
+from deepseek.ops.reductions import max as largest
+from deepseek.ops.reductions import min as smallest
+from deepseek.ops.reductions import sum as total_of
 from deepseek.ops.transcendental import exp, isfinite, isnan, log, sqrt
 
 __all__ = [

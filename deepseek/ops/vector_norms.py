@@ -19,7 +19,7 @@ from deepseek.ops.activation import floating, widened
 from deepseek.ops.define import axes_of, axis_of, composite, converted, describe
 from deepseek.ops.elementwise import abs, pow_, subtract, where
 from deepseek.ops.methods import method
-from deepseek.ops.reduce import Axis
+from deepseek.ops.reductions import Axis
 from deepseek.ops.transcendental import sqrt
 
 __all__ = ["dist", "matrix_norm", "norm", "renorm", "vector_norm"]

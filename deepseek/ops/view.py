@@ -355,14 +355,14 @@ def _broadcast_meaning(
 ) -> Expr:
     source = inputs[0].shape
     lead = len(shape) - len(source)
-    return read(0, tuple(ZERO if is_size(s, 1) else index[lead + i] for i, s in enumerate(source)))  # type: ignore[no-any-return]
+    return read(0, tuple(ZERO if s == 1 else index[lead + i] for i, s in enumerate(source)))  # type: ignore[no-any-return]
 
 
 def _broadcast_vjp(g: Tensor, y: Tensor, x: Tensor, *, shape: Shape) -> tuple[Tensor]:
     source = shape_of(x)
     lead = len(shape) - len(source)
     shared = [
-        lead + i for i, s in enumerate(source) if is_size(s, 1) and not is_size(shape[lead + i], 1)
+        lead + i for i, s in enumerate(source) if s == 1 and shape[lead + i] != 1
     ]
     axes = (*range(lead), *shared)
     return (g.sum(axis=axes).reshape(source) if axes else g,)

@@ -38,7 +38,7 @@ from deepseek.ops.define import (
 )
 from deepseek.ops.elementwise import stop_gradient, where
 from deepseek.ops.index import scatter_add
-from deepseek.ops.reduce import argmax, lowest
+from deepseek.ops.reductions import argmax, lowest
 from deepseek.ops.scattering import scatter
 from deepseek.ops.slicing import padded
 from deepseek.ops.transcendental import isfinite

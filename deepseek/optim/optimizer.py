@@ -7,17 +7,20 @@ whose handles get new values. Inside `@ds.jit` that is part of the one compiled 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
+from deepseek.config import options
 from deepseek.errors import ArgumentError, DTypeError, is_internal, unknown
-from deepseek.frontend.tensor import Tensor, enable_grad, leaf_like, no_grad, tracing
+from deepseek.frontend.tensor import Tensor, enable_grad, leaf_like, no_grad, state, tracing
 from deepseek.ir.dtype import DType, float32, float64
+from deepseek.ir.recent import Recent
+from deepseek.late import late
 from deepseek.nn.parameter import assign, clear_grad, computed_full, loaded, settle
 from deepseek.ops import where
-from deepseek.optim.repetition import Recording, Start
 from deepseek.optim.rule import (
     Group,
     Hyper,
@@ -28,6 +31,10 @@ from deepseek.optim.rule import (
     note_consumed,
     wide,
 )
+from deepseek.repetition import Recording, Start
+
+functions = late("deepseek.compiler.function")
+tiers = late("deepseek.compiler.tiers")
 
 Named = list[tuple[Tensor, str, Any]]
 Known = tuple[tuple[str, ...], Recording]  # names of state, "" for the parameter: what they become
@@ -177,18 +184,41 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 result = closure()
-        gradients = []
+        gradients: list[Tensor] = []
         with no_grad():
             for group in self.param_groups:
                 with tracing(None):  # what a changed hyper-parameter asks for exists outside
                     self._make_state(group)
-                parameters = [p for p in group["params"] if p.grad is not None]
-                gradients += [p.grad for p in parameters]
-                if parameters:
+                pairs = [(p, g) for p in group["params"] if (g := p.grad) is not None]
+                parameters = [p for p, _ in pairs]
+                gradients += [g for _, g in pairs]
+                if parameters and self._is_compiled(parameters):
+                    settle(*gradients)
+                    self._run_update(group, parameters)
+                elif parameters:
                     self._update(group, parameters)
                 note_consumed(parameters)
         settle(*gradients)
         return result
+
+    def _is_compiled(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether one step is a compiled call by now. Our own rules do nothing but compute."""
+        if state.trace is not None or options.eager or not options.promote:
+            return False
+        if not type(self).__module__.startswith(__package__):
+            return False
+        key = type(self), tuple([p._value.type for p in parameters])
+        times = (_met.get(key) or 0) + 1
+        _met.put(key, times)
+        return times >= tiers.PROMOTED_AT
+
+    def _run_update(self, group: Group, parameters: list[Tensor]) -> None:
+        """One step of a group's parameters as a compiled call."""
+        if len(parameters) < len(group["params"]):
+            self._together(group, parameters)
+        given = {name: group[name] for name in self.defaults}
+        states = [self.state[p] for p in parameters]
+        compiled_step()(type(self), given, self.found_inf, parameters, states)
 
     def _update(self, group: Group, parameters: list[Tensor]) -> None:
         """One step of a group's parameters, which `found_inf` may undo."""
@@ -376,6 +406,27 @@ class Optimizer:
             lines.append(f"Parameter Group {i}")
             lines += [f"    {k}: {v}" for k, v in sorted(group.items()) if k != "params"]
         return "\n".join([*lines, ")"])
+
+
+_met: Recent[Any, int] = Recent(1024)  # by rule and types of parameters: how many eager steps
+
+
+def optimizer_step(
+    rule: type[Optimizer], given: Group, found_inf: Tensor | None, parameters: list[Tensor],
+    states: list[State],
+) -> None:  # fmt: skip
+    """One step of any of our rules; the arguments are all that it depends on."""
+    optimizer = rule.__new__(rule)
+    optimizer.state = dict(zip(parameters, states, strict=True))
+    optimizer.found_inf = found_inf
+    optimizer._update({**given, "params": parameters}, parameters)
+
+
+@functools.cache
+def compiled_step() -> Callable[..., None]:
+    """The same as a compiled call, one for all optimizers there are."""
+    compiled: Callable[..., None] = functions.jit(optimizer_step, dynamic=False)
+    return compiled
 
 
 def scalar_dtype(name: str) -> DType:

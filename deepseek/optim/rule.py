@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deepseek.errors import ArgumentError
+from deepseek.frontend.number import Number
 from deepseek.frontend.tensor import Tensor, state
 from deepseek.ir.dtype import DType, float64
 from deepseek.nn.parameter import assign, computed_full
@@ -84,6 +85,8 @@ def hyper(group: Group, name: str, index: int | None = None) -> Any:
     key: Any = name if index is None else index
     current = container[key]
     if isinstance(current, bool) or not isinstance(current, (int, float)):
+        return current
+    if type(current) is Number:
         return current
     if state.trace is None:
         return Known(current)

@@ -11,7 +11,7 @@ computed. A group has a domain (the loops) and a form:
     scatter     one scatter
 
 Values of one element, views and created values belong to no group: whoever reads them recomputes
-them.
+them, unless several groups read a value of one element that takes long to compute.
 """
 
 from __future__ import annotations
@@ -21,12 +21,8 @@ from deepseek.ir.access import Index, axes_of, inlined, is_alias, row_index
 from deepseek.ir.graph import Graph, Node, Value
 from deepseek.ir.op import Kind
 from deepseek.ir.shape import exprs, numel
+from deepseek.passes.cost import REPEATED_WORK, costly_scalars, weight
 from deepseek.passes.grouping import FORMS, Group, Grouping, live
-
-REPEATED_WORK = 8  # instructions per element that may be spent again to save a trip to memory
-HEAVY = {"div": 4, "sqrt": 4, "floordiv": 4, "mod": 4, "pow": 20} | dict.fromkeys(
-    ("exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "atan", "erf"), 10
-)
 
 
 def fuse(graph: Graph) -> Graph:
@@ -46,6 +42,8 @@ class Fuser(Grouping):
         for node in reversed(self.graph.nodes):
             self._sink(node)
         self._join_siblings()
+        for value in costly_scalars(self.graph):
+            self.share(value)
         return self.with_regions()
 
     def _assign(self, node: Node) -> None:
@@ -143,12 +141,14 @@ class Fuser(Grouping):
 
     def _merge(self, source: Group, target: Group) -> None:
         """Move a pointwise producer group into its consumer's, where its loops fit."""
-        if source.form != "pointwise" or target.form not in ("pointwise", "reduce", "prefix"):
+        if source.form != "pointwise" or target.form in ("scatter", "alone"):
             return
         if self.later(target.parents, source):
             return  # a third group lies on a path from source to target
         moved = self._moved_places(source, target)
         if moved is None:
+            return
+        if target.form == "contract" and (moved != source.at or self._seen_outside(source, target)):
             return
         source.at = moved
         self.unite(source, target)
@@ -166,7 +166,8 @@ class Fuser(Grouping):
                 if self.group_of.get(access.value.node) is source:
                     reads.add(access.index)
                     in_place &= access.index == source.at[access.value]
-                    if source.at[access.value] != source.domain:
+                    operand = node.op.kind is Kind.CONTRACT  # which stays in memory
+                    if operand or source.at[access.value] != source.domain:
                         return None
         if in_place:
             return dict(source.at)
@@ -175,7 +176,7 @@ class Fuser(Grouping):
         index = reads.pop()
         if len(index) != len(source.domain):
             return None
-        if not self._cheap_to_repeat(source, target):
+        if not self._cheap_to_repeat(source, target, index):
             return None
         if any(
             v.fn == "var" and v.name.startswith("?") for x in index for v in scalar.variables(x)
@@ -186,8 +187,10 @@ class Fuser(Grouping):
             value: tuple(scalar.substitute(x, moves) for x in at) for value, at in source.at.items()
         }
 
-    def _cheap_to_repeat(self, source: Group, target: Group) -> bool:
-        """Whether computing source's elements as often as target has elements costs little more."""
+    def _cheap_to_repeat(self, source: Group, target: Group, index: Index) -> bool:
+        """Whether computing source's elements as often as target reads them costs little more."""
+        if index == row_index(target.domain, target.folded):
+            return True  # once per row
         count, produced = scalar.product(target.shape), scalar.product(source.shape)
         if scalar.is_nonnegative(scalar.sub(produced, count)):
             return True
@@ -309,16 +312,6 @@ class Fuser(Grouping):
             for access in self.memory_reads(node, group.at[node.outputs[0]])
             if access.value.type.numel == count
         }
-
-
-def weight(node: Node) -> int:
-    """About how many instructions one element of a pointwise node takes."""
-    if node.op.kind is not Kind.ELEMENTWISE:
-        return REPEATED_WORK
-    assert node.op.meaning is not None
-    operands = [scalar.var(f"x{i}", v.type.dtype) for i, v in enumerate(node.inputs)]
-    parts = scalar.walk([node.op.meaning(*operands, **node.attrs)])
-    return sum(HEAVY.get(e.fn, 1) for e in parts if e.args)
 
 
 def folded_axes(node: Node) -> tuple[int, ...]:

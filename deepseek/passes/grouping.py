@@ -121,6 +121,7 @@ class Grouping:
         self._behind: dict[Node, set[Group]] = {}
         self.gained: dict[int, list[Group]] = {}  # by a group's number: who depends on it since
         self._behind_values: Behind = {}
+        self.shared: dict[Value, Group] = {}  # values of one element: who computes them for others
         self.must_store = self.values_needed_in_memory()
 
     def values_needed_in_memory(self) -> set[Value]:
@@ -267,6 +268,57 @@ class Grouping:
         source.nodes = []
         source.parents, source.children = set(), set()
 
+    # ------------------------------------------------------------------------ values of one element
+
+    def share(self, value: Value) -> None:
+        """Let a value of one element be computed once for all groups whose loops read it, if there
+        are several.
+        """
+        sources = self.sources(value.node)
+        readers = self.looping_readers(value) - sources  # which have at hand what it is made of
+        if len(readers) < 2 or value.node in self.group_of:
+            return
+        group = self.scalar_group(value, sources)
+        self.add(value.node, group, axes_of(value.type.shape), sources)
+        self.shared[value] = group
+        for reader in readers:
+            reader.parents.add(group)
+
+    def scalar_group(self, value: Value, sources: set[Group]) -> Group:
+        """A group that computes a value of one element: with what it reads, with others that read
+        the same, or a new one.
+        """
+        shape = value.type.shape
+        for group in sorted(sources, key=lambda g: g.number):
+            alike = group.form == "pointwise" and group.shape == shape
+            if alike and not self.later(sources, group):
+                return group
+        for group in self.shared.values():
+            if group.parents == sources and group.shape == shape:
+                return group
+        group = Group(len(self.groups), "pointwise", shape)
+        self.groups.append(group)
+        return group
+
+    def looping_readers(self, value: Value) -> set[Group]:
+        """The groups that read a value, perhaps through views, to compute more than one element."""
+        found: set[Group] = set()
+        stack = list(self.uses.get(value, ()))
+        while stack:
+            node = stack.pop()
+            group = self.group_of.get(node)
+            if group is not None:
+                found.add(group)
+            elif node.op.kind is Kind.VIEW:
+                stack.extend(self.uses.get(node.outputs[0], ()))
+        return found
+
+    def recomputed(self, value: Value, group: Group) -> bool:
+        """Whether a group computes again what is nobody else's to keep in memory."""
+        shared = self.shared.get(value)
+        held = shared is not None and group.before >> shared.number & 1
+        return inlined(value) and not held
+
     # ------------------------------------------------------------------------------- the result
 
     def with_regions(self) -> Graph:
@@ -321,7 +373,7 @@ class Grouping:
 
     def stored(self) -> set[Value]:
         """The members' values that somebody outside their group reads."""
-        stored = {v for v in self.must_store if v.node in self.group_of}
+        stored = {v for v in self.must_store if v.node in self.group_of} | self.shared.keys()
         for group in self.groups:
             for node in group.nodes:
                 for access in self.member_reads(node, group):
@@ -359,7 +411,10 @@ class Grouping:
                 raise CompileError(f"{value} is computed at {group.at[value]}: a wrong fusion")
         # What it waits for is an input that nothing in it reads.
         inputs += [v for g in first for v in parts[g].outputs[:1] if v not in inputs]
-        body = Graph(inputs, self.without_late(nodes, outputs))
+        if self.late:
+            body = Graph(inputs, self.without_late(nodes, outputs))
+        else:
+            body = Graph(inputs, outputs, tuple(sorted(nodes, key=lambda n: n.sequence)))
         attrs = {"body": body, "form": group.form, "shape": group.shape, "folded": group.folded}
         outer = tuple(done.get(v, v) for v in inputs)
         made = make_node(REGION, outer, attrs, [v.type for v in outputs], group.nodes[-1].line)
@@ -394,7 +449,7 @@ class Grouping:
                 first.update(dict.fromkeys(self.groups_behind(node.inputs[1:], group)))
             for value in node.inputs[:1] if late else node.inputs:
                 inside = value not in self.inputs and (
-                    self.group_of.get(value.node) is group or inlined(value)
+                    self.group_of.get(value.node) is group or self.recomputed(value, group)
                 )
                 if inside:
                     stack.append(value.node)

@@ -7,6 +7,7 @@ nobody reads those later.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +25,20 @@ from deepseek.ir.shape import TensorType
 from deepseek.kernel.ir import Kernel
 from deepseek.kernel.lower import lower
 from deepseek.program import ir
-from deepseek.program.ir import Extern, For, Host, If, Launch, Program, Ref, Row, Slot, Step, While
+from deepseek.program.ir import (
+    Collective,
+    Extern,
+    For,
+    Host,
+    If,
+    Launch,
+    Program,
+    Ref,
+    Row,
+    Slot,
+    Step,
+    While,
+)
 
 Env = dict[Value, Ref]
 
@@ -82,6 +96,7 @@ class Builder:
         makers: dict[Kind, Callable[[Node, Env, str], list[Step]]] = {
             Kind.REGION: self.launch,
             Kind.HOST: self.host,
+            Kind.COLLECTIVE: self.collective,
             Kind.ORDER: self.extern,
             Kind.CONTROL: self.control,
         }
@@ -124,6 +139,13 @@ class Builder:
         sizes = tuple(scalar.as_expr(s) for t in types for s in t.shape)
         function = node.attrs.get("run") or reference_function(node)
         return [Host(function, refs, len(node.outputs), sizes, label)]
+
+    def collective(self, node: Node, env: Env, label: str) -> list[Step]:
+        assert node.op.meaning is not None
+        message = node.op.meaning(*[v.type for v in node.inputs], **node.attrs)
+        message = message._replace(count=scalar.as_expr(message.count))
+        reads, writes = (tuple(env[v] for v in values) for values in (node.inputs, node.outputs))
+        return [Collective(message, reads, writes, label)]
 
     def control(self, node: Node, env: Env, label: str) -> list[Step]:
         assert node.op.meaning is not None
@@ -331,27 +353,30 @@ def merge_launches(
     `waits` tells what else has to be there before an output is written.
     """
     out: list[Step] = []
+    rows: dict[int, list[Row]] = {}  # by the index in `out` of a launch
     written: dict[int, int] = {}  # slot -> index in `out` of the step that writes it
     last: dict[int, int] = {}  # kernel -> index in `out` of its last launch
     for step in steps:
-        flat = list(ir.steps((step,)))
-        reads = [r for s in flat for r in ir.reads_writes(s, kernels)[0]]
-        writes = [r for s in flat for r in ir.reads_writes(s, kernels)[1]]
+        used = [ir.reads_writes(s, kernels) for s in ir.steps((step,))]
+        reads = [r for some, _ in used for r in some]
+        writes = [r for _, some in used for r in some]
         place = last.get(step.kernel) if isinstance(step, Launch) else None
         needed = [r.slot for r in (*reads, *writes)]
         needed += [slot for r in writes for slot in waits.get(r.slot, ())]
         earliest = max((written.get(slot, -1) for slot in needed), default=-1)
         if place is not None and earliest < place and isinstance(step, Launch):
-            first = out[place]
-            assert isinstance(first, Launch)
-            out[place] = replace(first, rows=(*first.rows, *step.rows))
+            rows[place] += step.rows
         else:
             place = len(out)
             out.append(step)
             if isinstance(step, Launch):
                 last[step.kernel] = place
+                rows[place] = [*step.rows]
         for ref in writes:
             written[ref.slot] = place
+    for place, step in enumerate(out):
+        if isinstance(step, Launch):
+            out[place] = replace(step, rows=tuple(rows[place]))
     return out
 
 
@@ -381,8 +406,9 @@ def reference_function(node: Node) -> ir.HostFunction:
 def label_of(node: Node) -> str:
     """What reports call the memory a node writes."""
     if node.op.kind is Kind.REGION:
-        names = [n.op.name for n in node.attrs["body"].nodes if n.op.kind is not Kind.VIEW]
-        return "+".join(dict.fromkeys(names[-4:]))
+        computing = (n for n in reversed(node.attrs["body"].nodes) if n.op.kind is not Kind.VIEW)
+        names = [n.op.name for n in itertools.islice(computing, 4)]
+        return "+".join(dict.fromkeys(reversed(names)))
     return node.op.name
 
 

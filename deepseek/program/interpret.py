@@ -3,7 +3,7 @@
 In flow a Program, its inputs' bytes and the sizes behind its symbols; out flow the outputs' bytes.
 Each slot is an array of bytes of its own, filled with a pattern before it is written, so nothing
 depends on an arena, on donation or on what memory held before. Launches run on the kernels'
-interpreter.
+interpreter. What other ranks would do, the caller says; without, there are none.
 """
 
 from __future__ import annotations
@@ -17,20 +17,37 @@ from deepseek import _runtime
 from deepseek.errors import VerifyError
 from deepseek.ir import scalar
 from deepseek.ir.dtype import DTYPES
+from deepseek.ir.op import Message
 from deepseek.ir.scalar import Expr
 from deepseek.kernel.interpret import interpret as interpret_kernel
 from deepseek.program import ir
-from deepseek.program.ir import Copy, Extern, For, Host, If, Launch, Program, Ref, Step, While
+from deepseek.program.ir import (
+    Collective,
+    Copy,
+    Extern,
+    For,
+    Host,
+    If,
+    Launch,
+    Program,
+    Ref,
+    Step,
+    While,
+)
 
 Bytes = np.ndarray[Any, Any]
+Communicate = Callable[[Message, Bytes, Bytes], None]  # the message, bytes given and taken
 UNWRITTEN = 0xA5
 
 
 def interpret(
-    program: Program, inputs: Sequence[Bytes], symbols: Sequence[int] = ()
+    program: Program,
+    inputs: Sequence[Bytes],
+    symbols: Sequence[int] = (),
+    communicate: Communicate | None = None,
 ) -> list[Bytes]:
     """The bytes of the program's outputs; `inputs` are arrays of any type, as declared."""
-    machine = Machine(program, symbols)
+    machine = Machine(program, symbols, communicate or alone)
     machine.give(inputs)
     machine.run(program.body)
     return [machine.memory[o] for o in program.outputs]
@@ -39,8 +56,11 @@ def interpret(
 class Machine:
     """The memory of one run."""
 
-    def __init__(self, program: Program, symbols: Sequence[int]) -> None:
+    def __init__(
+        self, program: Program, symbols: Sequence[int], communicate: Communicate
+    ) -> None:
         self.program = program
+        self.communicate = communicate
         self.env: dict[Expr, int] = dict(zip(program.symbols, symbols, strict=True))
         self.loops: dict[int, int] = {}
         self.memory: list[Bytes] = []
@@ -97,6 +117,11 @@ class Machine:
             case Host(function, refs, _, sizes):
                 views = [self.at(r).data for r in refs]
                 function(views, tuple(self.size(s) for s in sizes))
+            case Collective(message, reads, writes):
+                given, taken = ([self.at(r) for r in refs[1:]] for refs in (reads, writes))
+                if given:
+                    count = self.size(message.count)
+                    self.communicate(message._replace(count=count), given[0], taken[0])
             case Copy(target, source, nbytes):
                 count = self.size(nbytes)
                 self.at(target)[:count] = self.at(source)[:count]
@@ -120,6 +145,14 @@ def as_bytes(array: Bytes) -> Bytes:
 def typed(data: Bytes, dtype: np.dtype[Any]) -> Bytes:
     """Bytes as elements; what is left over at the end belongs to none."""
     return data[: data.size // dtype.itemsize * dtype.itemsize].view(dtype)
+
+
+def alone(message: Message, given: Bytes, taken: Bytes) -> None:
+    """A world of one rank: what is given is taken. Raises VerifyError for a larger one."""
+    if message.ranks != 1:
+        raise VerifyError(f"{message}: the interpreter is told of no other ranks")
+    nbytes = message.count * message.dtype.itemsize
+    taken[:nbytes] = given[:nbytes]
 
 
 # --------------------------------------------------------------------------------------- routines

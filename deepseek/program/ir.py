@@ -2,7 +2,7 @@
 
     Program(symbols, slots, body, outputs, kernels)
     Slot = input | output | temp | constant, of a number of bytes
-    Step = Launch | Extern | Host | Copy | If | While | For
+    Step = Launch | Extern | Host | Collective | Copy | If | While | For
 
 Sizes are expressions over `symbols`, evaluated once per binding. A `Ref` is a slot, or a part of
 one that moves with a loop's index. The runtime executes a Program; `interpret.py` is its meaning.
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from deepseek.ir import scalar
+from deepseek.ir.op import Message
 from deepseek.ir.scalar import ZERO, Expr
 from deepseek.ir.shape import TensorType
 from deepseek.kernel.ir import Kernel
@@ -93,6 +94,16 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
+class Collective:
+    """What the ranks of a group do together: turn and data in, turn and data out (see Message)."""
+
+    message: Message
+    reads: tuple[Ref, ...]
+    writes: tuple[Ref, ...]
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Copy:
     target: Ref
     source: Ref
@@ -130,7 +141,7 @@ class For:
     label: str = ""
 
 
-Step = Launch | Extern | Host | Copy | If | While | For
+Step = Launch | Extern | Host | Collective | Copy | If | While | For
 
 
 @dataclass(frozen=True)
@@ -184,6 +195,8 @@ def reads_writes(step: Step, kernels: tuple[Kernel, ...]) -> tuple[list[Ref], li
             return [refs[0]], list(refs[1:])
         case Host(_, refs, written, _, _):
             return list(refs[: len(refs) - written]), list(refs[len(refs) - written :])
+        case Collective(_, given, taken, _):
+            return list(given), list(taken)
         case Copy(target, source, _, _):
             return [source], [target]
         case If(predicate, _, _, _) | While(_, predicate, _, _):
@@ -193,9 +206,12 @@ def reads_writes(step: Step, kernels: tuple[Kernel, ...]) -> tuple[list[Ref], li
 
 
 def cost(program: Program) -> dict[str, int]:
-    """How many launches, externs, host calls and copies a program's text has."""
-    count = {"launches": 0, "externs": 0, "hosts": 0, "copies": 0}
-    names = {Launch: "launches", Extern: "externs", Host: "hosts", Copy: "copies"}
+    """How many launches, externs, host calls, collectives and copies a program's text has."""
+    names = {
+        Launch: "launches", Extern: "externs", Host: "hosts", Collective: "collectives",
+        Copy: "copies",
+    }  # fmt: skip
+    count = dict.fromkeys(names.values(), 0)
     for step in steps(program.body):
         if type(step) in names:
             count[names[type(step)]] += 1

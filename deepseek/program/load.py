@@ -10,7 +10,19 @@ from deepseek.errors import CompileError
 from deepseek.ir import scalar
 from deepseek.ir.scalar import Expr
 from deepseek.program import ir
-from deepseek.program.ir import Copy, Extern, For, Host, If, Launch, Program, Ref, Step, While
+from deepseek.program.ir import (
+    Collective,
+    Copy,
+    Extern,
+    For,
+    Host,
+    If,
+    Launch,
+    Program,
+    Ref,
+    Step,
+    While,
+)
 from deepseek.program.tape import Tape, TapeBlock
 
 _OPERATORS = {
@@ -65,6 +77,12 @@ class Loader:
                 block.extern(routine, self.refs(refs), [self.expr(s) for s in sizes], label)
             case Host(function, refs, _, sizes, label):
                 block.host(function, self.refs(refs), [self.expr(s) for s in sizes], label)
+            case Collective(m, reads, writes, label):
+                data = [self.ref(r) for r in (*reads[1:], *writes[1:])] or [None, None]
+                block.collective(
+                    m.group, m.ranks, m.verb, m.dtype.name, m.reduction, m.peer, m.source,
+                    self.expr(m.count), *data, label,
+                )  # fmt: skip
             case Copy(target, source, nbytes, label):
                 block.copy(self.ref(target), self.ref(source), self.expr(nbytes), label)
             case If(predicate, then, otherwise, label):

@@ -100,6 +100,9 @@ class TapeBlock:
         number = place(self.tape.functions, function)
         self.steps.append(("host", number, buffers, sizes, label))
 
+    def collective(self, *what: Any) -> None:
+        self.steps.append(("collective", *what))
+
     def copy(self, dst: Ref, src: Ref, nbytes: Expr, label: str = "") -> None:
         self.steps.append(("copy", dst, src, nbytes, label))
 
@@ -170,6 +173,8 @@ def play(
                     target.extern(*what)
                 case "host":
                     target.host(functions[what[0]], *what[1:])
+                case "collective":
+                    target.collective(*what)
                 case "copy":
                     target.copy(*what)
                 case "sync":

@@ -25,13 +25,16 @@ from typing import Any
 import numpy as np
 
 from deepseek.errors import FormatError
+from deepseek.ir.dtype import DTYPES
 from deepseek.ir.graph import Array
+from deepseek.ir.op import Message
 from deepseek.ir.scalar import ONE, ZERO, Expr
 from deepseek.ir.text import WRITTEN_OUT, Parser, expr_text, literal_text, type_text
 from deepseek.kernel.ir import Kernel
 from deepseek.kernel.text import parse_kernel, print_kernel
 from deepseek.program import ir
 from deepseek.program.ir import (
+    Collective,
     Copy,
     Extern,
     For,
@@ -110,6 +113,9 @@ def step_lines(step: Step) -> list[str]:
             return [f"extern {routine!r} {refs_text(refs)} {sizes_text(sizes)}{label}"]
         case Host(_, refs, written, sizes):
             return [f"host {refs_text(refs)} {sizes_text(sizes)} writes {written}{label}"]
+        case Collective(message, reads, writes):
+            moved = f"{refs_text(reads)} to {refs_text(writes)}"
+            return [f"collective {message_text(message)} {moved}{label}"]
         case Copy(target, source, nbytes):
             moved = f"{ref_text(target)} from {ref_text(source)} bytes {expr_text(nbytes)}"
             return [f"copy {moved}{label}"]
@@ -127,6 +133,13 @@ def step_lines(step: Step) -> list[str]:
             ]
         case For(loop, count, body):
             return [f"for {loop} to {expr_text(count)}{label} {{", *body_lines(body, "  "), "}"]
+
+
+def message_text(m: Message) -> str:
+    """What a collective's message says, its numbers in order: ranks, peer and source."""
+    count = expr_text(m.count)
+    numbers = f"({m.ranks}, {m.peer}, {m.source})"
+    return f"{m.verb!r} in {m.group!r} {numbers} {m.reduction!r} of {count} {m.dtype.name}"
 
 
 def row_text(row: Row) -> str:
@@ -255,6 +268,7 @@ class ProgramParser(Parser):
             "launch": self.launch,
             "extern": self.extern,
             "host": self.host,
+            "collective": self.collective,
             "copy": self.copy,
             "if": self.branch,
             "loop": self.while_loop,
@@ -291,6 +305,24 @@ class ProgramParser(Parser):
             f"host step {self.label()!r} is a Python function, which saved programs cannot hold\n"
             "  help: leave it out of what is saved, or run the program where it was made"
         )
+
+    def collective(self) -> Step:
+        verb = self.string("what the ranks do")
+        self.expect("in")
+        group = self.string("a group's name")
+        self.expect("(")
+        ranks, peer, source = self.until(")", self.whole)
+        reduction = self.string("a reduction")
+        count = self.size_expr("of")
+        dtype = DTYPES[self.take("name", "a dtype")]
+        reads = self.refs()
+        self.expect("to")
+        message = Message(group, ranks, verb, dtype, count, reduction, peer, source)
+        return Collective(message, reads, self.refs(), self.label())
+
+    def whole(self) -> int:
+        """A whole number, which may be below 0."""
+        return int(self.expr().attr)
 
     def copy(self) -> Step:
         target = self.ref()

@@ -13,9 +13,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from deepseek import _runtime
 from deepseek.errors import VerifyError
 from deepseek.ir import scalar
+from deepseek.ir.op import Message
 from deepseek.ir.scalar import Expr
 from deepseek.program import ir
-from deepseek.program.ir import Copy, Extern, For, Host, If, Launch, Program, Ref, Row, Step, While
+from deepseek.program.ir import (
+    Collective,
+    Copy,
+    Extern,
+    For,
+    Host,
+    If,
+    Launch,
+    Program,
+    Ref,
+    Row,
+    Step,
+    While,
+)
 from deepseek.program.text import ref_text, slot_text
 
 KINDS = (ir.INPUT, ir.OUTPUT, ir.TEMP, ir.CONSTANT)
@@ -195,6 +209,8 @@ class Checker:
                 if not 0 <= count <= len(refs):
                     yield f"writes {count} of {len(refs)} buffers"
                 yield from self.size_problems("its sizes", sizes)
+            case Collective(message, reads, writes):
+                yield from self.message_problems(message, reads, writes)
             case Copy(_, _, nbytes):
                 yield from self.size_problems("its size", [nbytes])
             case For(loop, count):
@@ -202,6 +218,19 @@ class Checker:
                 if loop in self.used_loops:
                     yield f"loop {loop} exists twice"
                 self.used_loops.add(loop)
+
+    def message_problems(
+        self, message: Message, reads: Sequence[Ref], writes: Sequence[Ref]
+    ) -> Iterator[str]:
+        yield from self.size_problems("its count", [message.count])
+        if message.ranks < 1 or max(message.peer, message.source) >= message.ranks:
+            yield f"{message} in a group of {message.ranks}"
+        if not 1 <= len(reads) == len(writes) <= 2:
+            yield f"reads {len(reads)} and writes {len(writes)} buffers; wanted its turn, and data"
+        for ref in (*reads[1:], *writes[1:]):
+            found = self.program.slots[ref.slot].type.dtype
+            if found is not message.dtype:
+                yield f"{ref_text(ref)} is {found}; its message is of {message.dtype}"
 
     def row_problems(self, number: int, row: Row) -> Iterator[str]:
         kernel = self.program.kernels[number]
@@ -247,6 +276,8 @@ def own_refs(step: Step) -> Iterator[Ref]:
                 yield from row.refs
         case Extern(_, refs) | Host(_, refs):
             yield from refs
+        case Collective(_, reads, writes):
+            yield from (*reads, *writes)
         case Copy(target, source):
             yield target
             yield source

@@ -79,6 +79,15 @@ class Walk {
 
   void visit(SyncStep&, int) {}
 
+  void visit(CollectiveStep& call, int step) {
+    for (const auto& argument : {call.given, call.taken}) {
+      if (argument) {
+        touch(*argument, step);
+      }
+    }
+    hosts_.push_back(step);  // it can fail
+  }
+
   void visit(IfStep& branch, int step) {
     touch(branch.predicate, step);
     visit(branch.then);
@@ -220,6 +229,21 @@ void Block::copy(Ref dst, Ref src, Expr nbytes, std::string label) {
 
 void Block::sync(std::string label) {
   add(SyncStep{}, std::move(label));
+}
+
+void Block::collective(std::string group, int ranks, Message message, Expr count,
+                       std::optional<Ref> given, std::optional<Ref> taken, std::string label) {
+  if (ranks < 1) {
+    throw std::invalid_argument("a collective of " + std::to_string(ranks) + " ranks");
+  }
+  CollectiveStep step{std::move(group), ranks, message, builder_.expr(count), {}, {}};
+  if (given) {
+    step.given = builder_.argument(*given);
+  }
+  if (taken) {
+    step.taken = builder_.argument(*taken);
+  }
+  add(std::move(step), std::move(label));
 }
 
 void Block::branch(Ref predicate, Block& then, Block& otherwise, std::string label) {

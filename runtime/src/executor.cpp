@@ -1,6 +1,7 @@
 #include "deepseek/executor.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
@@ -67,19 +68,22 @@ class Execution {
 
   // A buffer that came in twice is still needed by its other reader.
   std::vector<const Buffer*> inputs_seen_twice() const {
-    std::vector<const Buffer*> seen;
+    std::vector<const Buffer*> twice;
     if (std::find(arguments_.donate.begin(), arguments_.donate.end(), 1) ==
         arguments_.donate.end()) {
-      return seen;
+      return twice;
     }
+    // An open hash table: sorting a hundred inputs takes as long as running a small Program.
+    std::vector<const Buffer*> met(std::bit_ceil(2 * arguments_.inputs.size()));
     for (const auto& buffer : arguments_.inputs) {
-      seen.push_back(buffer.get());
-    }
-    std::sort(seen.begin(), seen.end());
-    std::vector<const Buffer*> twice;
-    for (size_t i = 1; i < seen.size(); ++i) {
-      if (seen[i] == seen[i - 1]) {
-        twice.push_back(seen[i]);
+      size_t at = (reinterpret_cast<uintptr_t>(buffer.get()) >> 4) & (met.size() - 1);
+      while (met[at] != nullptr && met[at] != buffer.get()) {
+        at = (at + 1) & (met.size() - 1);
+      }
+      if (met[at] == nullptr) {
+        met[at] = buffer.get();
+      } else {
+        twice.push_back(buffer.get());
       }
     }
     return twice;
@@ -252,6 +256,20 @@ class Execution {
     threads_.parallel_for(nbytes, kCopyGrain, max_workers_, [&](int, int64_t begin, int64_t end) {
       std::memcpy(dst + begin, src + begin, static_cast<size_t>(end - begin));
     });
+  }
+
+  void execute(const CollectiveStep& call) {
+    program_.counters().collectives.fetch_add(1, std::memory_order_relaxed);
+    const auto group = find_communicator(call.group);
+    if (group->size() != call.ranks) {
+      throw CollectiveError("group '" + call.group + "' has " + std::to_string(group->size()) +
+                            " ranks; " + program_.name() + " was compiled for " +
+                            std::to_string(call.ranks));
+    }
+    Message message = call.message;
+    message.count = value(call.count);
+    group->run(message, call.given ? resolve(*call.given) : nullptr,
+               call.taken ? resolve(*call.taken) : nullptr, arguments_.interrupt);
   }
 
   void execute(const SyncStep&) {}  // the processor's steps are done when they return

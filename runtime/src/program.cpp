@@ -37,8 +37,8 @@ void list(const Steps& steps, std::vector<std::pair<std::string_view, std::strin
 }  // namespace
 
 std::string_view kind_name(const Step& step) {
-  constexpr std::string_view kNames[] = {"launch", "extern", "host",  "copy",
-                                         "sync",   "if",     "while", "for"};
+  constexpr std::string_view kNames[] = {"launch", "extern", "host", "copy",      "sync",
+                                         "if",     "while",  "for",  "collective"};
   static_assert(std::size(kNames) == std::variant_size_v<decltype(step.what)>);
   return kNames[step.what.index()];
 }
@@ -192,6 +192,19 @@ void Program::bind_steps(const Steps& steps, Binding& binding, std::vector<int64
                      view(copy.src, value(copy.nbytes));
                    },
                    [](const SyncStep&) {},
+                   [&](const CollectiveStep& call) {
+                     Message message = call.message;
+                     message.count = value(call.count);
+                     if (message.count < 0) {
+                       fail("a collective of " + std::to_string(message.count) + " elements");
+                     }
+                     if (call.given) {
+                       view(*call.given, message.given_bytes());
+                     }
+                     if (call.taken) {
+                       view(*call.taken, message.taken_bytes(call.ranks));
+                     }
+                   },
                    [&](const IfStep& branch) {
                      view(branch.predicate, 1);
                      bind_steps(branch.then, binding, counts);

@@ -14,6 +14,7 @@ import measure
 import neutral
 import numpy as np
 import page
+import processes
 import pytest
 import render
 import summary
@@ -21,6 +22,7 @@ import tape
 import timing
 import variants
 import workloads
+from goals import Goals
 from measure import Bench, Cell, Effort, Row, SweepRow
 from neutral import Spec
 from summary import Summary, Table
@@ -108,6 +110,45 @@ def test_first_calls_peaks_and_sweeps():
     swept = summary.sweeps(columns, [SweepRow("sizes", "", 4, 1e-5, {"ours": cell})])
     assert cells_of(swept)["deepseek"] == "2 s / 1 s (3 sizes only)"
     assert swept.notes == ["sizes, deepseek: 2 traces; 1.10x the time of code for one size"]
+
+
+def test_goals_stand_beside_figures():
+    quick, slow = row(ours=[2.0, 2.0], jax=[4.0, 4.0]), row(ours=[4.0, 4.0], jax=[2.0, 2.0])
+    slow.name = "slow"
+    processes = {"NumPy": [0.1], "first result": [0.15], "idle workers": [0.002]}
+    cell = {"compiles": {"traces": 2, "programs": 4}, "general": 1.2}
+    name = "sizes: block at 500 batch x sequence"
+    sweep = SweepRow(name, "", 500, 1e-5, {"ours": cell})
+    asked = Goals(Summary([OURS, OTHER]), [quick, slow], [sweep], processes)
+    said = {line[0]: line[1:] for line in asked.table().rows}
+    assert said["every row beside its best peer"] == [
+        "≥ 0.97x",
+        "1 of 2 rows",
+        "missed",
+        "slow 0.50x",
+    ]
+    assert said["geometric mean to the JAX"][1:3] == ["1.00x", "missed"]
+    assert said["rows bound by memory, of bandwidth"][1] == "0 of 2 rows"
+    assert said["first result of a fresh process, beyond NumPy's"][1:3] == ["50 ms", "met"]
+    assert said["CPU time of idle workers after a call"][1:3] == ["2 ms", "missed"]
+    assert said["traces at 500 sizes"][1:3] == ["2", "met"]
+    assert said["programs at 500 sizes"][1:3] == ["4", "missed"]
+    assert not [goal for goal in said if goal.startswith("first call")]  # of which nothing is known
+
+
+def test_a_second_thread_is_held_against_what_it_gains_the_machine():
+    measured = row(ours=[2.0, 2.0])
+    measured.cells["ours"].wall["2"] = [1.5, 1.5]
+    measured.limits["2"] = {"streaming": [0.5]}
+    said = {r.goal: r for r in Goals(Summary([OURS]), [measured], [], {}).threads()}
+    assert said["the same, geometric mean"].measured == "67%"
+
+
+def test_processes_are_measured_whole():
+    found = processes.measured(1)
+    assert set(found) == {"NumPy", "first result", "idle workers"}
+    assert all(seconds >= 0 for samples in found.values() for seconds in samples)
+    assert min(found["NumPy"] + found["first result"]) > 0
 
 
 def test_tables_render():
@@ -297,3 +338,5 @@ def test_a_run_from_end_to_end(tmp_path):
             assert cell["error"] <= measured[name]["tolerance"] and cell["peak"] > 0
     assert set(measured["mlp batch 1"]["limits"]["1"]) == {"float32", "read 1", "read 4"}
     assert (out / "bench.html").read_text().count("<rect") == 3 * len(measured)
+    assert "Goals" in done.stdout and "AVX2 alone" in done.stdout
+    assert [r["name"] for r in said["narrow"]] == ["mlp batch 1"]  # what the machine limits

@@ -24,7 +24,7 @@ from deepseek.frontend.tensor import Tensor, no_grad
 from deepseek.ir.dtype import float32
 from deepseek.ir.graph import Graph, constant, input_value
 from deepseek.ir.op import REGISTRY
-from deepseek.ir.scalar import var
+from deepseek.ir.scalar import size_var
 from deepseek.ir.shape import Size
 from deepseek.ops.define import composite, isolated
 from deepseek.program.text import print_program
@@ -111,7 +111,7 @@ def test_names_and_lines_make_no_other_kernel(folder: Path) -> None:
 
 
 def test_symbolic_sizes(folder: Path) -> None:
-    n = var("n0", low=2)
+    n = size_var("n0")
     compiled(graph_of(two_kernels, (n, 30)), [n])
     with counted() as work:
         again = compiled(graph_of(two_kernels, (n, 30)), [n])

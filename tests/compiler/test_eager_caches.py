@@ -13,7 +13,7 @@ from deepseek.compiler.caches import Recent
 @pytest.fixture
 def small(monkeypatch):
     """Caches of three entries."""
-    for name in ("_met", "_promoted", "_ops"):
+    for name in ("_met", "_plans", "_ops"):
         monkeypatch.setattr(tiers, name, Recent(3))
 
 
@@ -39,7 +39,7 @@ def test_eager_caches_are_bounded(small):
             for _ in range(n):
                 y = y * 2 + 1
             assert y.numpy()[0] == 2 ** (n + 1) - 1
-    assert len(tiers._met) == len(tiers._promoted) == 3
+    assert len(tiers._met) == len(tiers._plans) == 3
     for op in (ds.exp, ds.sin, ds.cos, ds.tanh, ds.sqrt, ds.abs):
         op(x).evaluate()
     assert len(tiers._ops) == 3

@@ -84,6 +84,56 @@ def test_zero_and_one_are_their_own(work):
     assert done.traces == 0
 
 
+def compared(work, f, shapes):
+    """How often f is traced and compiled for these shapes, of which each gives what f does."""
+    jitted = ds.jit(f)
+    wanted = [f(ramp(*shape)).numpy() for shape in shapes]
+    with work() as done:
+        got = [jitted(ramp(*shape)).numpy() for shape in shapes]
+    for one, other in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    return done.traces, done.programs
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [(5, 3, 1, 4), (5, 1, 3, 1), (1, 5, 1, 3)],
+    ids=["met late", "met second", "met first"],
+)
+def test_code_for_any_size_serves_size_one(work, sizes):
+    def f(x):
+        y = ds.layer_norm(x, (4,)) @ ds.ones((4, 3))
+        return ds.softmax(y, axis=-1) + y.mean(axis=0)
+
+    assert compared(work, f, [(n, 4) for n in sizes]) == (2, 2)
+
+
+def test_two_sizes_need_one_code_for_ones_in_either(work):
+    def f(x):
+        return (x * x).sum(axis=1).exp() + x.reshape((x.shape[0], -1)).max(axis=1)
+
+    shapes = [(3, 5), (1, 4), (6, 1), (1, 1), (2, 7), (1, 9)]
+    assert compared(work, f, shapes) == (2, 2)
+
+
+ASKING = {
+    "squeeze": lambda x: x.squeeze().sum(axis=-1),
+    "broadcast": lambda x: x + ds.ones((5, 4)),
+    "branch": lambda x: x * 2 if x.shape[0] == 1 else x.sum(axis=0),
+    "outer": lambda x: ds.einsum("ij,ij->j", x, ds.ones((5, 4))),
+    "grid": lambda x: ds.take_along_axis(x, ds.zeros((5, 4), dtype=ds.int64), axis=1),
+}
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_what_depends_on_a_size_of_one_is_traced_for_it(work, name):
+    """Twice in the second call: it begins with symbols, and finds that it has to know."""
+    shapes = [(5, 4), (1, 4), (5, 4), (1, 4)]
+    traces, programs = compared(work, ASKING[name], shapes)
+    assert traces <= 3
+    assert programs == 2
+
+
 def test_broadcast_against_one_stays_right():
     @ds.jit
     def f(a, b):

@@ -24,7 +24,7 @@ def fresh() -> Iterator[None]:
 
 def forget() -> None:
     caches.forget()
-    for memory in (tiers._met, tiers._promoted, tiers._ops):
+    for memory in (tiers._met, tiers._plans, tiers._ops):
         memory.clear()
 
 

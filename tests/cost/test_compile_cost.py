@@ -13,8 +13,11 @@ from deepseek.backends.cpu import BACKEND
 from deepseek.compiler import caches
 from deepseek.compiler import compile as compiling
 from deepseek.ir.recent import Recent
+from deepseek.ir.scalar import walk
 from deepseek.kernel import lower as lowering
+from deepseek.kernel.ir import expressions, statements
 from deepseek.passes import PassContext, run_passes
+from deepseek.program.ir import Launch
 
 
 def training_step(layers):
@@ -125,3 +128,32 @@ def test_an_update_rule_is_recorded_once_for_parameters_of_a_type():
     assert entered == 2
     for p in parameters:
         np.testing.assert_allclose(p.numpy(), np.full(p.shape, 1 - 0.5 * 0.01 - 0.5), rtol=1e-5)
+
+
+def with_powers(kernels):
+    """The kernels that compute a power."""
+    return [
+        k for k in kernels
+        if any(e.fn == "pow" for s in statements(k.body) for e in walk(expressions(s)))
+    ]  # fmt: skip
+
+
+def test_a_costly_scalar_is_computed_by_one_kernel_for_all():
+    """The corrections of AdamW, which take powers of the step count in float64."""
+    step, args = training_step(2)
+    program = step.entry_for(*args).executable.program
+    (kernel,) = with_powers(program.kernels)
+    number = program.kernels.index(kernel)
+    (launch,) = [s for s in program.body if isinstance(s, Launch) and s.kernel == number]
+    assert len(launch.rows) == 1
+
+
+def test_a_costly_scalar_stays_in_a_kernel_that_alone_reads_it():
+    def scaled(t, *tensors):
+        return [x * t.pow(1.5) for x in tensors]
+
+    t, x, y = ds.asarray(2.0), ds.ones((64,)), ds.ones((8, 8))
+    for tensors, kernels in (((x,), 1), ((x, y), 3)):
+        program = ds.jit(scaled).entry_for(t, *tensors).executable.program
+        assert len(with_powers(program.kernels)) == 1
+        assert sum(len(step.rows) for step in program.body) == kernels

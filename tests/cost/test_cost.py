@@ -123,6 +123,32 @@ def test_parameters_update_in_three_launches():
     assert len(updating) <= 3
 
 
+@pytest.mark.parametrize("columns", [48, 80])
+def test_operands_of_products_are_computed_before_them(columns):
+    """Also where an operand has the shape of the result, so that its indices look alike."""
+    x, w = ds.ones((48, 48)), ds.ones((48, columns))
+    assert cost_of(ds.jit(lambda x, w: ds.exp(x) @ w), x, w) == 2
+    assert cost_of(ds.jit(lambda x, w: ds.exp(w) + x @ w), x, w) == 1
+
+
+def test_an_update_keeps_nothing_of_its_own_in_memory():
+    """Averages and parameters are scaled in the kernel that also computes the gradient."""
+    model = nn.Sequential(nn.Linear(24, 40), nn.ReLU(), nn.Linear(40, 10))
+    optimizer = ds.optim.AdamW(model.parameters())
+
+    @ds.jit
+    def step(x, y):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    x, y = ds.ones((16, 24)), ds.zeros((16,), dtype=ds.int64)
+    program = step.entry_for(x, y).executable.program
+    shapes = {p.shape for p in model.parameters()}
+    kept = [s.type for s in program.slots if s.kind == ir.TEMP and s.type.shape in shapes]
+    assert kept == []
+
+
 def test_a_thousand_steps_trace_once():
     x = ds.asarray(np.linspace(0, 1, 8, dtype=np.float32))
     w = nn.Parameter(ds.ones((8,)))

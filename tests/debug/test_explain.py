@@ -25,7 +25,7 @@ SCALE = 3.0
 
 def test_elementwise_work_is_exact() -> None:
     explained = ds.explain(lambda x, y: ds.exp(x) * y + 1, ds.ones(30, 7), ds.ones(7))
-    assert explained.counts == {"launches": 1, "externs": 0, "hosts": 0, "copies": 0}
+    assert {step: n for step, n in explained.counts.items() if n} == {"launches": 1}
     assert explained.work.read == 4 * (30 * 7 + 7)
     assert explained.work.written == 4 * 30 * 7
     assert explained.flops == 3 * 30 * 7

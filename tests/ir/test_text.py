@@ -16,11 +16,11 @@ from deepseek.errors import ArgumentError, FormatError, user_line
 from deepseek.ir import scalar
 from deepseek.ir.dtype import DTYPES, bfloat16, float16, float32, float64, int8, int64
 from deepseek.ir.graph import Array, Graph, node
-from deepseek.ir.scalar import const, var
+from deepseek.ir.scalar import const, size_var, var
 from deepseek.ir.text import expr_text, literal_text, parse_expr, parse_graph, print_graph
 
-N = var("n0", low=2)
-M = var("n1", low=2)
+N = size_var("n0")
+M = size_var("n1")
 
 
 def round_trip(toy: Any, graph: Graph) -> str:
@@ -96,7 +96,7 @@ EXPRS = [
     scalar.minimum(N, const(7)),
     scalar.where(scalar.call("lt", N, M), N, scalar.add(M, INDEX)),
     INDEX,
-    var("float32", low=2),  # named like a word of the grammar
+    size_var("float32"),  # named like a word of the grammar
     var("a b"),
     scalar.call("exp", scalar.call("mul", var("x", float32), const(0.1, float32))),
     scalar.cast(scalar.call("neg", var("x", float32)), int8),
@@ -235,7 +235,7 @@ from deepseek.ir.op import Kind, Op
 from deepseek.ir.text import print_graph
 
 op = Op("toy", Kind.HOST, lambda *types, **_: types[:1])
-n, m = scalar.var("n0", low=2), scalar.var("n1", low=2)
+n, m = scalar.size_var("n0"), scalar.size_var("n1")
 size = scalar.add(scalar.mul(m, n), scalar.add(scalar.mul(n, n), m))
 x = input_value(float32, (size, scalar.floordiv(size, n)))
 c = constant(np.arange(20.0), float32)

@@ -24,7 +24,7 @@ def refused(graph: Graph, text: str) -> str:
 
 
 def test_right_graphs_pass(toy: Any) -> None:
-    n = scalar.var("n0", low=2)
+    n = scalar.size_var("n0")
     x, y = toy.input(2), toy.input(2)
     z = toy.add(toy.neg(x), toy.scale(y, 2.0))
     verify(Graph([x, y], [z, x, z]))

@@ -21,7 +21,7 @@ from deepseek.kernel.equation import equation_of
 from deepseek.kernel.evaluate import Evaluator
 from deepseek.kernel.interpret import interpret
 from deepseek.kernel.ir import Buffer, Kernel
-from deepseek.kernel.schedule import Schedule
+from deepseek.kernel.problem import Schedule
 from deepseek.kernel.text import parse_kernel, print_kernel
 from deepseek.kernel.verify import verify
 

@@ -27,6 +27,7 @@ from deepseek.ir.scalar import (
     mod,
     mul,
     not_,
+    size_var,
     sub,
     var,
     where,
@@ -44,12 +45,13 @@ from deepseek.kernel.ir import (
     Kernel,
     Let,
     Loop,
+    Prefetch,
     Stmt,
     Store,
 )
 
 SIZE = 4096
-N, M = var("n", low=2), var("m", low=2)
+N, M = size_var("n"), size_var("m")
 BUFFERS = (
     Buffer("x", float32), Buffer("k", int64), Buffer("b", bool_),
     Buffer("o", float32, written=True), Buffer("p", float32, written=True),
@@ -183,6 +185,8 @@ class Writer:
 
     def statement(self, depth: int) -> Stmt:
         kind = self.random.random()
+        if kind < 0.03:
+            return Prefetch(self.one("x", "k", "o"), self.integer())
         if kind < 0.35 or depth == 0:
             return self.store()
         if kind < 0.45:
@@ -244,7 +248,8 @@ class Writer:
             prefix = (Store("p", self.index(), call("add", carries[0].var, f32(1))),)
         self.floats, self.loops = known, outer
         self.floats += [c.var for c in carries]
-        return Fold(tuple(axes), carries, (let,), prefix, lanes)
+        hint = (Prefetch("x", self.integer()),) if self.chance(0.1) else ()
+        return Fold(tuple(axes), carries, (let, *hint), prefix, lanes)
 
     def carries(self) -> tuple[Carry, ...]:
         pairs = [(self.fresh_float("c"), self.fresh_float("d")) for _ in range(self.one(1, 1, 2))]

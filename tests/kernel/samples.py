@@ -38,6 +38,7 @@ from deepseek.ir.scalar import (
     minimum,
     mod,
     mul,
+    size_var,
     sub,
     var,
     where,
@@ -58,6 +59,7 @@ from deepseek.kernel.ir import (
     Let,
     Loop,
     Mma,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -92,8 +94,8 @@ def values(rng: np.random.Generator, dtype: DType, n: int, limits: tuple[float, 
     return rng.integers(low, int(limits[1]) + 1, n).astype(dtype.numpy)
 
 
-N = var("n", low=2)
-M = var("m", low=2)
+N = size_var("n")
+M = size_var("m")
 I = var("i", low=0, extent=N)  # noqa: E741
 J = var("j", low=0, extent=M)
 ROW = add(mul(I, M), J)
@@ -334,11 +336,13 @@ def argmax() -> Sample:
 
 
 def columns() -> Sample:
-    """A fold in each lane, its result through scratch of the task, then a second pass."""
+    """A fold in each lane, its result through scratch of the task, then a second pass, which asks
+    for rows that there may not be.
+    """
     s = total("s", at("x", ROW))
     first = loop(J, M, VECTOR, Fold((Axis(I, N),), (s,)), Store("t", J, s.var))
     mean = call("div", at("t", J), cast(N, float32))
-    second = loop(I, N, SERIAL, loop(J, M, VECTOR,
+    second = loop(I, N, SERIAL, loop(J, M, VECTOR, Prefetch("x", add(ROW, mul(M, const(9)))),
                                      Store("o", ROW, call("sub", at("x", ROW), mean))))  # fmt: skip
     kernel = Kernel(
         "columns", (inp("x"), out("o"), Buffer("t", float32, SHARED, M)), (N, M),

@@ -6,16 +6,20 @@ Operands are small whole numbers, so that results are exact whatever the order o
 from __future__ import annotations
 
 import importlib.util
+import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from deepseek.backends.cpu.target import TARGETS
 from deepseek.ir import scalar
 from deepseek.ir.dtype import DTYPES, bfloat16, float32, float64
 from deepseek.ir.graph import Value, constant, input_value, node
-from deepseek.kernel.schedule import COLUMNS, PACKED, ROWS, SWEEP, Schedule
+from deepseek.kernel.interpret import interpret
+from deepseek.kernel.problem import COLUMNS, PACKED, ROWS, SWEEP, Schedule
 from deepseek.ops import contract, elementwise, view
 from deepseek.ops.define import op_of
 
@@ -113,6 +117,51 @@ def test_every_form_fits_every_matmul(plan: Schedule, turned: tuple[bool, bool])
     check(compiled, arrays, [expected_product(*plain)])
 
 
+IN_PLACE = [  # with the left operand, the right one
+    (True, True, Schedule(PACKED, (4,), (32,), 32, 16, 2, 2, 0, 50, rest=6)),
+    (True, False, Schedule(PACKED, (4,), (32,), 32, 16, 2, 2, 0, 50, rest=6)),
+    (False, True, Schedule(PACKED, (4,), (32,), 32, 16, 2, 2, 0, 50, rest=6)),
+    (False, False, Schedule(PACKED, (4,), (32,), 32, 16, 2, 2, 0, 50, rest=6)),
+    (True, True, Schedule(PACKED, (5,), (16,), 16, 16, 9, 9, 0, 17, rest=6)),
+    (True, False, Schedule(PACKED, (13,), (48,), 48, 16, 1, 1, 0, 50, rest=22)),
+    (False, True, Schedule(PACKED, (2,), (64,), 64, 16, 3, 1, 0, 9, rest=6)),
+]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("place", IN_PLACE, ids=lambda p: f"{p[0]}-{p[1]}-{p[2].width}")
+def test_operands_in_place_and_a_rest_of_columns(
+    place: tuple[bool, bool, Schedule], turned: bool
+) -> None:
+    plan = replace(place[2], left_in_place=place[0], right_in_place=place[1])
+    m, k, n = 13, 50, 70
+    a, b = input_value(float32, (k, m) if turned else (m, k)), input_value(float32, (k, n))
+    left = apply(view.permute_dims, a, axes=(1, 0)) if turned else a
+    arrays = [whole_numbers(v.type.shape, float32, i) for i, v in enumerate((a, b))]
+    plain = [arrays[0].T if turned else arrays[0], arrays[1]]
+    check(Compiled([a, b], [product(left, b)], plan), arrays, [expected_product(*plain)])
+
+
+@pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("level", ["v2", "v3", "v4"])
+def test_products_of_random_shapes(level: str, turned: tuple[bool, bool]) -> None:
+    rng = random.Random(f"{level} {turned}")
+    for _ in range(25):
+        batch, m, k, n = (rng.choice((1, rng.randint(1, most))) for most in (4, 70, 90, 150))
+        shapes = [(k, m) if turned[0] else (m, k), (n, k) if turned[1] else (k, n)]
+        inputs = [input_value(float32, (batch, *s)) for s in shapes]
+        operands = [
+            apply(view.permute_dims, v, axes=(0, 2, 1)) if t else v
+            for v, t in zip(inputs, turned, strict=True)
+        ]
+        arrays = [whole_numbers((batch, *s), float32, i) for i, s in enumerate(shapes)]
+        plain = [a.swapaxes(1, 2) if t else a for a, t in zip(arrays, turned, strict=True)]
+        compiled = Compiled(inputs, [product(*operands)], lanes=TARGETS[level].width)
+        compiled.check_form()
+        (got,) = compiled.native(arrays, level=level)
+        np.testing.assert_array_equal(got, expected_product(*plain), str((batch, m, k, n)))
+
+
 @pytest.mark.parametrize("dtype", ["int32", "uint8", "float64", "float16"])
 @pytest.mark.parametrize("plan", [FORCED[1], FORCED[4]], ids=["packed", "turned"])
 def test_packed_panels_of_other_dtypes(plan: Schedule, dtype: str) -> None:
@@ -164,7 +213,7 @@ def test_a_broadcast_matrix_is_packed_once() -> None:
 @pytest.mark.parametrize("known", ["", "k", "n", "kn", "mn", "mk"])
 @pytest.mark.parametrize("sizes", [(2, 3, 2), (33, 17, 70), (5, 1100, 20)], ids=str)
 def test_sizes_of_the_run(known: str, sizes: tuple[int, int, int]) -> None:
-    current = {scalar.var(f"n{i}", low=2): size for i, size in enumerate(sizes)}
+    current = {scalar.size_var(f"n{i}"): size for i, size in enumerate(sizes)}
     m, k, n = (
         size if name in known else symbol
         for name, (symbol, size) in zip("mkn", current.items(), strict=True)
@@ -175,7 +224,7 @@ def test_sizes_of_the_run(known: str, sizes: tuple[int, int, int]) -> None:
 
 
 def test_a_convolution_with_a_batch_of_the_run() -> None:
-    batch = scalar.var("n0", low=2)
+    batch = scalar.size_var("n0")
     x, w = input_value(float32, (batch, 3, 9, 10)), input_value(float32, (5, 3, 3, 3))
     attrs = {"stride": (1, 2), "padding": ((1, 1), (0, 2)), "dilation": (1, 1), "groups": 1}
     out = apply(contract.convolution, x, w, **attrs)
@@ -285,6 +334,19 @@ def test_what_follows_is_computed_where_a_sum_is_stored(shape: tuple[int, int, i
     check(compiled, arrays, [exact, wanted])
 
 
+def test_rows_of_two_panels_are_added_once_to_what_lies_there() -> None:
+    m, k, n = 33, 20, 48
+    a, b, residual = (input_value(float32, s) for s in ((m, k), (k, n), (m, n)))
+    plan = Schedule(PACKED, (8,), (48,), 48, 16, 5, 1, 0, 20)
+    out = apply(elementwise.add, product(a, b), residual)
+    compiled = Compiled([a, b, residual], [out], plan)
+    arrays = [whole_numbers(v.type.shape, float32, i) for i, v in enumerate((a, b, residual))]
+    exact = expected_product(*arrays[:2]) + arrays[2]
+    given = [arrays[i].reshape(-1) for i in compiled.lowered.inputs]
+    interpret(compiled.kernel, [*given, given[compiled.lowered.inputs.index(2)]], [])
+    np.testing.assert_array_equal(arrays[2], exact)
+
+
 def test_a_cast_after_the_sum() -> None:
     a, b = input_value(bfloat16, (20, 30)), input_value(bfloat16, (30, 40))
     out = apply(elementwise.astype, product(a, b), dtype=float64)
@@ -353,7 +415,9 @@ def test_lower_levels(level: str, dtype: str) -> None:
     np.testing.assert_array_equal(got, wanted)
 
 
-@pytest.mark.parametrize("shape", [(100, 300, 200), (64, 64, 64), (3, 500, 700), (300, 200, 1)])
+@pytest.mark.parametrize(
+    "shape", [(100, 300, 200), (64, 64, 64), (3, 500, 700), (300, 200, 1), (459, 95, 106)]
+)
 def test_the_same_bits_however_tasks_are_shared_out(shape: tuple[int, int, int]) -> None:
     m, k, n = shape
     a, b = input_value(float32, (m, k)), input_value(float32, (k, n))
@@ -372,6 +436,6 @@ def test_register_tiles_give_the_same_bits_in_every_form() -> None:
     arrays = [rng.normal(size=s).astype(np.float32) for s in ((30, 200), (200, 50))]
     results = [
         Compiled([a, b], [product(a, b)], plan).native(arrays)[0]
-        for plan in (FORCED[0], FORCED[1], FORCED[4])
+        for plan in (FORCED[0], FORCED[1], FORCED[4], None)
     ]
     assert np.array_equal(results[0], results[1]) and np.array_equal(results[0], results[2])

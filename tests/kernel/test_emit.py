@@ -15,7 +15,7 @@ from deepseek.backends.cpu.target import TARGETS, Target, runs_here
 from deepseek.config import override
 from deepseek.errors import ArgumentError, CompileError
 from deepseek.ir.dtype import float32
-from deepseek.ir.scalar import const, evaluate, load, var
+from deepseek.ir.scalar import const, evaluate, load, size_var, var
 from deepseek.kernel.interpret import interpret
 from deepseek.kernel.ir import VECTOR, Axis, Buffer, Kernel, Loop, Store
 
@@ -138,7 +138,7 @@ def test_no_outside_symbols_are_needed() -> None:
 
 
 def test_unbound_variables_are_named() -> None:
-    n, i, stray = var("n", low=2), var("i", low=0), var("stray", float32)
+    n, i, stray = size_var("n"), var("i", low=0), var("stray", float32)
     kernel = Kernel(
         "broken", (Buffer("o", float32, written=True),), (n,),
         (Loop(Axis(i, n, VECTOR), (Store("o", i, stray),)),),

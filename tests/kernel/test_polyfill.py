@@ -19,7 +19,7 @@ from deepseek.backends.cpu.emit import emit
 from deepseek.backends.cpu.target import TARGETS, runs_here
 from deepseek.config import override
 from deepseek.ir.dtype import DTYPES, DType, float32, float64, int64, uint8
-from deepseek.ir.scalar import FUNCTIONS, Expr, call, evaluate, load, var
+from deepseek.ir.scalar import FUNCTIONS, Expr, call, evaluate, load, size_var, var
 from deepseek.kernel import polyfill
 from deepseek.kernel.ir import VECTOR, Axis, Buffer, Kernel, Loop, Store
 
@@ -111,7 +111,7 @@ def worst(fn: str, dtype: DType, got: Array) -> float:
 
 
 def kernel_of(fn: str, dtype: DType) -> Kernel:
-    n = var("n", low=2)
+    n = size_var("n")
     i = var("i", low=0, extent=n)
     names = ("x", "y")[: FUNCTIONS[fn].arity]
     value = call(fn, *(load(name, dtype, i) for name in names))
@@ -159,6 +159,19 @@ def test_zeros_keep_their_sign(fn: str, dtype: DType) -> None:
     for got in (interpreted(fn, dtype), *(emitted(fn, dtype, level) for level in LEVELS)):
         np.testing.assert_array_equal(np.signbit(got[x == 0]), np.signbit(x[x == 0]))
         assert np.signbit(x[x == 0]).any()
+
+
+@pytest.mark.skipif("v4" not in LEVELS, reason="needs AVX-512")
+@pytest.mark.parametrize("dtype", [float32, float64], ids=str)
+def test_an_instruction_that_scales_gives_the_bits_of_two_factors(dtype: DType) -> None:
+    """Overflow and denormals too."""
+    one, two = emitted("exp", dtype, "v4"), emitted("exp", dtype, "v3")
+    np.testing.assert_array_equal(np.isnan(one), np.isnan(two))
+    np.testing.assert_array_equal(one[~np.isnan(one)], two[~np.isnan(two)])
+    assert np.isinf(one).any() and ((one > 0) & (one < np.finfo(dtype.numpy).tiny)).any()
+    for level, count in (("v4", 2), ("v3", 0)):
+        text = emit(kernel_of("exp", dtype), TARGETS[level])
+        assert text.count("llvm.x86.avx512.mask.scalef") == count
 
 
 @pytest.mark.parametrize("dtype", [float32, float64], ids=str)

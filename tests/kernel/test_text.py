@@ -21,12 +21,13 @@ from deepseek.ir.scalar import (
     make,
     mul,
     not_,
+    size_var,
     var,
 )
 from deepseek.kernel.ir import SERIAL, SHARED, Axis, Buffer, Kernel, Let, Loop, Store
 from deepseek.kernel.text import parse_kernel, print_kernel
 
-N = var("n", low=2)
+N = size_var("n")
 I = var("i", low=0, extent=N)  # noqa: E741
 
 

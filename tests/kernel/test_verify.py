@@ -28,6 +28,7 @@ from deepseek.kernel.ir import (
     Let,
     Loop,
     Mma,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -137,6 +138,11 @@ BROKEN: dict[str, tuple[Callable[[], Kernel], str]] = {
         lambda: kernel(Loop(Axis(var("i", int32), N), ())), "axis variable i is not int64"
     ),
     "axis extent": (lambda: kernel(loop(I, f32(3), SERIAL)), "float32; wanted int64"),
+    "prefetch": (lambda: each(Prefetch("x", V)), "float32; wanted int64"),
+    "prefetch of scratch": (
+        lambda: kernel(Prefetch("t", N), buffers=(X, O, Buffer("t", float32, SHARED, N))),
+        "scratch is in the caches",
+    ),
     "barrier": (lambda: each(Barrier(), kind=VECTOR), "not inside a vector loop"),
     "no axes": (lambda: fold(axes=()), "needs an axis"),
     "lanes": (lambda: fold(lanes=12), "12 lanes; wanted a power of two"),
@@ -146,7 +152,7 @@ BROKEN: dict[str, tuple[Callable[[], Kernel], str]] = {
     "prefix": (
         lambda: fold(axes=(Axis(I, N, VECTOR),), prefix=(store(A),)), "prefix stores need serial"
     ),
-    "fold's body": (lambda: fold(body=(store(),)), "lets only"),
+    "fold's body": (lambda: fold(body=(store(),)), "lets and prefetches only"),
     "init's type": (lambda: carrying(init=ONE), "int64; wanted float32"),
     "init's scope": (lambda: carrying(init=A), "variable 'a' is not defined"),
     "step's type": (lambda: carrying(step=WIDE), "float64; wanted float32"),

@@ -79,6 +79,8 @@ def test_eye_and_triangles_are_numpys() -> None:
     for k in (-1, 0, 2):
         assert np.array_equal(ds.tril(ds.asarray(x), k=k).numpy(), np.tril(x, k))
         assert np.array_equal(ds.triu(ds.asarray(x), k=k).numpy(), np.triu(x, k))
+        assert np.array_equal(ds.asarray(x).tril(k).numpy(), np.tril(x, k))
+        assert np.array_equal(ds.asarray(x).triu(diagonal=k).numpy(), np.triu(x, k))
 
 
 def test_sizes_come_as_a_tuple_or_apart() -> None:

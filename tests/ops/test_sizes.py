@@ -16,7 +16,7 @@ from deepseek.ir import scalar
 from deepseek.ir.scalar import Expr
 from deepseek.ops.view import reshaped_index
 
-N, M = scalar.var("n", low=2), scalar.var("m", low=2)
+N, M = scalar.size_var("n"), scalar.size_var("m")
 
 # (source shape, target shape) of reshapes that must not need a division for each element
 PLAIN = [

@@ -225,7 +225,8 @@ def test_a_small_model_trains_alike_eager_and_compiled(name: str, options: dict[
         run = ds.jit(step) if compiled else step
         traces = ds.counters.traces
         losses = [run(x, goal).item() for _ in range(12)]
-        assert ds.counters.traces == traces + compiled
+        made = ds.counters.traces - traces
+        assert made == 1 if compiled else made <= len(optimizer.param_groups)  # their updates
         assert losses[-1] < losses[0]
         weights = [p.numpy().ravel() for m in (model, ema) for p in m.parameters()]
         results.append(np.concatenate([losses, scheduler.get_last_lr(), *weights]))

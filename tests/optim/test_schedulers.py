@@ -370,7 +370,8 @@ def test_a_step_inside_a_compiled_function_is_made_at_each_call(name: str, make:
             function(ds.ones(1))
             betas = [group["betas"][0] for group in o.param_groups]
             seen.append([*scheduler.get_last_lr(), *betas, *(p.item() for p in parameters)])
-        assert ds.counters.traces == traces + compiled
+        made = ds.counters.traces - traces
+        assert made == 1 if compiled else made <= len(o.param_groups)  # their updates
         results.append(np.array(seen))
     np.testing.assert_allclose(results[1], results[0], rtol=1e-6)
     assert len(np.unique(results[0][:, 0])) > 2

@@ -10,7 +10,7 @@ from sampling import Case, case_name
 
 from deepseek.errors import VerifyError
 from deepseek.ir.dtype import float32
-from deepseek.ir.scalar import const, var
+from deepseek.ir.scalar import const, size_var
 from deepseek.ir.shape import tensor_type
 from deepseek.program import ir
 from deepseek.program.interpret import interpret, run_extern
@@ -44,7 +44,7 @@ def test_interpreter_agrees_with_runtime(case: Case) -> None:
 
 
 def test_symbolic_sizes() -> None:
-    n = var("n0", low=2)
+    n = size_var("n0")
     program = program_of(graph_of(lambda x: (x.sum(axis=0), x.exp()), (n, 3)), [n])
     for size in (2, 5, 33):
         x = np.random.default_rng(size).normal(size=(size, 3)).astype(np.float32)

@@ -11,7 +11,7 @@ from making import graph_of, program_of
 from deepseek import backends
 from deepseek.compiler.caches import compiled_kernels
 from deepseek.ir.graph import Graph
-from deepseek.ir.scalar import const, var
+from deepseek.ir.scalar import const, size_var
 from deepseek.ir.shape import tensor_type
 from deepseek.program import ir
 from deepseek.program.ir import Copy, Program, Ref, Slot
@@ -87,7 +87,7 @@ def test_lifetimes_do_not_overlap_in_place() -> None:
 
 
 def test_plan_follows_the_sizes() -> None:
-    n = var("n0", low=2)
+    n = size_var("n0")
     graph = graph_of(lambda x: x.cumulative_sum(axis=0).flip(0).cumulative_sum(axis=0), (n, 4))
     small, large = plan_of(graph, [n], (8,)), plan_of(graph, [n], (800,))
     assert small.input_bytes == 8 * 16

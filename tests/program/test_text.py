@@ -12,7 +12,7 @@ from sampling import Case, case_name
 from deepseek.errors import DeepseekError, FormatError
 from deepseek.ir.dtype import float32
 from deepseek.ir.graph import Graph, constant
-from deepseek.ir.scalar import call, const, var
+from deepseek.ir.scalar import call, const, size_var
 from deepseek.ir.shape import tensor_type
 from deepseek.program import ir
 from deepseek.program.ir import Copy, For, Host, If, Program, Ref, Slot, While
@@ -45,7 +45,7 @@ def test_samples_survive(case: Case) -> None:
 
 
 def test_symbolic_sizes_survive() -> None:
-    n = var("n0", low=2)
+    n = size_var("n0")
     program = program_of(graph_of(lambda x: x.sum(axis=1).exp(), (n, 4)), [n])
     assert "(n0)" in print_program(program)
     assert_survives(program)
@@ -59,7 +59,7 @@ def test_takeovers_and_labels_survive() -> None:
 
 
 def test_control_flow_survives() -> None:
-    n = var("n0", low=2)
+    n = size_var("n0")
     slots = (
         Slot(ir.INPUT, VECTOR, "x"),
         Slot(ir.OUTPUT, VECTOR, "y"),

@@ -12,13 +12,13 @@ from making import graph_of, program_of
 
 from deepseek.errors import VerifyError
 from deepseek.ir.dtype import float32, int32
-from deepseek.ir.scalar import call, const, var
+from deepseek.ir.scalar import call, const, size_var
 from deepseek.ir.shape import tensor_type
 from deepseek.program import ir
 from deepseek.program.ir import Copy, Extern, For, Host, If, Launch, Program, Ref, Slot, While
 from deepseek.program.verify import verify
 
-N = var("n0", low=2)
+N = size_var("n0")
 VECTOR = tensor_type(float32, (16,))
 
 

@@ -18,7 +18,7 @@ from deepseek.backends.cpu.emit_statements import stored
 from deepseek.backends.cpu.emit_transpose import Transposes
 from deepseek.backends.cpu.emit_types import Value, memory_type
 from deepseek.backends.cpu.target import Target
-from deepseek.ir.scalar import FALSE, ZERO, Expr, add, const, floordiv, free_of, mul, product, walk
+from deepseek.ir.scalar import FALSE, ZERO, Expr, add, const, floordiv, free_of, mul, product
 from deepseek.kernel.ir import GLOBAL as GLOBAL_SPACE
 from deepseek.kernel.ir import (
     REGISTER,
@@ -29,6 +29,7 @@ from deepseek.kernel.ir import (
     Loop,
     Stmt,
     Store,
+    buffers_read,
     expressions,
     statements,
 )
@@ -101,9 +102,7 @@ class Function(Transposes):
 
     def _find_mutable(self, kernel: Kernel) -> None:
         """Buffers that are both read and written: their loads stay where they are."""
-        read = set()
-        for stmt in statements(kernel.body):
-            read |= {e.attr for e in walk(expressions(stmt)) if e.fn == "load"}
+        read = buffers_read(kernel.body)
         self.mutable = frozenset(
             b.name
             for b in kernel.buffers
@@ -240,16 +239,10 @@ def shared_by_tasks(
     common: list[Stmt] = []
     for stmt in body:
         others = tuple(s for s in body if s is not stmt)
-        written, read = stored((stmt,)), loaded((stmt,))
+        written, read = stored((stmt,)), buffers_read((stmt,))
         fills = isinstance(stmt, Loop) and all(isinstance(s, FILLS) for s in statements((stmt,)))
         inside = all(free_of(e, task) for s in statements((stmt,)) for e in expressions(s))
         alone = written.isdisjoint(stored(others)) and read.isdisjoint(stored(body))
         if fills and inside and alone and written:
             common.append(stmt)
     return tuple(common), tuple(s for s in body if s not in common)
-
-
-def loaded(body: tuple[Stmt, ...]) -> frozenset[str]:
-    """The buffers that statements read."""
-    nodes = walk([e for s in statements(body) for e in expressions(s)])
-    return frozenset(e.name for e in nodes if e.fn == "load")

@@ -57,7 +57,9 @@ class Expressions(Indices):
             if node in self.known:
                 stack.pop()
                 continue
-            missing = [a for a in node.args if a not in self.known]
+            # What a load's index is made of becomes an address, only what that takes of it a value.
+            args = node.args[1:] if node.fn == "load" else node.args
+            missing = [a for a in args if a not in self.known]
             if missing and not self.is_index_node(node):
                 stack.extend(reversed(missing))
                 continue
@@ -154,16 +156,34 @@ class Expressions(Indices):
     def _run(self, program: polyfill.Program, args: Sequence[Value]) -> Value:
         """A polyfill on these arguments: its steps, each once."""
         values: dict[Expr, Value] = dict(zip(program.parameters, args, strict=True))
-        for node in program.steps:
+        dtype, lanes = program.result.dtype, max(a.lanes for a in args)
+        scales = program.parts is not None and self.target.scales(dtype, lanes)
+        for node in program.part_steps if scales else program.steps:
             if node.fn == "const":
                 values[node] = self.constant(node)
                 continue
             inner = [values[a] for a in node.args]
             values[node] = self.step_of(node, inner)
+        if scales:
+            return self._scaled(dtype, [values[part] for part in program.parts or ()])
         usual = values[program.result]
         if program.rare is None or program.otherwise is None:
             return usual
         return self._unless(values[program.rare], program.otherwise, args, usual)
+
+    def _scaled(self, dtype: DType, parts: Sequence[Value]) -> Value:
+        """number * 2**exponent in one instruction, which rounds once."""
+
+        def one(ops: Sequence[str], lanes: int, level: int) -> str:
+            t = vector_type(register_type(dtype), lanes)
+            bits = lanes * dtype.bits
+            name = f"llvm.x86.avx512.mask.scalef.p{'s' if dtype is float32 else 'd'}.{bits}"
+            mask = f"i{max(8, lanes)} -1" + (", i32 4" if bits == 512 else "")
+            return self.ins(
+                f"call {t} @{name}({t} {ops[0]}, {t} {ops[1]}, {t} poison, {mask})", level
+            )
+
+        return self.per_copy(parts, [dtype] * 2, one)
 
     def _unless(
         self, rare: Value, otherwise: polyfill.Program, args: Sequence[Value], usual: Value

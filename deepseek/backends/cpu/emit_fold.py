@@ -20,6 +20,7 @@ from deepseek.kernel import polyfill
 from deepseek.kernel.ir import VECTOR, Axis, Carry, Fold, Let, Stmt, Store, expressions, statements
 
 LIGHT = 6  # instructions of a fold's step that is worth a loop without masks
+UNROLLED = 8  # elements of a light fold in a vector loop that are written out
 
 Carried = list[list[str]]  # for each carry, the operand of each copy
 
@@ -32,6 +33,9 @@ class Folds(Expressions):
         self._costs: dict[int, tuple[Stmt, int]] = {}
 
     def store_statement(self, stmt: Store) -> None:
+        raise NotImplementedError
+
+    def body(self, stmts: Iterable[Stmt]) -> None:
         raise NotImplementedError
 
     def flush(self) -> None:
@@ -78,17 +82,18 @@ class Folds(Expressions):
         copies = vector.copies if vector else 1
         first = [self._spread(self.value(c.init), c.var.dtype, lanes, copies) for c in stmt.carries]
         stores = frozenset(s.buffer for s in stmt.prefix)
+        light = vector is not None and not stores and self.cost_of(stmt, (stmt,)) <= LIGHT
 
         def element(carried: Carried) -> Carried:
             self._bind_carries(stmt.carries, carried, lanes)
-            for let in stmt.body:
-                self.let(let)
+            self.body(stmt.body)
             steps = self._steps(stmt.carries, lanes, copies)
             if stmt.prefix:
                 self._prefix(stmt, steps, lanes)
             return steps
 
-        results = self._axes(stmt.axes, stmt.carries, first, lanes, element, stores)
+        turns = UNROLLED if light else 1
+        results = self._axes(stmt.axes, stmt.carries, first, lanes, element, stores, turns)
         return results, lanes
 
     def _prefix(self, stmt: Fold, steps: Carried, lanes: int) -> None:
@@ -112,8 +117,9 @@ class Folds(Expressions):
         lanes: int,
         element: Callable[[Carried], Carried],
         stores: frozenset[str],
+        turns: int = 1,
     ) -> Carried:
-        """Nested serial loops around `element`, carrying."""
+        """Nested serial loops around `element`, carrying; the last, if so short, is written out."""
         if not axes:
             return element(first)
         axis = axes[0]
@@ -122,10 +128,12 @@ class Folds(Expressions):
 
         def inside(index: str, flat: list[str]) -> list[str]:
             self.bind(axis.var, Value((index,), 0, self.level))
-            inner = self._axes(axes[1:], carries, _unflatten(flat, shape), lanes, element, stores)
+            outer = _unflatten(flat, shape)
+            inner = self._axes(axes[1:], carries, outer, lanes, element, stores, turns)
             return _flatten(inner)
 
-        flat = self.axis_loop(axis, types, _flatten(first), inside, stores)
+        few = turns if len(axes) == 1 else 1
+        flat = self.axis_loop(axis, types, _flatten(first), inside, stores, few)
         return _unflatten(flat, shape)
 
     def axis_loop(
@@ -135,15 +143,16 @@ class Folds(Expressions):
         first: list[str],
         body: Callable[[str, list[str]], list[str]],
         stores: frozenset[str],
+        turns: int = 1,
     ) -> list[str]:
-        """A serial loop over an axis, carrying values."""
+        """A serial loop over an axis, carrying values; so few turns are written out."""
         number = constant_extent(axis.extent)
-        if number is not None and number <= 1:
-            if number < 1:
-                return first
-            with self.inline_scope():
-                self.scopes[-1].stores = stores
-                return body("0", first)
+        if number is not None and number <= turns:
+            for turn in range(number):
+                with self.inline_scope():
+                    self.scopes[-1].stores = stores
+                    first = body(str(turn), first)
+            return first
         length = self.value(axis.extent)
         if length.lanes:
             raise CompileError(f"the extent of {axis.var} differs between lanes: {axis.extent}")
@@ -307,8 +316,7 @@ class Folds(Expressions):
         """One step of every active lane."""
         with self.vector_scope(vector):
             self._bind_carries(stmt.carries, carried, vector.lanes)
-            for let in stmt.body:
-                self.let(let)
+            self.body(stmt.body)
             steps = self._steps(stmt.carries, vector.lanes, vector.copies)
             for carry, new, old in zip(stmt.carries, steps, carried, strict=True):
                 t = vector_type(register_type(carry.var.dtype), vector.lanes)

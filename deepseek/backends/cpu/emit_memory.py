@@ -27,6 +27,7 @@ from deepseek.ir.scalar import Expr, Terms, from_terms, terms
 from deepseek.kernel.ir import Buffer
 
 DUMMY_BYTES = 4096
+LINE = 64  # bytes that a cache moves at once
 
 
 class Memory(Builder):
@@ -135,6 +136,17 @@ class Memory(Builder):
         return found.ops[0]
 
     # -------------------------------------------------------------------------------------- loads
+
+    def prefetch(self, place: Place, buffer: str) -> None:
+        """Ask for each line that lanes beside each other reach, otherwise for the first lane's."""
+        vector, nbytes = self.vector, 1
+        if vector is not None and place.stride == 1:
+            nbytes = vector.lanes * vector.copies * self.buffers[buffer].dtype.itemsize
+        for offset in range(0, nbytes, LINE):
+            at = place.pointer
+            if offset:
+                at = self.ins(f"getelementptr i8, ptr {at}, i64 {offset}", self.level)
+            self.do(f"call void @llvm.prefetch.p0(ptr {at}, i32 0, i32 3, i32 1)")
 
     def load(self, e: Expr) -> Value:
         """A load expression; the index and guard may use anything known."""

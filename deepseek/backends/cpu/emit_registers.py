@@ -16,6 +16,8 @@ from deepseek.ir.dtype import bool_
 from deepseek.ir.scalar import TRUE, Expr, terms, walk
 from deepseek.kernel.ir import Loop, Mma, Stmt, Store, expressions, statements
 
+LIGHT = 2  # instructions of a body that may be written out for as many registers as there are
+
 
 @dataclass(slots=True)
 class Piece:
@@ -98,9 +100,11 @@ class Registers(Statements):
         self.unrolling -= 1
 
     def whole_at_once(self, stmt: Loop, lanes: int) -> bool:
-        """A short vector loop over a register buffer is made straight-line code."""
+        """A short vector loop over a register buffer is made straight-line code, or a light one."""
         extent = stmt.axis.extent
-        if extent.fn != "const" or not 0 < extent.attr <= 8 * lanes:
+        light = self.cost_of(stmt, stmt.body) <= LIGHT
+        most = self.target.registers if light else 8
+        if extent.fn != "const" or not 0 < extent.attr <= most * lanes:
             return False
         return bool(self._count(stmt.body))
 

@@ -29,6 +29,7 @@ from deepseek.kernel.ir import (
     Let,
     Loop,
     Mma,
+    Prefetch,
     Stmt,
     Store,
     expressions,
@@ -58,6 +59,8 @@ class Statements(Folds):
                 case Mma():
                     self.flush()
                     self.mma(stmt)
+                case Prefetch():
+                    self.prefetch(self.place(stmt.buffer, stmt.index), stmt.buffer)
                 case Barrier():
                     self.flush()
         self.flush()

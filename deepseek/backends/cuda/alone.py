@@ -20,7 +20,7 @@ class Alone(Folds):
     buffers: dict[str, Buffer]
 
     def run(self, body: Iterable[Stmt]) -> None:
-        """Statements of one thread."""
+        """Statements of one thread. Hints what to fetch are for processors with few threads."""
         for stmt in body:
             match stmt:
                 case Let():
@@ -41,19 +41,21 @@ class Alone(Folds):
         a_at, b_at, depth = self.values((mma.a_at, mma.b_at, mma.depth))
         first, step = (THREAD, self.team) if self.team > 1 else ("0", 1)
         e, k, total = self.fresh("e"), self.fresh("k"), self.fresh("total")
-        row = f"({a_at}) + {k} * {mma.step or mma.m} + {e} / {mma.n} * {mma.row}"
-        a = self._widened(f"{mma.a}[{row}]", mma.a, acc)
-        b = self._widened(f"{mma.b}[({b_at}) + {k} * {mma.n} + {e} % {mma.n}]", mma.b, acc)
+        i, j = self.fresh("i"), self.fresh("j")
+        a = self._widened(f"{mma.a}[({a_at}) + {i} * {mma.row} + {k} * {mma.step}]", mma.a, acc)
+        b = self._widened(f"{mma.b}[({b_at}) + {k} * {mma.pitch} + {j}]", mma.b, acc)
         kind = c_type(acc)
         if acc.is_float:
             next_total = f"{'fmaf' if acc.bits == 32 else 'fma'}({a}, {b}, {total})"
         else:
             next_total = f"wrapping_add<{kind}>(wrapping_mul<{kind}>({a}, {b}), {total})"
         with self.braces(f"for (int {e} = {first}; {e} < {mma.m * mma.n}; {e} += {step})"):
-            self.line(f"{kind} {total} = {mma.acc}[{e}];")
+            self.line(f"const int {i} = {e} / {mma.n};")
+            self.line(f"const int {j} = {e} % {mma.n};")
+            self.line(f"{kind} {total} = {mma.acc}[{i} * {mma.width} + {j}];")
             with self.braces(f"for (int64 {k} = 0; {k} < {depth}; ++{k})"):
                 self.line(f"{total} = {next_total};")
-            self.line(f"{mma.acc}[{e}] = {total};")
+            self.line(f"{mma.acc}[{i} * {mma.width} + {j}] = {total};")
 
     def _widened(self, element: str, buffer: str, dtype: DType) -> str:
         source = self.buffers[buffer].dtype

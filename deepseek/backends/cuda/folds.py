@@ -14,7 +14,7 @@ from deepseek.backends.cuda.c_types import c_type
 from deepseek.backends.cuda.hazards import Access
 from deepseek.backends.cuda.mapping import WARP
 from deepseek.ir.scalar import Expr
-from deepseek.kernel.ir import VECTOR, Axis, Carry, Fold
+from deepseek.kernel.ir import VECTOR, Axis, Carry, Fold, Let
 
 
 class Folds(Basics):
@@ -58,7 +58,8 @@ class Folds(Basics):
     def _element(self, fold: Fold, together: bool) -> None:
         with self.forgetting():
             for let in fold.body:
-                self.let(let)
+                if isinstance(let, Let):
+                    self.let(let)
             self._assign(fold.carries, [c.step for c in fold.carries])
         if not fold.prefix:
             return
@@ -152,4 +153,4 @@ class Folds(Basics):
 
 def _values(fold: Fold) -> list[Expr]:
     """What a fold computes for each element."""
-    return [*(c.step for c in fold.carries), *(let.value for let in fold.body)]
+    return [*(c.step for c in fold.carries), *(s.value for s in fold.body if isinstance(s, Let))]

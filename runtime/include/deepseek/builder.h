@@ -49,6 +49,8 @@ class Block {
             std::string label = {});
   void copy(Ref dst, Ref src, Expr nbytes, std::string label = {});
   void sync(std::string label = {});
+  void collective(std::string group, int ranks, Message message, Expr count,
+                  std::optional<Ref> given, std::optional<Ref> taken, std::string label = {});
   void branch(Ref predicate, Block& then, Block& otherwise, std::string label = {});
   void loop_while(Block& condition, Ref predicate, Block& body, std::string label = {});
   void loop_for(int loop, Expr count, Block& body, std::optional<Ref> count_slot = {},

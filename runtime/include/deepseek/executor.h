@@ -6,21 +6,16 @@
 #include <vector>
 
 #include "deepseek/buffer.h"
+#include "deepseek/interrupt.h"
 #include "deepseek/program.h"
 
 namespace deepseek {
-
-// Asked between steps while nothing is lost by stopping; may throw to end the run.
-struct InterruptCheck {
-  void (*check)(void* context) = nullptr;
-  void* context = nullptr;
-};
 
 struct RunArguments {
   std::span<const std::shared_ptr<Buffer>> inputs;
   std::span<const int64_t> symbols;
   std::span<const char> donate;  // empty, or one flag per input
-  InterruptCheck interrupt;
+  InterruptCheck interrupt;      // asked between steps, before the first donated write
 };
 
 // Outputs in order of declaration. An output that took over a donated input is that very buffer.

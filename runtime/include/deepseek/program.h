@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "deepseek/buffer.h"
+#include "deepseek/collective.h"
 #include "deepseek/expr.h"
 #include "deepseek/loader.h"
 #include "deepseek/routines.h"
@@ -86,6 +87,16 @@ struct CopyStep {
 
 struct SyncStep {};
 
+// What a group's ranks do together. The group is looked up at each run: it may have been made anew.
+struct CollectiveStep {
+  std::string group;
+  int ranks;
+  Message message;
+  int count;  // expression
+  std::optional<Argument> given;
+  std::optional<Argument> taken;
+};
+
 struct IfStep {
   Argument predicate;
   Steps then;
@@ -106,7 +117,8 @@ struct ForStep {
 };
 
 struct Step {
-  std::variant<LaunchStep, ExternStep, HostStep, CopyStep, SyncStep, IfStep, WhileStep, ForStep>
+  std::variant<LaunchStep, ExternStep, HostStep, CopyStep, SyncStep, IfStep, WhileStep, ForStep,
+               CollectiveStep>
       what;
   std::string label;
   int number = -1;
@@ -145,6 +157,7 @@ struct Counters {
   std::atomic<uint64_t> externs{0};
   std::atomic<uint64_t> hosts{0};
   std::atomic<uint64_t> copies{0};
+  std::atomic<uint64_t> collectives{0};
   std::atomic<uint64_t> bindings{0};
 };
 
@@ -161,8 +174,8 @@ class Program {
   const Steps& steps() const { return steps_; }
   int num_loops() const { return num_loops_; }
   Counters& counters() const { return counters_; }
-  // True for outputs that may take over a donated input: no host step can fail after their first
-  // write.
+  // True for outputs that may take over a donated input: no host step or collective can fail after
+  // their first write.
   bool alias_allowed(const Slot& slot) const { return slot.first > last_host_; }
   std::vector<std::pair<std::string_view, std::string>> list_steps() const;
 

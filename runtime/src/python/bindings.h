@@ -7,6 +7,7 @@
 #include <span>
 
 #include "deepseek/buffer.h"
+#include "deepseek/collective.h"
 
 namespace deepseek::python {
 
@@ -14,11 +15,18 @@ namespace py = pybind11;
 
 void bind_buffer(py::module_& module);
 void bind_program(py::module_& module);
+void bind_collective(py::module_& module);
 void bind_call_recording(py::module_& module);
 void bind_dispatcher(py::module_& module);
+void bind_nodes(py::module_& module);
+void bind_walks(py::module_& module);
 
 // The Buffer behind a Python object; TypeError names `what` if it is none.
 const std::shared_ptr<Buffer>& as_buffer(py::handle object, const char* what);
+
+// A message from its parts; ValueError for names that there are not.
+Message to_message(const std::string& verb, const std::string& dtype, const std::string& reduction,
+                   int peer, int source);
 
 // A flat view of memory that `owner` keeps alive; counted among the owner's exports.
 py::object make_view(std::shared_ptr<Buffer> owner, char* data, size_t nbytes, bool writable);

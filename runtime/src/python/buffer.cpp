@@ -108,9 +108,9 @@ const std::shared_ptr<Buffer>& as_buffer(py::handle object, const char* what) {
     throw py::type_error(std::string(what) + ": wants a Buffer, got " +
                          Py_TYPE(object.ptr())->tp_name);
   }
-  // The type is final and has one base, so the holder lies inside the instance.
+  // The type is final and has one base, so the holder lies inside the instance, behind the pointer.
   auto* instance = reinterpret_cast<py::detail::instance*>(object.ptr());
-  return instance->get_value_and_holder().holder<std::shared_ptr<Buffer>>();
+  return *reinterpret_cast<const std::shared_ptr<Buffer>*>(instance->simple_value_holder + 1);
 }
 
 bool wait_while_claimed(const Buffer& buffer) {

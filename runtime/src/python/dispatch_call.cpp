@@ -132,6 +132,9 @@ Buffers run_entry(Entry& entry, Frame& frame) {
     PyGC_Collect();  // a recorded graph may be a cycle, and holds its buffers until then
     made = run_program(entry, frame);
   }
+  if (entry.as_made) {
+    return made;
+  }
   Buffers outputs;
   outputs.reserve(entry.sources.size());
   for (const int source : entry.sources) {

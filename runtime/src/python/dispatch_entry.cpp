@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
@@ -336,6 +337,9 @@ void read_executable(const py::handle& plan, Entry& entry) {
   }
   entry.program = py::cast<std::shared_ptr<Program>>(get(executable, "loaded"));
   entry.sources = py::cast<std::vector<int>>(get(executable, "from_input"));
+  std::vector<int> in_order(entry.program->outputs().size());
+  std::iota(in_order.begin(), in_order.end(), 0);
+  entry.as_made = entry.sources == in_order;
   entry.prepared = get(executable, "prepared");
   if (!entry.prepared.is_none()) {
     entry.prepared_from = py::cast<std::vector<int>>(get(entry.prepared, "sources"));

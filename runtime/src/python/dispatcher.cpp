@@ -17,6 +17,14 @@ const Names& names() {
   return *interned;
 }
 
+Py_ssize_t slot_offset(const py::handle& type, const char* name) {
+  const py::object member = py::reinterpret_borrow<py::dict>(type.attr("__dict__"))[name];
+  if (Py_TYPE(member.ptr()) != &PyMemberDescr_Type) {
+    throw py::type_error(py::str(type).cast<std::string>() + ": " + name + " is not a slot");
+  }
+  return reinterpret_cast<PyMemberDescrObject*>(member.ptr())->d_member->offset;
+}
+
 namespace {
 
 using Entries = std::vector<std::shared_ptr<Entry>>;
@@ -382,14 +390,6 @@ PyType_Spec spec = {
 
 // ---- configuration -----------------------------------------------------------------------------
 
-Py_ssize_t slot_offset(const py::handle& type, const char* name) {
-  const py::object member = py::reinterpret_borrow<py::dict>(type.attr("__dict__"))[name];
-  if (Py_TYPE(member.ptr()) != &PyMemberDescr_Type) {
-    throw py::type_error(std::string("configure_dispatch: ") + name + " is not a slot");
-  }
-  return reinterpret_cast<PyMemberDescrObject*>(member.ptr())->d_member->offset;
-}
-
 PyTypeObject* held_type(const py::object& type) {
   if (!PyType_Check(type.ptr())) {
     throw py::type_error("configure_dispatch: wants types");
@@ -401,18 +401,45 @@ PyObject* held(const py::object& object) {
   return Py_NewRef(object.ptr());
 }
 
-void configure(const py::object& tensor, const py::object& value, const py::object& tensor_type,
-               const py::object& generator, const py::object& array, const py::object& floating,
-               const py::object& input_node, const py::object& missing, const py::object& structure,
-               const py::object& recording, const py::object& options, const py::object& same,
-               const py::object& same_array, const py::object& as_tensor, const py::object& settle,
-               const py::object& copy, const py::object& no_memory) {
-  frontend.tensor = held_type(tensor);
+void configure_nodes(const py::object& node, const py::object& value, const py::object& sequence) {
+  frontend.node = held_type(node);
   frontend.value = held_type(value);
+  frontend.sequence = held(sequence);
+  frontend.node_op = slot_offset(node, "op");
+  frontend.node_inputs = slot_offset(node, "inputs");
+  frontend.node_attrs = slot_offset(node, "attrs");
+  frontend.node_outputs = slot_offset(node, "outputs");
+  frontend.node_line = slot_offset(node, "line");
+  frontend.node_sequence = slot_offset(node, "sequence");
+  frontend.node_form = slot_offset(node, "form");
+  frontend.value_node = slot_offset(value, "node");
+  frontend.value_index = slot_offset(value, "index");
+  frontend.value_type = slot_offset(value, "type");
+  frontend.value_data = slot_offset(value, "data");
+  frontend.value_handle = slot_offset(value, "handle");
+  frontend.value_requires_grad = slot_offset(value, "requires_grad");
+}
+
+void configure_graph(const py::object& tensor, const py::object& input_node,
+                     const py::object& form) {
+  frontend.tensor = held_type(tensor);
+  frontend.tensor_value = slot_offset(tensor, "_value");
+  frontend.tensor_grad = slot_offset(tensor, "_grad");
+  frontend.input_node = held(input_node);
+  frontend.input_op = held(input_node.attr("op"));
+  frontend.form = held(form);
+}
+
+void configure_dispatch(const py::object& tensor_type, const py::object& generator,
+                        const py::object& array, const py::object& floating,
+                        const py::object& missing, const py::object& structure,
+                        const py::object& recording, const py::object& options,
+                        const py::object& same, const py::object& same_array,
+                        const py::object& as_tensor, const py::object& settle,
+                        const py::object& copy, const py::object& no_memory) {
   frontend.generator = held_type(generator);
   frontend.array = held_type(array);
   frontend.floating = held_type(floating);
-  frontend.input_node = held(input_node);
   frontend.missing = held(missing);
   frontend.structure = held(structure);
   frontend.recording = held(recording);
@@ -423,14 +450,6 @@ void configure(const py::object& tensor, const py::object& value, const py::obje
   frontend.settle = held(settle);
   frontend.copy = held(copy);
   frontend.no_memory = held(no_memory);
-  frontend.tensor_value = slot_offset(tensor, "_value");
-  frontend.tensor_grad = slot_offset(tensor, "_grad");
-  frontend.value_node = slot_offset(value, "node");
-  frontend.value_index = slot_offset(value, "index");
-  frontend.value_type = slot_offset(value, "type");
-  frontend.value_data = slot_offset(value, "data");
-  frontend.value_handle = slot_offset(value, "handle");
-  frontend.value_requires_grad = slot_offset(value, "requires_grad");
   frontend.type_dtype = slot_offset(tensor_type, "dtype");
   frontend.type_shape = slot_offset(tensor_type, "shape");
 }
@@ -443,11 +462,15 @@ void bind_dispatcher(py::module_& module) {
     fail();
   }
   module.attr("Dispatcher") = type;
-  module.def("configure_dispatch", &configure, py::kw_only(), py::arg("tensor"), py::arg("value"),
-             py::arg("tensor_type"), py::arg("generator"), py::arg("array"), py::arg("floating"),
-             py::arg("input_node"), py::arg("missing"), py::arg("structure"), py::arg("recording"),
-             py::arg("options"), py::arg("same"), py::arg("same_array"), py::arg("as_tensor"),
-             py::arg("settle"), py::arg("copy"), py::arg("no_memory"));
+  module.def("configure_nodes", &configure_nodes, py::kw_only(), py::arg("node"), py::arg("value"),
+             py::arg("sequence"));
+  module.def("configure_graph", &configure_graph, py::kw_only(), py::arg("tensor"),
+             py::arg("input_node"), py::arg("form"));
+  module.def("configure_dispatch", &configure_dispatch, py::kw_only(), py::arg("tensor_type"),
+             py::arg("generator"), py::arg("array"), py::arg("floating"), py::arg("missing"),
+             py::arg("structure"), py::arg("recording"), py::arg("options"), py::arg("same"),
+             py::arg("same_array"), py::arg("as_tensor"), py::arg("settle"), py::arg("copy"),
+             py::arg("no_memory"));
 }
 
 }  // namespace deepseek::python

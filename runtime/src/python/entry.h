@@ -171,6 +171,7 @@ struct Entry {
   std::shared_ptr<Program> program;  // or else `runner` is called
   py::object runner;
   std::vector<int> sources;  // of the outputs: the Program's output, or ~input
+  bool as_made = false;      // the outputs are the Program's, in its order
   py::object prepared;       // None, or computes further inputs
   std::vector<int> prepared_from;
   std::vector<uint64_t> prepared_versions;

@@ -11,14 +11,34 @@
 
 namespace deepseek::python {
 
-// Set once by `configure_dispatch`.
+// Set once, by `configure_nodes`, `configure_graph` as far as `value_requires_grad`, and then by
+// `configure_dispatch`.
 struct Frontend {
-  PyTypeObject* tensor = nullptr;
+  PyTypeObject* node = nullptr;
   PyTypeObject* value = nullptr;
+  PyObject* sequence = nullptr;  // numbers nodes in the order they are recorded
+  PyTypeObject* tensor = nullptr;
+  PyObject* input_node = nullptr;  // the producer of values without a history
+  PyObject* input_op = nullptr;    // its op
+  PyObject* form = nullptr;        // what a node does to what types, as a number
+  Py_ssize_t node_op = 0;
+  Py_ssize_t node_inputs = 0;
+  Py_ssize_t node_attrs = 0;
+  Py_ssize_t node_outputs = 0;
+  Py_ssize_t node_line = 0;
+  Py_ssize_t node_sequence = 0;
+  Py_ssize_t node_form = 0;
+  Py_ssize_t tensor_value = 0;
+  Py_ssize_t tensor_grad = 0;
+  Py_ssize_t value_node = 0;
+  Py_ssize_t value_index = 0;
+  Py_ssize_t value_type = 0;
+  Py_ssize_t value_data = 0;
+  Py_ssize_t value_handle = 0;
+  Py_ssize_t value_requires_grad = 0;
   PyTypeObject* generator = nullptr;
   PyTypeObject* array = nullptr;     // numpy.ndarray
   PyTypeObject* floating = nullptr;  // numpy.floating
-  PyObject* input_node = nullptr;    // the producer of values without a history
   PyObject* missing = nullptr;       // stands for what is not there
   PyObject* structure = nullptr;     // counts the changes to Modules
   PyObject* recording = nullptr;     // per thread: the trace that goes on, gradients, autocast
@@ -29,14 +49,6 @@ struct Frontend {
   PyObject* settle = nullptr;     // computes what pending tensors show
   PyObject* copy = nullptr;       // copies a container in depth
   PyObject* no_memory = nullptr;  // raises OutOfMemoryError, with the user's line
-  Py_ssize_t tensor_value = 0;
-  Py_ssize_t tensor_grad = 0;
-  Py_ssize_t value_node = 0;
-  Py_ssize_t value_index = 0;
-  Py_ssize_t value_type = 0;
-  Py_ssize_t value_data = 0;
-  Py_ssize_t value_handle = 0;
-  Py_ssize_t value_requires_grad = 0;
   Py_ssize_t type_dtype = 0;
   Py_ssize_t type_shape = 0;
 };
@@ -83,8 +95,12 @@ struct Names {
   PyObject* version = PyUnicode_InternFromString("version");
   PyObject* seed = PyUnicode_InternFromString("seed");
   PyObject* draws = PyUnicode_InternFromString("draws");
+  PyObject* differentiable = PyUnicode_InternFromString("differentiable");
 };
 
 const Names& names();
+
+// Where a slot of a class lies in its instances.
+Py_ssize_t slot_offset(const py::handle& type, const char* name);
 
 }  // namespace deepseek::python

@@ -70,6 +70,8 @@ PYBIND11_MODULE(_runtime, module) {
   const py::module_ errors = py::module_::import("deepseek.errors");
   py::register_exception<OutOfMemory>(module, "OutOfMemory", errors.attr("OutOfMemoryError"));
   py::register_exception<StillWriting>(module, "StillWriting", errors.attr("BackendError"));
+  py::register_exception<CollectiveError>(module, "CollectiveError",
+                                          errors.attr("DistributedError"));
 
   bind_buffer(module);
   module.def("pool_stats", &pool_stats);
@@ -109,12 +111,15 @@ PYBIND11_MODULE(_runtime, module) {
   module.def("wait_for_trace", [] { wait_until([] { return wait_for_trace(kPatience); }); });
   module.def("writing_here", &writing_here);
 
+  bind_collective(module);
   bind_program(module);
 
   module.def("set_profile", &set_profile, py::arg("on"));
   module.def("take_profile", &profile);
   bind_call_recording(module);
   bind_dispatcher(module);
+  bind_nodes(module);
+  bind_walks(module);
 }
 
 }  // namespace deepseek::python

@@ -154,6 +154,17 @@ struct PyBlock {
                 std::move(label));
   }
 
+  void collective(std::string group, int ranks, const std::string& verb, const std::string& dtype,
+                  const std::string& reduction, int peer, int source, const py::object& count,
+                  const py::object& given, const py::object& taken, std::string label) const {
+    const auto optional = [&](const py::object& ref) {
+      return ref.is_none() ? std::optional<Ref>() : to_ref(ref, symbols());
+    };
+    block->collective(std::move(group), ranks, to_message(verb, dtype, reduction, peer, source),
+                      to_expr(count, symbols()), optional(given), optional(taken),
+                      std::move(label));
+  }
+
   void sync(std::string label) const { block->sync(std::move(label)); }
 
   void branch(const py::object& predicate, const PyBlock& then, const PyBlock& otherwise,
@@ -270,6 +281,7 @@ py::dict counters(const Program& program) {
   dict["externs"] = counters.externs.load();
   dict["hosts"] = counters.hosts.load();
   dict["copies"] = counters.copies.load();
+  dict["collectives"] = counters.collectives.load();
   dict["bindings"] = counters.bindings.load();
   return dict;
 }
@@ -338,6 +350,9 @@ void bind_building(py::module_& module) {
            py::arg("sizes") = py::tuple(), py::arg("label") = "")
       .def("copy", &PyBlock::copy, py::arg("dst"), py::arg("src"), py::arg("nbytes"),
            py::arg("label") = "")
+      .def("collective", &PyBlock::collective, py::arg("group"), py::arg("ranks"), py::arg("verb"),
+           py::arg("dtype"), py::arg("reduction"), py::arg("peer"), py::arg("source"),
+           py::arg("count"), py::arg("given"), py::arg("taken"), py::arg("label") = "")
       .def("sync", &PyBlock::sync, py::arg("label") = "")
       .def("if_", &PyBlock::branch, py::arg("predicate"), py::arg("then"), py::arg("otherwise"),
            py::arg("label") = "")
