@@ -15,7 +15,7 @@ bin := $(VENV)/bin
 pip := $(bin)/python -m pip --disable-pip-version-check -q
 sources := $(wildcard pyproject.toml CMakeLists.txt README.md LICENSE) \
 	$(shell find $(wildcard deepseek runtime cuda) -name __pycache__ -prune -o -print)
-native := $(shell find $(wildcard runtime cuda tests) -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+native := $(shell find $(wildcard runtime cuda tests deepseek/backends/cuda) -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 strict := $(wildcard deepseek/ir deepseek/ops deepseek/passes deepseek/kernel)
 pytest := $(bin)/pytest -n $(JOBS) -q
 
@@ -29,7 +29,7 @@ test_ready := $(VENV)/.installed-test
 docs_ready := $(VENV)/.installed-docs
 endif
 
-.PHONY: demo test quick lint sanitize generated docs oracle bench bench-quick clean
+.PHONY: demo test quick lint sanitize cuda-full generated docs oracle bench bench-quick clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -64,6 +64,11 @@ endef
 with_tools := PATH="$(abspath $(bin)):$$PATH"
 # ThreadSanitizer cannot place its shadow memory where a kernel randomises addresses much.
 fixed_addresses = $(shell setarch --addr-no-randomize true 2> /dev/null && echo setarch --addr-no-randomize)
+
+# All kernels of the op sweep, forward and backward: compiled by NVRTC for both architectures, and
+# run on the CPU through the shim. Goes on where an earlier run stopped; results in out/cuda-full.
+cuda-full: $(test_ready)
+	PYTHONSAFEPATH=1 $(bin)/python tests/cuda/full.py
 
 # Safe path: `python -m` would otherwise find the sources, which have no compiled runtime beside them.
 generated: $(test_ready)

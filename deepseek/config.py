@@ -138,6 +138,22 @@ TABLE: tuple[Option, ...] = (
         ("auto", "v4", "v3", "v2"),
     ),
     Option(
+        "cuda_arch",
+        "DS_CUDA_ARCH",
+        str,
+        "auto",
+        "Architecture that CUDA code is generated for. `auto`: the device's, or `sm_80`, the "
+        "oldest, where there is none.",
+        ("auto", "sm_80", "sm_86", "sm_89", "sm_90a"),
+    ),
+    Option(
+        "cuda_home",
+        "DS_CUDA_HOME",
+        folder,
+        "/usr/local/cuda",
+        "A folder with a CUDA 13 toolkit, in which NVRTC is looked for after the packages of pip.",
+    ),
+    Option(
         "log_level",
         "DS_LOG_LEVEL",
         str,
@@ -278,6 +294,8 @@ class Options(threading.local):
     backend: str
     num_threads: int
     cpu_level: str
+    cuda_arch: str
+    cuda_home: str | None
     log_level: str
     dump: str | None
     verify: int

@@ -36,6 +36,7 @@ from deepseek.kernel.ir import (
     statements,
 )
 from deepseek.kernel.pointwise import pointwise
+from deepseek.kernel.problem import has_threads
 from deepseek.kernel.reduction import reduce_region
 from deepseek.kernel.streaming import HEAVY, streamed
 
@@ -97,7 +98,7 @@ def lower_region(
     if form == "pointwise":
         nest = pointwise(ev, shape, outputs, lanes)
     elif form == "reduce":
-        nest = reduce_region(ev, shape, folded, outputs)
+        nest = reduce_region(ev, shape, folded, outputs, has_threads(lanes))
     elif form == "prefix":
         nest = loops.prefix_region(ev, shape, folded, outputs)
     elif form == "scatter":

@@ -35,23 +35,31 @@ from deepseek.kernel.loops import (
     together,
     with_length,
 )
+from deepseek.kernel.problem import has_threads
 from deepseek.kernel.streaming import CACHED_BYTES
 
 BLOCK = 4096  # elements of a one-dimensional grid task
+ROW = 64  # elements of a row that are a task of its own where lanes are threads
 NARROW = 8  # an axis of fewer places fills no tile
 MOST_PIECES = 5  # that an axis is cut into
 MOST_TEXT = 256  # instructions of an element, written out for all pieces or places
 
 
 class Tile(NamedTuple):
-    """Places of a tile along the memory of the operands that are turned, and along the output's."""
+    """Places of a tile along the memory of the operands that are turned, and along the output's.
+
+    In scratch, `pitch` elements lie between one row and the next.
+    """
 
     along: int
     across: int
+    pitch: int
 
 
-TILE = Tile(128, 64)
-DISTANT_TILE = Tile(256, 32)  # where both are in memory: fewer pages at once are read from
+TILE = Tile(128, 64, 64)
+DISTANT_TILE = Tile(256, 32, 32)  # where both are in memory: fewer pages at once are read from
+# Threads along a column of a tile would meet in one bank of memory, were rows not of odd length.
+THREADS_TILE = Tile(64, 64, 65)
 
 
 def pointwise(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer], lanes: int) -> Nest:
@@ -72,8 +80,12 @@ def pointwise(ev: Evaluator, shape: Shape, outputs: dict[Value, Buffer], lanes: 
         return _interleaved(spans, stores[0])
     wide = 1 if len(spans) == 2 or not is_small(spans[0].extent, 15) else 2
     large = large_operands(ev)
+    pieces = _pieces(spans[-1], stores)
+    if has_threads(lanes):  # conditions cost them little, rows are tasks, and nothing is asked for
+        wide = len(spans) - 1 if not is_small(spans[-1].extent, ROW) else max(1, len(spans) - 2)
+        pieces, large = [(spans[-1], {})], frozenset()
     body: list[Stmt] = []
-    for piece, change in _pieces(spans[-1], stores):
+    for piece, change in pieces:
         part = [substituted(s, change) for s in stores]
         hints = rows_to_come([*spans[:-1], piece], [s.value for s in part], large)
         body += nest([*spans[wide:-1], piece], (*hints, *together(part)))
@@ -173,10 +185,12 @@ def _turned(
     elements = scalar.bounds(scalar.product(s.extent for s in spans))[0] or 0
     distant = 2 * elements * stores[0].value.dtype.itemsize >= CACHED_BYTES
     tile = DISTANT_TILE if distant else TILE
+    if has_threads(lanes):
+        tile, large = THREADS_TILE, frozenset()
     along_block, row, along_split = blocks(along, tile.along)
     last_block, column, last_split = blocks(last, tile.across)
     split = along_split | last_split
-    room = const(tile.along * tile.across)
+    room = const(tile.along * tile.pitch)
     scratch: list[Buffer] = []
     body: list[Stmt] = []
     held: dict[Expr, Expr] = {}
@@ -184,7 +198,7 @@ def _turned(
         buffer = Buffer(f"t{number}", e.dtype, SHARED, room)
         scratch.append(buffer)
         body.append(_turn(e, buffer, row, last, last_block, split, tile, lanes))
-        place = scalar.add(scalar.mul(row.var, const(tile.across)), column.var)
+        place = scalar.add(scalar.mul(row.var, const(tile.pitch)), column.var)
         held[scalar.substitute(e, split)] = scalar.load(buffer.name, e.dtype, place)
     next_block = along_block if is_small(last.extent, tile.across) else last_block
     hints = tuple(
@@ -231,7 +245,7 @@ def _turn(
     if rest:
         guard = scalar.and_(guard, rest[0])
     value = scalar.load(e.name, e.dtype, index, guard, rest[1] if rest else None)
-    at = scalar.add(scalar.mul(row.var, const(tile.across)), across)
+    at = scalar.add(scalar.mul(row.var, const(tile.pitch)), across)
     body: Stmt = Loop(Axis(inside, const(lanes), UNROLL), (Store(buffer.name, at, value),))
     body = Loop(Axis(row.var, row.extent, VECTOR), (body,))
     return Loop(Axis(square, const(tile.across // lanes)), (body,))

@@ -14,15 +14,18 @@ PACKED, COLUMNS, SWEEP, ROWS = "packed", "columns", "sweep", "rows"
 Sizes = tuple[int | None, ...]  # None: known at run time only
 
 DEPTH = 1600  # the longest sum whose panels are packed at once
+THREADED = 32  # lanes that no vector has: those of a warp
 SUPPOSED = 512  # what a size is taken for that is known at run time only
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a micro-tile has to fit: lanes of a vector of the accumulators, and registers."""
+    """What a micro-tile has to fit: lanes of a vector of the accumulators, and registers. Lanes may
+    also be threads, which nothing is packed for."""
 
     lanes: int
     registers: int
+    threads: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,12 @@ def machine_of(lanes: int, itemsize: int) -> Machine:
     Where vectors are shortest, products are no part of an addition and need a register.
     """
     registers = 32 if lanes >= 16 else 16 if lanes >= 8 else 15
-    return Machine(max(1, lanes * 4 // itemsize), registers)
+    return Machine(max(1, lanes * 4 // itemsize), registers, has_threads(lanes))
+
+
+def has_threads(lanes: int) -> bool:
+    """Whether a target with so many float32 lanes has threads for lanes, as GPUs do."""
+    return lanes >= THREADED
 
 
 def size_of(sizes: Sizes) -> int:

@@ -45,6 +45,8 @@ COLUMNS_READ_AGAIN = 256  # the same where its elements are read several times
 LANES = 32  # virtual lanes of a fold: fixed, so that sums do not depend on the machine
 LANES_ALONE = 64  # of one value over a long row: more chains, since each waits for its last step
 LONG = 256  # elements
+THREADS_LONG = 2048  # elements of a row that keep more threads than a warp's busy
+THREADS_LANES, MOST_LANES = 256, 1024  # lanes of such folds where lanes are threads
 SWEPT = 8  # rows that a sweep over columns takes at a time
 SMALL_FOLD = 32  # a fold of at most this many elements runs in one lane, rows being the lanes
 COSTLY = 10  # instructions that are worth a trip to scratch and back
@@ -52,14 +54,15 @@ KEPT = 1 << 15  # elements of a row that scratch takes
 
 
 def reduce_region(
-    ev: Evaluator, shape: Shape, folded: tuple[int, ...], outputs: dict[Value, Buffer]
-) -> Nest:
-    """Folds over some axes, level by level, then the stores."""
+    ev: Evaluator, shape: Shape, folded: tuple[int, ...], outputs: dict[Value, Buffer],
+    threads: bool = False,
+) -> Nest:  # fmt: skip
+    """Folds over some axes, level by level, then the stores. `threads`: lanes are threads."""
     spans = spans_of(shape, folded)
     kept = [s for s in spans if not s.folded]
     count = scalar.product(exprs(shape)[i] for i in folded)
     small = is_small(count, SMALL_FOLD) and bool(kept) and not is_small(kept[-1].extent, 3)
-    plan = _Reduction(ev, shape, folded, outputs, spans, count)
+    plan = _Reduction(ev, shape, folded, outputs, spans, count, threads)
     return plan.rows() if not kept or spans[-1].folded and not small else plan.columns()
 
 
@@ -71,6 +74,7 @@ class _Reduction:
     outputs: dict[Value, Buffer]
     spans: list[Span]
     count: Expr
+    threads: bool
 
     def __post_init__(self) -> None:
         self.domain = axes_of(self.shape)
@@ -164,16 +168,26 @@ class _Reduction:
             if now:
                 body += nest(inside, tuple(now))
             if carries:
-                body.append(fold_over(inside, carries, held))
+                body.append(fold_over(inside, carries, held, lanes=self.lanes(inside, carries)))
         if per_element:
             stores = [replace(s, value=scalar.substitute(s.value, held)) for s in per_element]
             body += nest(inside, together(stores))
         body += together([substituted(s, change) for s in per_row])
         scratch = [k.buffer for k in kept.values()]
         outside = [s for s in spans if not s.folded]
-        if outside and inside and is_small(scalar.product(s.extent for s in inside), KEPT):
+        short = is_small(scalar.product(s.extent for s in inside), KEPT)
+        if outside and inside and short and not self.threads:
             body = asking_for_next(body, outside[-1], inside[-1], large_operands(self.ev))
         return Nest(grid(outside, tuple(body)), scratch, lengths)
+
+    def lanes(self, inside: Sequence[Span], carries: Sequence[Carry]) -> int:
+        """Virtual lanes of a row's folds: more where they are threads and rows are long."""
+        if not self.threads:
+            long = bool(inside) and not is_small(inside[-1].extent, LONG - 1)
+            return LANES_ALONE if long and len(carries) == 1 else LANES
+        if is_small(self.count, THREADS_LONG):
+            return LANES
+        return THREADS_LANES if any(not s.folded for s in self.spans) else MOST_LANES
 
     def columns(self) -> Nest:
         """Lanes along the last kept axis; each level's results pass through scratch, one per
@@ -308,8 +322,9 @@ def folded_columns(
 
 
 def fold_over(
-    spans: Sequence[Span], carries: list[Carry], change: dict[Expr, Expr], vector: bool = True
-) -> Fold:
+    spans: Sequence[Span], carries: list[Carry], change: dict[Expr, Expr], vector: bool = True,
+    lanes: int = LANES,
+) -> Fold:  # fmt: skip
     """A Fold over the axes, the last one in lanes unless it is very short."""
     changed = tuple(replace(c, step=scalar.substitute(c.step, change)) for c in carries)
     if not spans:
@@ -317,8 +332,6 @@ def fold_over(
     vector = vector and not is_small(spans[-1].extent, 7)
     axes = [Axis(s.var, s.extent, SERIAL) for s in spans[:-1]]
     axes.append(Axis(spans[-1].var, spans[-1].extent, VECTOR if vector else SERIAL))
-    alone = len(carries) == 1 and not is_small(spans[-1].extent, LONG - 1)
-    lanes = LANES_ALONE if alone else LANES
     return Fold(tuple(axes), changed, lanes=lanes if vector else 1)
 
 

@@ -59,6 +59,9 @@ def _form(p: Problem) -> str:
     if not m * n * k:
         return COLUMNS
     long = run_of(p.folded) >= 8
+    if p.machine.threads:
+        lies_along = p.left_along_folded == 1 and p.right_along_folded in (0, 1)
+        return ROWS if lies_along and long and p.right_along_columns != 1 else COLUMNS
     if not p.columns:
         return ROWS if p.left_along_folded == 1 == p.right_along_folded and long else COLUMNS
     if not p.fused:
