@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from deepseek import _runtime, backends, cache, config, generate, seed
+from deepseek.compiler import store
 from deepseek.errors import ArgumentError, DeepseekError, unknown
 from deepseek.website import Site
 
@@ -100,7 +101,8 @@ def doctor() -> int:
         in_use = name == config.options.backend
         if in_use and not usable:
             findings["DS_BACKEND"] = f"the backend {name!r} is not usable here: {reason}"
-        row(name, ("usable" if usable else f"not usable: {reason}") + (", in use" * in_use))
+        said = "usable" if usable else f"not usable: {reason.splitlines()[0]}"
+        row(name, said + ", in use" * in_use)
     if config.options.backend not in backends.names():
         findings["DS_BACKEND"] = str(unknown("backend", config.options.backend, backends.names()))
     if findings:
@@ -130,7 +132,7 @@ def clear_cache() -> int:
     """Empties the cache folder; a folder without the cache's mark is left alone."""
     folder = Path(config.options.cache)
     if folder.exists():
-        config.cache_folder()
+        store.cache_folder()
         print(f"removing {cache_summary()} from {folder}")
     for path in cached(folder):
         if path.is_dir() and not path.is_symlink():
@@ -144,7 +146,7 @@ def cached(folder: Path) -> list[Path]:
     """What lies in the cache folder, its mark apart."""
     if not folder.exists():
         return []
-    return [path for path in sorted(folder.iterdir()) if path.name != config.CACHE_TAG]
+    return [path for path in sorted(folder.iterdir()) if path.name != store.CACHE_TAG]
 
 
 def cache_summary() -> str:

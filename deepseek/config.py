@@ -1,8 +1,8 @@
 """Every option and DS_* environment variable, in one table.
 
 In flow the environment, read once at import, and `with override(...)`, which holds for the current
-thread. Out flow `options.<name>`: checked, typed and as cheap as an attribute, the cache folder,
-and the text of docs/env.md. Paths are text, since importing pathlib takes longer than all of this.
+thread. Out flow `options.<name>`: checked, typed and as cheap as an attribute, and the text of
+docs/env.md. Paths are text, since importing pathlib takes longer than all of this.
 """
 
 from __future__ import annotations
@@ -445,45 +445,6 @@ def misspelt() -> dict[str, str]:
         if meant is not None and abs(len(meant) - len(name)) <= 2:
             found[name] = meant
     return found
-
-
-# The file that marks a folder as a cache, for us and for backup programs (bford.info/cachedir).
-CACHE_TAG = "CACHEDIR.TAG"
-CACHE_TAG_TEXT = """Signature: 8a477f597d28d172789f06886806bc55
-# Compiled programs and kernels of deepseek. `deepseek cache clear` empties this folder.
-"""
-
-
-def cache_folder() -> str:
-    """The cache folder, made if need be.
-
-    An error where others could write to it, or where it holds files that are not a cache's.
-    """
-    path = options.cache
-    remedy = "set DS_CACHE to a folder of your own, or DS_CACHE_SIZE=0 to keep nothing on disk"
-    try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        status = os.stat(path)
-        if status.st_uid != os.getuid() or status.st_mode & 0o022:
-            raise ArgumentError(
-                f"the cache folder {path} can be written by others: owner {status.st_uid}, mode "
-                f"{status.st_mode & 0o777:03o}; wanted owner {os.getuid()} and mode 700\n"
-                f"  help: chmod 700 it, or {remedy}"
-            )
-        inside = os.listdir(path)
-        if CACHE_TAG not in inside:
-            if inside:
-                raise ArgumentError(
-                    f"the cache folder {path} holds other files; wanted a new or empty folder\n"
-                    f"  help: {remedy}"
-                )
-            with open(os.path.join(path, CACHE_TAG), "w") as tag:
-                tag.write(CACHE_TAG_TEXT)
-    except OSError as error:
-        raise ArgumentError(
-            f"the cache folder {path} cannot be used: {error.strerror}\n  help: {remedy}"
-        ) from error
-    return path
 
 
 def markdown() -> str:

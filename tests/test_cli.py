@@ -12,6 +12,7 @@ import pytest
 import deepseek as ds
 from deepseek import cli, config
 from deepseek.backends import available
+from deepseek.compiler import store
 from deepseek.errors import ArgumentError
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +29,7 @@ def test_doctor_names_versions_processor_cache_and_every_backend(
     assert rows["numpy"] == cli.version(["numpy"])
     assert rows["folder"] == str(config.options.cache)
     for name, usable, reason in available():
-        wanted = "usable" if usable else f"not usable: {reason}"
+        wanted = "usable" if usable else f"not usable: {reason.splitlines()[0]}"
         assert rows[name].removesuffix(", in use") == wanted
     assert rows[config.options.backend].endswith(", in use")
 
@@ -76,13 +77,13 @@ def test_an_unknown_backend_is_an_error_at_the_first_value() -> None:
 
 def test_cache_is_measured_and_emptied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with config.override(cache=tmp_path / "cache"):
-        folder = Path(config.cache_folder())
+        folder = Path(store.cache_folder())
         (folder / "kernels").mkdir()
         (folder / "kernels" / "one").write_bytes(b"x" * 2048)
         assert cli.main(["cache"]) == 0
         assert "2 KiB in 1 files of 1 GiB" in capsys.readouterr().out
         assert cli.main(["cache", "clear"]) == 0
-        assert [path.name for path in folder.iterdir()] == [config.CACHE_TAG]
+        assert [path.name for path in folder.iterdir()] == [store.CACHE_TAG]
 
 
 def test_cache_clear_leaves_other_folders_alone(

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from deepseek import config, errors
+from deepseek.compiler import store
 from deepseek.errors import ArgumentError, ShapeError, format_line, op_error, unknown, user_line
 from deepseek.logs import logger
 
@@ -191,10 +192,10 @@ def test_the_log_goes_to_standard_error_and_names_misspelt_variables() -> None:
 def test_the_cache_folder_is_made_for_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "new" / "cache"
     with config.override(cache=path):
-        assert config.cache_folder() == str(path)
+        assert store.cache_folder() == str(path)
         assert path.stat().st_mode & 0o777 == 0o700
         (path / "kernel").write_text("x")
-        assert config.cache_folder() == str(path)
+        assert store.cache_folder() == str(path)
 
 
 def test_a_cache_folder_that_others_can_write_is_refused(tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ def test_a_cache_folder_that_others_can_write_is_refused(tmp_path: Path) -> None
         config.override(cache=tmp_path),
         pytest.raises(ArgumentError, match="mode 777; wanted .*mode 700\n  help: chmod 700"),
     ):
-        config.cache_folder()
+        store.cache_folder()
 
 
 def test_a_folder_of_other_files_is_not_taken_for_a_cache(tmp_path: Path) -> None:
@@ -212,7 +213,7 @@ def test_a_folder_of_other_files_is_not_taken_for_a_cache(tmp_path: Path) -> Non
         config.override(cache=tmp_path),
         pytest.raises(ArgumentError, match="holds other files; wanted a new or empty folder"),
     ):
-        config.cache_folder()
+        store.cache_folder()
 
 
 def test_a_cache_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -221,7 +222,7 @@ def test_a_cache_folder_that_cannot_be_made(tmp_path: Path) -> None:
         config.override(cache=tmp_path / "file" / "cache"),
         pytest.raises(ArgumentError, match="cannot be used: Not a directory\n  help: set DS_CACHE"),
     ):
-        config.cache_folder()
+        store.cache_folder()
 
 
 def test_docs_env_is_up_to_date() -> None:

@@ -25,21 +25,57 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepseek import config
 from deepseek.compiler.pack import KINDS, Pack, write_pack
-from deepseek.config import options
-from deepseek.errors import PACKAGE_DIR, DeepseekError, FormatError
+from deepseek.config import options, override
+from deepseek.errors import PACKAGE_DIR, ArgumentError, DeepseekError, FormatError
 from deepseek.logs import logger
 
 SEED = Path(PACKAGE_DIR) / "seed.pack"
 MAGIC = b"deepseek cache entry 1\n"
 DIGEST = 16
+# The file that marks a folder as a cache, for us and for backup programs (bford.info/cachedir).
+CACHE_TAG = "CACHEDIR.TAG"
+CACHE_TAG_TEXT = """Signature: 8a477f597d28d172789f06886806bc55
+# Compiled programs and kernels of deepseek. `deepseek cache clear` empties this folder.
+"""
 ROOM = 0.8  # of the allowed size is left after the oldest entries went
 COUNT_AGAIN = 100  # writes after which the folder is measured again: others write there too
 
 _lock = threading.Lock()
 _serial = itertools.count()
 _written: dict[Path, list[int]] = {}  # folder -> [bytes in it, writes since it was measured]
+
+
+def cache_folder() -> str:
+    """The cache folder, made if need be.
+
+    An error where others could write to it, or where it holds files that are not a cache's.
+    """
+    path = options.cache
+    remedy = "set DS_CACHE to a folder of your own, or DS_CACHE_SIZE=0 to keep nothing on disk"
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        status = os.stat(path)
+        if status.st_uid != os.getuid() or status.st_mode & 0o022:
+            raise ArgumentError(
+                f"the cache folder {path} can be written by others: owner {status.st_uid}, mode "
+                f"{status.st_mode & 0o777:03o}; wanted owner {os.getuid()} and mode 700\n"
+                f"  help: chmod 700 it, or {remedy}"
+            )
+        inside = os.listdir(path)
+        if CACHE_TAG not in inside:
+            if inside:
+                raise ArgumentError(
+                    f"the cache folder {path} holds other files; wanted a new or empty folder\n"
+                    f"  help: {remedy}"
+                )
+            with open(os.path.join(path, CACHE_TAG), "w") as tag:
+                tag.write(CACHE_TAG_TEXT)
+    except OSError as error:
+        raise ArgumentError(
+            f"the cache folder {path} cannot be used: {error.strerror}\n  help: {remedy}"
+        ) from error
+    return path
 
 
 @dataclass(frozen=True)
@@ -69,8 +105,8 @@ def why_unusable() -> str:
 def usable(path: str) -> tuple[Path | None, str]:
     """(the folder, "") if it can be used, else (None, why not)."""
     try:
-        with config.override(cache=path):
-            made = Path(config.cache_folder())
+        with override(cache=path):
+            made = Path(cache_folder())
         for kind in KINDS:
             (made / kind).mkdir(mode=0o700, exist_ok=True)
     except (DeepseekError, OSError) as error:

@@ -1,6 +1,7 @@
 """The cuda backend: kernels as CUDA C++ text, compiled by NVRTC to one cubin for many kernels.
 
-In flow Kernels and a Target; out flow a cubin and, for each kernel, how it is launched.
+In flow Kernels and a Target; out flow a cubin and, for each kernel, how it is launched. Compiling
+needs no GPU, running does.
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deepseek import _runtime
 from deepseek.backends import Backend, Launchable
 from deepseek.backends.cuda.target import current_target
-from deepseek.errors import BackendError
+from deepseek.ir import scalar
+from deepseek.ir.scalar import Expr
 from deepseek.late import late
 
 if TYPE_CHECKING:
-    from deepseek.ir.scalar import Expr
     from deepseek.kernel.ir import Kernel
+    from deepseek.program.ir import Row
+    from deepseek.program.load import Loader
+    from deepseek.program.tape import TapeBlock
 
 emitter = late("deepseek.backends.cuda.emit")
 mapping = late("deepseek.backends.cuda.mapping")
@@ -47,17 +52,44 @@ def launch_of(kernel: Kernel) -> Launch:
 
 
 class CudaKernel(Launchable):
-    """A kernel of a cubin."""
+    """A kernel of a cubin, launched on the device of the program that it is added to."""
 
-    def __init__(self, cubin: bytes, symbol: str) -> None:
-        self.cubin = cubin
+    def __init__(self, code: _runtime.CudaCode, symbol: str) -> None:
+        self.cubin = code
         self.symbol = symbol
+
+    def add(
+        self, block: TapeBlock, kernel: Kernel, rows: Sequence[Row], grain: Expr, label: str,
+        loader: Loader,
+    ) -> None:  # fmt: skip
+        how = launch_of(kernel)
+        for row in rows:
+            sizes = dict(zip(kernel.sizes, row.sizes, strict=True))
+            blocks = scalar.substitute(how.blocks, sizes)
+            scratch = None
+            if how.scratch is not scalar.ZERO:
+                teams = scalar.mul(blocks, scalar.const(how.teams))
+                scratch = loader.expr(scalar.mul(teams, scalar.substitute(how.scratch, sizes)))
+            arguments = [loader.expr(size) for size in row.sizes]
+            block.launch_on_device(
+                self.cubin,
+                self.symbol,
+                [(loader.refs(row.refs), arguments, loader.expr(blocks))],
+                how.block,
+                loader.expr(scalar.substitute(how.shared, sizes)),
+                scratch,
+                label,
+                "; ".join(kernel.lines),
+            )
 
 
 class Cuda(Backend):
     """NVIDIA GPUs from sm_80."""
 
     name = "cuda"
+
+    def unusable(self) -> str | None:
+        return _runtime.cuda_unavailable() or None
 
     def target(self) -> str:
         return f"cuda {current_target().arch}"
@@ -82,10 +114,8 @@ class Cuda(Backend):
         return data
 
     def load(self, data: bytes, symbols: Sequence[str]) -> list[Launchable]:
-        raise BackendError(
-            "backend 'cuda' cannot run kernels here: that needs the driver of an NVIDIA GPU\n"
-            "  help: run on the CPU with DS_BACKEND=cpu"
-        )
+        code = _runtime.CudaCode(data)
+        return [CudaKernel(code, symbol) for symbol in symbols]
 
 
 BACKEND = Cuda()

@@ -145,7 +145,7 @@ class Folds(Basics):
         arrays = []
         for number, carry in enumerate(carries):
             kind = c_type(carry.var.dtype)
-            name = f"exchange{number}_{carry.var.dtype.name}"
+            name = f"swap{number}_{carry.var.dtype.name}"
             self.exchanged[name] = kind, max(length, self.exchanged.get(name, (kind, 0))[1])
             arrays.append(name)
         return arrays
