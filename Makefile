@@ -29,7 +29,7 @@ test_ready := $(VENV)/.installed-test
 docs_ready := $(VENV)/.installed-docs
 endif
 
-.PHONY: demo test quick lint sanitize cuda-full generated docs oracle bench bench-quick clean
+.PHONY: demo test quick lint sanitize cuda-full gpu-check generated docs oracle bench bench-quick clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -69,6 +69,13 @@ fixed_addresses = $(shell setarch --addr-no-randomize true 2> /dev/null && echo 
 # run on the CPU through the shim. Goes on where an earlier run stopped; results in out/cuda-full.
 cuda-full: $(test_ready)
 	PYTHONSAFEPATH=1 $(bin)/python tests/cuda/full.py
+
+# What only a GPU can show, in stages of a few minutes; goes on where an earlier run stopped, and needs
+# a driver. Results in out/gpu, with a table for docs/gpu.md.
+#   make STAGES='sweep speed' gpu-check      some of them
+#   make INSTALLED=1 VENV=/usr gpu-check     with the Python that there is
+gpu-check: $(test_ready)
+	PYTHONSAFEPATH=1 $(bin)/python tests/cuda/gpu_check.py $(STAGES)
 
 # Safe path: `python -m` would otherwise find the sources, which have no compiled runtime beside them.
 generated: $(test_ready)

@@ -35,6 +35,11 @@ class Current(threading.local):
 current = Current()
 
 
+def why_unavailable() -> str:
+    """Why this machine has no CUDA device that we can use; "" where it has."""
+    return _runtime.cuda_unavailable()
+
+
 def checked_device(given: Any) -> Device | None:
     """The device that a name, a number of a CUDA device or a Device means; None for the processor.
 
@@ -45,7 +50,7 @@ def checked_device(given: Any) -> Device | None:
     kind, number = ("cuda", given) if type(given) is int else named(str(given))
     if kind == "cpu":
         return None
-    reason = _runtime.cuda_unavailable()
+    reason = why_unavailable()
     if reason:
         raise BackendError(f"device {str(given)!r} cannot be used here: {reason}")
     index = current.index if number is None else number

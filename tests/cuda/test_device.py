@@ -7,17 +7,18 @@ the CPU's results. Each test is a process of its own, since a process has one dr
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import shim_run
 
-from deepseek import _runtime
+from deepseek.frontend.devices import why_unavailable
 
 HERE = Path(__file__).parent
 DRIVER = HERE.parents[1] / "runtime" / "tests" / "stub_driver.cpp"
@@ -34,26 +35,29 @@ Script = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")
-def script(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Script]:
-    """Runs a script in a process with the stub as its driver."""
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Of a process that has the stub as its driver."""
     if reason := shim_run.missing():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("device")
     library = folder / "libstub_driver.so"
     command = ["c++", "-std=c++20", "-O1", "-shared", "-fPIC", "-o", str(library), str(DRIVER)]
     subprocess.run(command, check=True)
+    return {**os.environ, "DS_CUDA_DRIVER": str(library), "DS_CACHE": str(folder / "cache")}
+
+
+@pytest.fixture(scope="module")
+def script(environment: dict[str, str]) -> Script:
+    """Runs a script in such a process."""
 
     def run(text: str) -> None:
-        environment = {
-            **os.environ, "DS_CUDA_DRIVER": str(library), "DS_CACHE": str(folder / "cache"),
-        }  # fmt: skip
         done = subprocess.run(
             [sys.executable, "-c", SETUP + textwrap.dedent(text), str(HERE)],
             env=environment, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
 
-    yield run
+    return run
 
 
 def test_emitted_programs_compute_what_the_processor_does(script: Script) -> None:
@@ -128,8 +132,25 @@ def test_nothing_is_launched_for_no_elements(script: Script) -> None:
 
 
 def test_a_machine_without_a_driver_says_so() -> None:
-    if not _runtime.cuda_unavailable():
+    if not why_unavailable():
         pytest.skip("this machine has a CUDA driver")
     code = "from deepseek import backends; backends.load('cuda')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "BackendError: backend 'cuda' cannot be used here: " in done.stderr
+
+
+@pytest.mark.slow
+def test_what_a_gpu_is_to_show_is_rehearsed(environment: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, "-P", str(HERE / "gpu_check.py"), "--rehearse", "--cases", "6"]
+    for seconds in ("0", "900"):  # stopped at once, then gone on with
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path), "--seconds", seconds],
+            env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == (1 if seconds == "0" else 0), done.stdout + done.stderr
+    found = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    assert set(found) == {"training", "sweep", "gradients", "speed"}
+    for results in found.values():
+        assert results["done"] and results["checked"] and not results["wrong"]
+        assert len(set(results["checked"])) == len(results["checked"])
+        assert results["device"] == "Stub 0" and results["target"] == "sm_90a"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from deepseek import _runtime
 from deepseek.backends import Backend, Launchable
 from deepseek.backends.cuda.target import current_target
+from deepseek.frontend.devices import why_unavailable
 from deepseek.ir import scalar
 from deepseek.ir.scalar import Expr
 from deepseek.late import late
@@ -89,7 +90,7 @@ class Cuda(Backend):
     name = "cuda"
 
     def unusable(self) -> str | None:
-        return _runtime.cuda_unavailable() or None
+        return why_unavailable() or None
 
     def target(self) -> str:
         return f"cuda {current_target().arch}"

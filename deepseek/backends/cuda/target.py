@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from deepseek import _runtime
 from deepseek.config import options
 from deepseek.errors import BackendError, unknown
+from deepseek.frontend.devices import why_unavailable
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def current_target() -> Target:
     """
     if options.cuda_arch != "auto":
         return target_of(options.cuda_arch)
-    return TARGETS[OLDEST] if _runtime.cuda_unavailable() else target_of(of_device(0))
+    return TARGETS[OLDEST] if why_unavailable() else target_of(of_device(0))
 
 
 @functools.cache
