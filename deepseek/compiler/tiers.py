@@ -33,7 +33,7 @@ from deepseek.frontend.tensor import hooks, no_grad, state, tracing
 from deepseek.ir import scalar
 from deepseek.ir.access import point_value
 from deepseek.ir.device import Device
-from deepseek.ir.graph import Graph, Node, Value, input_value, reach
+from deepseek.ir.graph import Graph, Node, Value, exact, input_value, reach
 from deepseek.ir.graph import node as make
 from deepseek.ir.interpret import last_uses
 from deepseek.ir.op import Kind
@@ -209,7 +209,8 @@ def one_op(
 ) -> tuple[OneOp, tuple[int, ...]]:
     """The compiled op for a node, and the sizes to run it with."""
     form, sizes = pattern(node, known_sizes=False)
-    key = backend.target(), device, node.op, form
+    look = exact(node.attrs)  # attributes may be equal and not the same, such as 0.0 and -0.0
+    key = backend.target(), device, node.op, (form, look)
     known = _ops.get(key)
     if known != ():
         found = next((op for op in known or () if op.accepts(sizes)), None)
@@ -224,7 +225,7 @@ def one_op(
             _ops.put(key, (found, *(known or ()))[:MOST_OPS])
             return found, sizes
     form, sizes = pattern(node, known_sizes=True)
-    key = *key[:3], (form, "known")
+    key = *key[:3], (form, look, "known")
     known = _ops.get(key)
     if known is None:
         known = (compile_op(node, form, sizes, backend, device, inputs),)

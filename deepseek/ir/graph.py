@@ -186,7 +186,9 @@ def exact(attrs: Attrs) -> tuple[Any, ...]:
 
 def _look(value: Any) -> Any:
     kind = type(value)
-    if kind is float or kind is bool:
+    if kind is int or kind is str:
+        return None
+    if isinstance(value, (float, bool, np.generic)):
         return repr(value)
     return tuple(map(_look, value)) if kind is tuple else None
 

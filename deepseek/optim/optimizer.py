@@ -216,7 +216,7 @@ class Optimizer:
         """One step of a group's parameters as a compiled call."""
         if len(parameters) < len(group["params"]):
             self._together(group, parameters)
-        given = {name: group[name] for name in self.defaults}
+        given = {name: plain(group[name]) for name in self.defaults}
         states = [self.state[p] for p in parameters]
         compiled_step()(type(self), given, self.found_inf, parameters, states)
 
@@ -420,6 +420,14 @@ def optimizer_step(
     optimizer.state = dict(zip(parameters, states, strict=True))
     optimizer.found_inf = found_inf
     optimizer._update({**given, "params": parameters}, parameters)
+
+
+def plain(x: Any) -> Any:
+    """A hyper-parameter as compiled code takes it: numbers of a subclass as what they are."""
+    if type(x) in (tuple, list):
+        return type(x)(map(plain, x))
+    kind = next((k for k in (bool, int, float) if isinstance(x, k)), None)
+    return x if kind is None else kind(x)
 
 
 @functools.cache

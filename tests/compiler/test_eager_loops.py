@@ -217,3 +217,26 @@ def test_nothing_is_prepared_from_gradients() -> None:
         np.testing.assert_allclose(moved().numpy(), wanted, rtol=1e-5)
     (entry,) = moved.entries
     assert entry.executable.prepared is None
+
+
+@pytest.mark.parametrize("kind", [float, np.float64])
+def test_zeros_of_both_signs_are_two_attributes(kind: type) -> None:
+    x = ds.asarray([1.0])
+    for _ in range(4):  # op by op, then by a plan
+        for zero in (0.0, -0.0):
+            padded = ds.pad(x, (1, 1), value=kind(zero)).numpy()
+            assert np.signbit(padded).tolist() == [bool(np.signbit(zero)), False] + [
+                bool(np.signbit(zero))
+            ]
+
+
+def test_a_learning_rate_may_be_of_a_subclass_of_float() -> None:
+    class Rate(float):
+        pass
+
+    p = ds.nn.Parameter(ds.asarray([1.0]))
+    optimizer = ds.optim.SGD([p], lr=Rate(0.5))
+    for step in range(1, 6):
+        p.grad = ds.asarray([1.0])
+        optimizer.step()
+        assert p.item() == 1 - 0.5 * step
