@@ -52,18 +52,26 @@ def device_count() -> int:
 
 
 def current_device() -> int:
-    """The number of the device that `device="cuda"` means in this thread."""
+    """The number of the device that `device="cuda"` means in this thread; see `device`."""
     return _number(None)
 
 
 def set_device(device: Any) -> None:
-    """Let `device="cuda"` mean this device, in this thread. Negative numbers change nothing."""
+    """Let `device="cuda"` mean this device, in this thread. Negative numbers change nothing.
+
+    Used with others: see `device`.
+    """
     if not (isinstance(device, int) and device < 0):
         current.index = _number(device)
 
 
 class device:  # noqa: N801  (PyTorch's name)
-    """Context manager: `device="cuda"` means this device within the block, in this thread."""
+    """Context manager: `device="cuda"` means this device within the block, in this thread.
+
+    >>> if ds.cuda.device_count() > 1:
+    ...     with ds.cuda.device(1):
+    ...         assert ds.ones(2, device="cuda").device == "cuda:1"
+    """
 
     def __init__(self, device: Any) -> None:
         self.index = _number(device)
@@ -88,6 +96,9 @@ class DeviceProperties:
     """What a device is: `name`, `major`, `minor`, `total_memory` (bytes), `multi_processor_count`,
     `warp_size`, `L2_cache_size`, `max_threads_per_multi_processor`, `shared_memory_per_block`,
     `shared_memory_per_block_optin`, `regs_per_multiprocessor`, `is_integrated`, `uuid`, ...
+
+    >>> if ds.cuda.is_available():
+    ...     assert ds.cuda.get_device_properties(0).total_memory > 0
     """
 
     def __init__(self, values: dict[str, Any]) -> None:
@@ -102,28 +113,31 @@ class DeviceProperties:
 
 
 def get_device_properties(device: Any = None) -> DeviceProperties:
-    """What a device is and has."""
+    """What a device is and has; see `DeviceProperties`."""
     return DeviceProperties(_runtime.cuda_properties(_number(device)))
 
 
 def get_device_name(device: Any = None) -> str:
-    """The name of a device, such as "NVIDIA H100 80GB HBM3"."""
+    """The name of a device, such as "NVIDIA H100 80GB HBM3"; see `DeviceProperties`."""
     return str(get_device_properties(device).name)
 
 
 def get_device_capability(device: Any = None) -> tuple[int, int]:
-    """The compute capability of a device, such as (9, 0)."""
+    """The compute capability of a device, such as (9, 0); see `DeviceProperties`."""
     found = get_device_properties(device)
     return found.major, found.minor
 
 
 def can_device_access_peer(device: Any, peer_device: Any) -> bool:
-    """Whether a device can read the other one's memory without the host."""
+    """Whether a device can read the other one's memory without the host; see `device`."""
     return _runtime.cuda_can_access_peer(_number(device), _number(peer_device))
 
 
 def synchronize(device: Any = None) -> None:
-    """Wait until all work on a device is done. Errors of that work are raised here."""
+    """Wait until all work on a device is done. Errors of that work are raised here.
+
+    Used with others: see `Stream`.
+    """
     _runtime.cuda_synchronize(_number(device))
 
 
@@ -134,6 +148,12 @@ class Stream:
     """A queue of work. Work on one stream is done in order; streams overlap.
 
     What a stream reads of another's tensors waits for them by itself.
+
+    >>> if ds.cuda.is_available():
+    ...     beside = ds.cuda.Stream()
+    ...     with ds.cuda.stream(beside):
+    ...         y = ds.ones(2, device="cuda") + 1
+    ...     beside.synchronize()
     """
 
     def __init__(self, device: Any = None, priority: int = 0) -> None:
@@ -190,7 +210,15 @@ class Stream:
 
 
 class Event:
-    """A mark in a stream: to wait for, or, with enable_timing, to measure between."""
+    """A mark in a stream: to wait for, or, with enable_timing, to measure between.
+
+    >>> if ds.cuda.is_available():
+    ...     began, ended = (ds.cuda.Event(enable_timing=True) for _ in range(2))
+    ...     began.record()
+    ...     ended.record()
+    ...     ended.synchronize()
+    ...     assert began.elapsed_time(ended) >= 0
+    """
 
     def __init__(
         self, enable_timing: bool = False, blocking: bool = False, *, device: Any = None
@@ -236,26 +264,29 @@ chosen = Chosen()
 
 
 def current_stream(device: Any = None) -> Stream:
-    """Where this thread's work on a device goes."""
+    """Where this thread's work on a device goes; see `Stream`."""
     index = _number(device)
     held = chosen.streams.get(index)
     return Stream.__new__(Stream)._set(CudaStream.default(index) if held is None else held)
 
 
 def default_stream(device: Any = None) -> Stream:
-    """Where work on a device goes unless another stream is chosen."""
+    """Where work on a device goes unless another stream is chosen; see `Stream`."""
     return Stream.__new__(Stream)._set(CudaStream.default(_number(device)))
 
 
 def set_stream(stream: Stream) -> None:
-    """Let this thread's work on the stream's device go there."""
+    """Let this thread's work on the stream's device go there; see `Stream`."""
     stream._stream.make_current()
     chosen.streams[stream._stream.device] = stream._stream
 
 
 @contextmanager
 def stream(stream: Stream | None) -> Iterator[None]:
-    """Context manager: this thread's work goes to the stream, and to its device, in the block."""
+    """Context manager: this thread's work goes to the stream, and to its device, in the block.
+
+    Used with others: see `Stream`.
+    """
     if stream is None:
         yield
         return
@@ -272,33 +303,41 @@ def stream(stream: Stream | None) -> Iterator[None]:
 
 
 def memory_allocated(device: Any = None) -> int:
-    """Bytes that tensors and running programs hold on a device."""
+    """Bytes that tensors and running programs hold on a device; see `memory_stats`."""
     return _runtime.cuda_pool_stats(_number(device))["in_use"]
 
 
 def max_memory_allocated(device: Any = None) -> int:
-    """The most of them so far, or since `reset_peak_memory_stats`."""
+    """The most of them so far, or since `reset_peak_memory_stats`; see `memory_stats`."""
     return _runtime.cuda_pool_stats(_number(device))["peak"]
 
 
 def memory_reserved(device: Any = None) -> int:
-    """Bytes that we have from the driver: in use, and kept for reuse."""
+    """Bytes that we have from the driver: in use, and kept for reuse; see `memory_stats`."""
     return _runtime.cuda_pool_stats(_number(device))["reserved"]
 
 
 def max_memory_reserved(device: Any = None) -> int:
-    """The most of them so far, or since `reset_peak_memory_stats`."""
+    """The most of them so far, or since `reset_peak_memory_stats`; see `memory_stats`."""
     return _runtime.cuda_pool_stats(_number(device))["peak_reserved"]
 
 
 def mem_get_info(device: Any = None) -> tuple[int, int]:
-    """(free, total) bytes of a device as the driver counts them, with everybody's use."""
+    """(free, total) bytes of a device as the driver counts them, with everybody's use.
+
+    Used with others: see `memory_stats`.
+    """
     index = _number(device)
     return _runtime.cuda_free_memory(index), _runtime.cuda_properties(index)["total_memory"]
 
 
 def memory_stats(device: Any = None) -> dict[str, int]:
-    """The pool's figures of a device, by PyTorch's names for them."""
+    """The pool's figures of a device, by PyTorch's names for them.
+
+    >>> if ds.cuda.is_available():
+    ...     x = ds.ones(1024, device="cuda")
+    ...     assert ds.cuda.memory_stats()["allocated_bytes.all.current"] >= x.numpy().nbytes
+    """
     stats = _runtime.cuda_pool_stats(_number(device))
     return {
         "allocated_bytes.all.current": stats["in_use"],
@@ -315,7 +354,10 @@ def memory_stats(device: Any = None) -> dict[str, int]:
 
 
 def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
-    """Who holds how much memory of a device, as a table. Abbreviated: without the holders."""
+    """Who holds how much memory of a device, as a table. Abbreviated: without the holders.
+
+    Used with others: see `memory_stats`.
+    """
     index = _number(device)
     stats = _runtime.cuda_pool_stats(index)
     staging = _runtime.cuda_pool_stats(index, pinned=True)
@@ -333,12 +375,15 @@ def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
 
 
 def reset_peak_memory_stats(device: Any = None) -> None:
-    """Let the peaks start again from what is held now."""
+    """Let the peaks start again from what is held now; see `memory_stats`."""
     _runtime.cuda_reset_peak(_number(device))
 
 
 def empty_cache() -> None:
-    """Give the memory of the current device that is kept for reuse back to the driver."""
+    """Give the memory of the current device that is kept for reuse back to the driver.
+
+    Used with others: see `memory_stats`.
+    """
     _runtime.cuda_empty_cache(_number(None))
 
 
@@ -347,6 +392,8 @@ def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None
 
     An allocation beyond it raises OutOfMemoryError and leaves everything as it was. Raises
     ArgumentError for another fraction.
+
+    See `memory_stats`.
     """
     if not 0 <= fraction <= 1:
         raise ArgumentError(f"memory fraction: got {fraction!r}; wanted 0 to 1")
@@ -359,7 +406,12 @@ def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None
 
 
 def manual_seed(seed: int) -> None:
-    """Start the stream of random numbers from its beginning: it is one for all devices."""
+    """Start the stream of random numbers from its beginning: it is one for all devices.
+
+    >>> ds.cuda.manual_seed(0)
+    >>> ds.cuda.initial_seed()
+    0
+    """
     _manual_seed(seed)
 
 
@@ -367,20 +419,20 @@ manual_seed_all = manual_seed
 
 
 def seed() -> None:
-    """Start a stream of random numbers that nobody knows."""
+    """Start a stream of random numbers that nobody knows; see `manual_seed`."""
     default_generator.__init__()  # type: ignore[misc]
 
 
 def initial_seed() -> int:
-    """The seed that the stream started from."""
+    """The seed that the stream started from; see `manual_seed`."""
     return default_generator.initial_seed()
 
 
 def get_rng_state(device: Any = None) -> tuple[int, int]:
-    """What `set_rng_state` needs to go on from here."""
+    """What `set_rng_state` needs to go on from here; see `manual_seed`."""
     return default_generator.get_state()
 
 
 def set_rng_state(new_state: tuple[int, int], device: Any = None) -> None:
-    """Go on from where `get_rng_state` was called."""
+    """Go on from where `get_rng_state` was called; see `manual_seed`."""
     default_generator.set_state(new_state)

@@ -402,7 +402,7 @@ def record_values(op: Op, inputs: tuple[Value, ...], attrs: Attrs) -> tuple[Valu
         inputs = tuple([settled(v) for v in inputs])
     made = graph.node(op, inputs, attrs, user_line(2))
     outputs = made.outputs
-    if outputs[0].type.device is not None:
+    if outputs and outputs[0].type.device is not None:
         hooks.check_devices(made)
     if state.grad and op.differentiable:
         for v in inputs:

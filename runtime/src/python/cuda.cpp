@@ -62,8 +62,9 @@ void bind_devices(py::module_& module) {
   module.def("cuda_driver_version", [] { return cuda::driver().version; });
   module.def("cuda_device_count", &Device::count);
   module.def("cuda_properties", &properties, py::arg("device"));
-  module.def("cuda_set_synchronous", [](bool on) { cuda::settings().synchronous = on; });
-  module.def("cuda_set_graphs", [](bool on) { cuda::settings().graphs = on; });
+  module.def(
+      "cuda_set_synchronous", [](bool on) { cuda::settings().synchronous = on; }, py::arg("on"));
+  module.def("cuda_set_graphs", [](bool on) { cuda::settings().graphs = on; }, py::arg("on"));
   module.def(
       "cuda_synchronize",
       [](int index) {
