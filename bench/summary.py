@@ -259,6 +259,8 @@ def peaks(summary: Summary, rows: Sequence[Row]) -> Table:
     body = []
     for row in rows:
         known = {n: c.peak for n, c in row.cells.items() if c.peak and not c.trouble}
+        if not known:  # rows that share their processes
+            continue
         leanest = min((known[n] for n in rivals if n in known), default=None)
         ours = known.get(OURS)
         more = part_text(over(ours, leanest))
