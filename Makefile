@@ -41,7 +41,7 @@ test: $(test_ready)
 
 quick: $(test_ready)
 	$(bin)/ruff check -q .
-	$(pytest) -m "not slow" --sample 6 $(TESTS)
+	$(pytest) -m "not slow" --sample 3 $(TESTS)
 
 lint: $(test_ready)
 	$(bin)/ruff check .

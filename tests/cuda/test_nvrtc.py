@@ -44,6 +44,7 @@ def test_golden_kernels(arch: str) -> None:
         assert taken.local == 0, (name, taken)
 
 
+@pytest.mark.slow
 @needs_nvrtc
 @pytest.mark.parametrize("arch", ARCHES)
 def test_kernels_of_the_op_sweep(arch: str) -> None:
